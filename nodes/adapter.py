@@ -1,0 +1,187 @@
+"""Nodes that load a FluxIR adapter, apply it to a FLUX model and condition the model without a text encoder."""
+
+import logging
+from typing import NamedTuple
+
+import comfy.ldm.flux.model
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.utils
+import folder_paths
+import torch
+from comfy.patcher_extension import CallbacksMP, WrappersMP
+from comfy_api.latest import io
+
+from ..fluxir_core.adapter import FluxDimensions, FluxIRAdapter, check_base, load_adapter
+from .folders import ADAPTERS
+from .injection import FluxIRInjection
+
+KEY = "fluxir"
+Adapter = io.Custom("FLUXIR_ADAPTER")
+
+
+class LoadedFluxIR(NamedTuple):
+    """A FLUXIR_ADAPTER: `patcher.model` is the FluxIRAdapter, `null_text` (1, L, ctx) and `null_pooled` (1, vec)."""
+
+    name: str
+    patcher: comfy.model_patcher.ModelPatcher
+    null_text: torch.Tensor
+    null_pooled: torch.Tensor
+
+
+def flux_dimensions(flux: comfy.ldm.flux.model.Flux) -> FluxDimensions:
+    """The sizes of a loaded FLUX transformer, read from its parameters rather than from possibly quantised weights."""
+    params = flux.params
+    return FluxDimensions(
+        hidden_size=params.hidden_size,
+        num_heads=params.num_heads,
+        context_dim=params.context_in_dim,
+        vec_dim=params.vec_in_dim or 0,
+        in_channels=flux.in_channels,
+        double_blocks=params.depth,
+        single_blocks=params.depth_single_blocks,
+        guidance_embed=params.guidance_embed,
+        axes_dim=tuple(params.axes_dim),
+        theta=params.theta,
+        mlp_ratio=params.mlp_ratio,
+    )
+
+
+class LoadFluxIRAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadFluxIRAdapter",
+            display_name="Load FluxIR Adapter",
+            category="FluxIR",
+            description="Loads a FluxIR restoration adapter from models/fluxir_adapters.",
+            search_aliases=["fluxir", "restoration adapter", "image restoration", "restore photo"],
+            inputs=[
+                io.Combo.Input(
+                    "adapter_name",
+                    options=folder_paths.get_filename_list(ADAPTERS),
+                    tooltip="A FluxIR adapter made for the FLUX model you use. Put files in models/fluxir_adapters; "
+                    "mini-flux-fluxir belongs to the bundled mini-flux.",
+                ),
+            ],
+            outputs=[
+                Adapter.Output(display_name="adapter", tooltip="The adapter, for Apply FluxIR Adapter."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, adapter_name) -> io.NodeOutput:
+        loaded = load_adapter(folder_paths.get_full_path_or_raise(ADAPTERS, adapter_name))
+        weights, config = loaded.state_dict, loaded.config
+        offload_device = comfy.model_management.unet_offload_device()
+        adapter = FluxIRAdapter(
+            config, ops=comfy.ops.manual_cast, device=offload_device, dtype=comfy.utils.weight_dtype(weights)
+        ).eval()
+        patcher = comfy.model_patcher.CoreModelPatcher(
+            adapter, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
+        )
+        null_text = weights.get("null_text", torch.zeros(config.text_tokens, config.dims.context_dim))
+        null_pooled = weights.get("null_pooled", torch.zeros(config.dims.vec_dim))
+        # ComfyUI's dynamic loader keeps weights in the file's memory map, which a copy would defeat.
+        report = adapter.load_state_dict(weights, strict=False, assign=patcher.is_dynamic())
+        logging.info("FluxIR adapter %s: %s", adapter_name, report)
+        return io.NodeOutput(
+            LoadedFluxIR(
+                adapter_name,
+                patcher,
+                null_text.reshape(1, -1, config.dims.context_dim),
+                null_pooled.reshape(1, config.dims.vec_dim),
+            )
+        )
+
+
+class ApplyFluxIRAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ApplyFluxIRAdapter",
+            display_name="Apply FluxIR Adapter",
+            category="FluxIR",
+            description="Makes a FLUX model restore a degraded picture: sampling then draws a clean picture that the "
+            "degraded one could have come from.",
+            search_aliases=["fluxir", "restore", "denoise photo", "deblur", "super resolution", "upscale", "control"],
+            inputs=[
+                io.Model.Input("model", tooltip="A FLUX model of the size that the adapter was made for, with or "
+                               "without LoRAs."),
+                Adapter.Input("adapter", tooltip="From Load FluxIR Adapter."),
+                io.Latent.Input("degraded", tooltip="The degraded picture from VAE Encode: one, or one for each "
+                                "picture of the sampled batch. The sampled latent must have the same size."),
+                io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.01,
+                               tooltip="How much the adapter steers the model. 1 is what it was trained for; 0 is the "
+                               "bare model."),
+                io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True,
+                               tooltip="Where in sampling the adapter begins to act: 0 is the first step."),
+                io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True,
+                               tooltip="Where in sampling the adapter stops acting: 1 is the last step."),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The restoring model, for any sampler or guider."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, adapter, degraded, strength, start_percent, end_percent) -> io.NodeOutput:
+        flux = model.get_model_object("diffusion_model")
+        if not isinstance(flux, comfy.ldm.flux.model.Flux):
+            raise ValueError(
+                f"Apply FluxIR Adapter: the model is a {type(flux).__name__}, but the adapter needs ComfyUI's own FLUX; "
+                f"load a FLUX.1 model with Load Diffusion Model (a nunchaku loader's model cannot take adapters)."
+            )
+        network = adapter.patcher.model
+        check_base(network.config, flux_dimensions(flux))
+        if start_percent >= end_percent:
+            raise ValueError(
+                f"Apply FluxIR Adapter: start_percent {start_percent} is not below end_percent {end_percent}, so the "
+                f"adapter would never act; lower start_percent or set strength to 0."
+            )
+        samples = degraded["samples"]
+        channels = model.model.latent_format.latent_channels
+        if samples.ndim != 4 or samples.shape[1] != channels:
+            raise ValueError(
+                f"Apply FluxIR Adapter: the degraded latent has shape {list(samples.shape)} but this model's latents "
+                f"are (batch, {channels}, height, width); encode the picture with the model's own VAE."
+            )
+        model = model.clone()
+        if strength != 0:
+            lq = model.model.process_latent_in(samples)
+            injection = FluxIRInjection(network, lq, strength, start_percent, end_percent)
+            model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, injection.diffusion_model)
+            model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, injection.prepare_sampling)
+            model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, injection.pre_run)
+            model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, injection.cleanup)
+            others = model.get_additional_models_with_key(KEY)
+            if not any(other.is_clone(adapter.patcher) for other in others):
+                model.set_additional_models(KEY, [*others, adapter.patcher])
+        return io.NodeOutput(model)
+
+
+class NullTextConditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="NullTextConditioning",
+            display_name="Null Text Conditioning",
+            category="FluxIR",
+            description="The empty prompt a FluxIR adapter was trained with, so that restoration needs no text encoder.",
+            search_aliases=["fluxir", "empty prompt", "no text encoder", "null prompt", "zero conditioning"],
+            inputs=[Adapter.Input("adapter", tooltip="From Load FluxIR Adapter; it knows the prompt's length and the "
+                                  "guidance it was trained with.")],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="conditioning",
+                    tooltip="The empty prompt with the adapter's guidance. Connect it to positive; with cfg 1 also to "
+                    "negative, which is then not used.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, adapter) -> io.NodeOutput:
+        guidance = adapter.patcher.model.config.guidance
+        return io.NodeOutput([[adapter.null_text, {"pooled_output": adapter.null_pooled, "guidance": guidance}]])

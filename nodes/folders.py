@@ -1,0 +1,23 @@
+"""Where the pack's weights are looked for."""
+
+from pathlib import Path
+
+import folder_paths
+
+ADAPTERS = "fluxir_adapters"
+MINIATURE = Path(__file__).resolve().parent.parent / "models" / "miniature"
+
+
+def register_model_folders() -> None:
+    """Add the bundled miniature to core's own loaders and register the folder key for FluxIR adapters.
+
+    The bundled folders come last in the search order: a user's file of the same name wins, and "download to the default
+    folder" tools never write into the pack.
+    """
+    for key in ("diffusion_models", "vae", "loras"):
+        folder_paths.add_model_folder_path(key, str(MINIATURE / key))
+    folder_paths.add_model_folder_path(ADAPTERS, str(Path(folder_paths.models_dir) / ADAPTERS))
+    folder_paths.add_model_folder_path(ADAPTERS, str(MINIATURE / ADAPTERS))
+    # A new key starts without a list of extensions, which would offer every file of the folder.
+    paths, _ = folder_paths.folder_names_and_paths[ADAPTERS]
+    folder_paths.folder_names_and_paths[ADAPTERS] = (paths, {".safetensors"})

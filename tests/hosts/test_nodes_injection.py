@@ -1,0 +1,366 @@
+"""Apply FluxIR Adapter while ComfyUI's own samplers run a native, tiny FLUX."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from .tiny import write_tiny
+
+STEPS = 4
+
+
+class Host:
+    """A tiny FLUX and its adapter in ComfyUI, with one way to sample them."""
+
+    def __init__(self, folder, **adapter_options):
+        import comfy.sample
+        import comfy.sd
+        import folder_paths
+
+        from comfyui_fluxir.nodes.adapter import ApplyFluxIRAdapter, LoadFluxIRAdapter
+        from comfyui_fluxir.nodes.folders import ADAPTERS, register_model_folders
+
+        register_model_folders()
+        self.paths = write_tiny(folder, **adapter_options)
+        name = f"{folder.name}.safetensors"
+        self.paths["fluxir_adapters"].rename(self.paths["fluxir_adapters"].with_name(name))
+        folder_paths.add_model_folder_path(ADAPTERS, str(folder / "fluxir_adapters"))
+        self.model = comfy.sd.load_diffusion_model(str(self.paths["diffusion_models"]))
+        self.adapter = LoadFluxIRAdapter.execute(name).result[0]
+        self._apply = ApplyFluxIRAdapter.execute
+        self._sample = comfy.sample.sample
+
+    def apply(self, model=None, lq=None, strength=1.0, start=0.0, end=1.0):
+        lq = picture(1) if lq is None else lq
+        return self._apply(model or self.model, self.adapter, {"samples": lq}, strength, start, end).result[0]
+
+    def sample(self, model, noise=None, positive=None, negative=None, cfg=1.0, latent=None, steps=STEPS, **options):
+        noise = picture(2) if noise is None else noise
+        positive = positive or prompt(3)
+        latent = torch.zeros_like(noise) if latent is None else latent
+        with torch.inference_mode():
+            return self._sample(model, noise, steps, cfg, "euler", "simple", positive, negative or positive, latent,
+                                disable_pbar=True, seed=0, **options)
+
+    def injection(self, model):
+        return model.callbacks["on_cleanup"]["fluxir"][0].__self__
+
+
+def random(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def picture(seed, batch=1, height=8, width=8):
+    return random(seed, batch, 16, height, width)
+
+
+def prompt(seed, tokens=8, **options):
+    return [[random(seed, 1, tokens, 64), {"pooled_output": random(seed + 50, 1, 32), "guidance": 4.0, **options}]]
+
+
+@pytest.fixture(scope="module")
+def host(comfy, tmp_path_factory):
+    return Host(tmp_path_factory.mktemp("acting"))
+
+
+@pytest.fixture(scope="module")
+def initial(comfy, tmp_path_factory):
+    return Host(tmp_path_factory.mktemp("initial"), excitation=0)
+
+
+# The adapter before training, and the adapter at strength 0, are the bare model
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+@pytest.mark.parametrize("negative_tokens", [8, 12], ids=["joint", "separate"])
+def test_the_initial_adapter_is_bit_identical_to_the_bare_model(initial, cfg, negative_tokens):
+    options = dict(cfg=cfg, negative=prompt(9, negative_tokens))
+    assert torch.equal(initial.sample(initial.apply(), **options), initial.sample(initial.model, **options))
+
+
+def test_strength_zero_is_bit_identical_to_the_bare_model(host):
+    assert torch.equal(host.sample(host.apply(strength=0.0), cfg=3.0), host.sample(host.model, cfg=3.0))
+
+
+def test_the_adapter_and_its_degraded_picture_change_the_result(host):
+    bare = host.sample(host.model)
+    results = [host.sample(host.apply()), host.sample(host.apply(lq=picture(7))), host.sample(host.apply(strength=0.5))]
+    for index, result in enumerate(results):
+        assert torch.isfinite(result).all()
+        for other in [bare, *results[:index]]:
+            assert (result - other).abs().mean() > 1e-3
+
+
+def test_a_small_strength_is_near_the_bare_model(host):
+    bare = host.sample(host.model)
+    near, full = host.sample(host.apply(strength=0.01)), host.sample(host.apply())
+    assert (near - bare).norm() < 0.1 * (full - bare).norm()
+
+
+def test_injection_before_a_block_differs_from_injection_after_it(host, comfy, tmp_path):
+    before = Host(tmp_path, inject="before")
+    assert not torch.allclose(before.sample(before.apply()), host.sample(host.apply()))
+
+
+# Guidance, batches and sizes
+
+
+@pytest.mark.parametrize("negative_tokens", [8, 12], ids=["joint", "separate"])
+def test_classifier_free_guidance_is_linear_in_the_two_restorations(host, negative_tokens):
+    model, positive, negative = host.apply(), prompt(3), prompt(9, negative_tokens)
+    one_step = dict(steps=1)
+    cond = host.sample(model, positive=positive, **one_step)
+    uncond = host.sample(model, positive=negative, **one_step)
+    guided = host.sample(model, positive=positive, negative=negative, cfg=3.0, **one_step)
+    torch.testing.assert_close(guided, uncond + 3.0 * (cond - uncond), rtol=1e-4, atol=1e-4)
+
+
+def test_every_picture_of_a_batch_is_restored_from_its_own_degraded_picture(host):
+    noise, lq = picture(2, batch=2), picture(1, batch=2)
+    together = host.sample(host.apply(lq=lq), noise=noise, cfg=3.0, negative=prompt(9))
+    for row in range(2):
+        alone = host.sample(host.apply(lq=lq[row : row + 1]), noise=noise[row : row + 1], cfg=3.0, negative=prompt(9))
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_one_degraded_picture_serves_a_whole_batch(host):
+    noise = picture(2, batch=2)
+    shared = host.sample(host.apply(), noise=noise)
+    repeated = host.sample(host.apply(lq=picture(1).repeat(2, 1, 1, 1)), noise=noise)
+    assert torch.equal(shared, repeated)
+
+
+@pytest.mark.parametrize("size", [(7, 9), (8, 12)], ids=["odd", "wide"])
+def test_any_latent_size_can_be_restored(host, initial, size):
+    noise, lq = picture(2, 1, *size), picture(1, 1, *size)
+    assert host.sample(host.apply(lq=lq), noise=noise).shape == noise.shape
+    assert torch.equal(initial.sample(initial.apply(lq=lq), noise=noise), initial.sample(initial.model, noise=noise))
+
+
+def test_a_mask_keeps_the_rest_of_the_picture(host):
+    mask, latent = torch.zeros(1, 1, 8, 8), picture(1)
+    mask[..., 4:] = 1
+    result = host.sample(host.apply(), latent=latent, noise_mask=mask)
+    torch.testing.assert_close(result[..., :4], latent[..., :4], rtol=1e-4, atol=1e-4)
+    assert (result[..., 4:] - host.sample(host.model, latent=latent, noise_mask=mask)[..., 4:]).abs().mean() > 1e-3
+
+
+# What is computed once is keyed by what it depends on
+
+
+class Forgetful(list):
+    """A cache that never remembers."""
+
+    def append(self, _):
+        pass
+
+
+def scheduled():
+    """Two prompts of equal length, each for one half of sampling."""
+    return prompt(3, start_percent=0.0, end_percent=0.5) + prompt(4, start_percent=0.5, end_percent=1.0)
+
+
+@pytest.mark.parametrize("options", [
+    dict(negative=prompt(9), cfg=3.0), dict(negative=prompt(9, 12), cfg=3.0), dict(positive=scheduled()),
+], ids=["joint", "separate", "scheduled"])
+def test_reusing_prepared_embeddings_changes_nothing(host, options):
+    model = host.apply()
+    reused = host.sample(model, **options)
+    host.injection(model)._prepared = Forgetful()
+    assert torch.equal(host.sample(model, **options), reused)
+
+
+def test_a_conditioning_edited_while_sampling_is_noticed(host):
+    calls = []
+
+    def edit(apply_model, args):
+        calls.append(1)
+        args["c"]["c_crossattn"] = args["c"]["c_crossattn"] * len(calls)
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    edited = host.model.clone()
+    edited.set_model_unet_function_wrapper(edit)
+    model = host.apply(edited)
+    reused = host.sample(model)
+    calls.clear()
+    host.injection(model)._prepared = Forgetful()
+    assert torch.equal(host.sample(model), reused)
+
+
+@pytest.mark.parametrize("negative_tokens, calls", [(8, 1), (12, 2)], ids=["joint", "separate"])
+def test_a_conditioning_is_prepared_once_per_run(host, monkeypatch, negative_tokens, calls):
+    prepared = []
+    network = host.adapter.patcher.model
+    prepare = network.prepare
+    monkeypatch.setattr(network, "prepare", lambda *args: prepared.append(1) or prepare(*args))
+    host.sample(host.apply(), cfg=3.0, negative=prompt(9, negative_tokens))
+    assert len(prepared) == calls
+
+
+# The part of sampling in which the adapter acts
+
+
+@pytest.mark.parametrize("start, end, acting", [(0.0, 1.0, 4), (0.0, 0.3, 1), (0.3, 1.0, 2), (0.1, 0.6, 2)])
+def test_the_adapter_runs_only_between_start_and_end(host, monkeypatch, start, end, acting):
+    sigmas = []
+    network = host.adapter.patcher.model
+    forward = network.forward
+    monkeypatch.setattr(network, "forward", lambda x, t, *args: sigmas.append(float(t[0])) or forward(x, t, *args))
+    model = host.apply(start=start, end=end)
+    host.sample(model)
+    percent_to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+    assert all(percent_to_sigma(end) <= sigma <= percent_to_sigma(start) for sigma in sigmas)
+    assert 0 < len(sigmas) < STEPS or (start, end) == (0.0, 1.0) and len(sigmas) == STEPS
+
+
+# Company: other packs' patches, LoRA, ControlNet, reference latents
+
+
+def test_another_packs_block_replacement_still_runs(host, initial):
+    def add_one(args, extra):
+        out = extra["original_block"](args)
+        return {**out, "img": out["img"] + 1}
+
+    for guest in (initial, host):
+        other = guest.model.clone()
+        other.set_model_patch_replace(add_one, "dit", "double_block", 0)
+        other.set_model_patch_replace(add_one, "dit", "single_block", 1)
+        results = [guest.sample(m) for m in (guest.model, other, guest.apply(), guest.apply(other))]
+        assert torch.equal(results[3], results[1]) == (guest is initial)
+        assert not torch.equal(results[3], results[2])
+        assert set(other.model_options["transformer_options"]["patches_replace"]["dit"]) == {
+            ("double_block", 0), ("single_block", 1),
+        }
+
+
+@pytest.mark.parametrize("order", ["lora first", "adapter first"])
+def test_a_lora_acts_with_the_adapter_in_either_order(host, initial, order):
+    import comfy.sd
+
+    name = "diffusion_model.double_blocks.0.img_attn.proj"
+    lora = {f"{name}.lora_up.weight": random(1, 128, 4), f"{name}.lora_down.weight": random(2, 4, 128)}
+
+    def with_lora(model):
+        return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0)[0]
+
+    def both(guest):
+        return guest.apply(with_lora(guest.model)) if order == "lora first" else with_lora(guest.apply())
+
+    assert torch.equal(initial.sample(both(initial)), initial.sample(with_lora(initial.model)))
+    assert not torch.allclose(host.sample(both(host)), host.sample(host.apply()))
+
+
+def test_controlnet_residuals_add_to_the_adapters(host, initial):
+    residual = random(4, 1, 16, 128)
+
+    def with_control(model):
+        def add_control(apply_model, args):
+            control = {"input": [residual, None], "output": [None, residual]}
+            return apply_model(args["input"], args["timestep"], **{**args["c"], "control": control})
+
+        model = model.clone()
+        model.set_model_unet_function_wrapper(add_control)
+        return model
+
+    assert torch.equal(initial.sample(initial.apply(with_control(initial.model))),
+                       initial.sample(with_control(initial.model)))
+    assert not torch.allclose(host.sample(host.apply(with_control(host.model))), host.sample(host.apply()))
+
+
+@pytest.mark.parametrize("method", ["offset", "index", "uxo"])
+def test_the_initial_adapter_leaves_reference_latents_alone(initial, method):
+    positive = prompt(3, reference_latents=[picture(5), picture(6, 1, 4, 8)], reference_latents_method=method)
+    assert torch.equal(initial.sample(initial.apply(), positive=positive),
+                       initial.sample(initial.model, positive=positive))
+
+
+def test_reference_tokens_receive_no_residual(host):
+    before, after = {}, {}
+
+    def watch(args, extra):
+        block = (args["transformer_options"]["block_type"], args["transformer_options"]["block_index"])
+        after[block] = args["img"].clone()
+        out = extra["original_block"](args)
+        before[block] = out["img"].clone()
+        return out
+
+    model = host.model.clone()
+    for kind in ("double_block", "single_block"):
+        for index in range(2):
+            model.set_model_patch_replace(watch, "dit", kind, index)
+    host.sample(host.apply(model), positive=prompt(3, reference_latents=[picture(5)]), steps=1)
+    text, image = 8, 16
+    moved = (after["double", 1] - before["double", 0])[0].abs().amax(-1)
+    assert (moved[:image] > 0).all() and (moved[image:] == 0).all()
+    moved = (after["single", 1] - before["single", 0])[0].abs().amax(-1)
+    assert (moved[: text + image] > 0).all() and (moved[text + image :] == 0).all()
+
+
+# The model afterwards, and its memory
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("ending", ["finished", "interrupted", "failed"])
+def test_the_model_is_as_it_was(host, ending):
+    import comfy.model_management
+
+    weights = load_file(host.paths["diffusion_models"])
+    expected = host.sample(host.model)
+    model = host.apply()
+    raised = {"interrupted": comfy.model_management.InterruptProcessingException, "failed": Stop}.get(ending)
+
+    def callback(step, *_):
+        if step == 1 and raised:
+            raise raised()
+
+    if raised:
+        with pytest.raises(raised):
+            host.sample(model, callback=callback)
+    else:
+        host.sample(model, callback=callback)
+    assert not host.injection(model)._prepared
+    assert "wrappers" not in host.model.model_options["transformer_options"]
+    assert "patches_replace" not in model.model_options["transformer_options"]
+    after = host.model.model.diffusion_model.state_dict()
+    assert all(torch.equal(weights[name], after[name.replace("norm.weight", "norm.scale")]) for name in weights
+               if name in after)
+    assert torch.equal(host.sample(host.model), expected)
+
+
+def test_comfyui_manages_the_adapters_weights(host):
+    import comfy.model_management
+
+    model = host.apply()
+    assert [m.model for m in model.get_additional_models()] == [host.adapter.patcher.model]
+    host.sample(model)
+    assert any(m.model.model is host.adapter.patcher.model for m in comfy.model_management.current_loaded_models)
+    assert len(host.apply(model, lq=picture(7)).get_additional_models()) == 1
+    assert not host.model.get_additional_models()
+
+
+def test_the_memory_estimate_covers_the_adapters_activations(host, monkeypatch):
+    import comfy.sampler_helpers
+
+    heights = []
+    estimate = comfy.sampler_helpers.estimate_memory
+    monkeypatch.setattr(comfy.sampler_helpers, "estimate_memory",
+                        lambda model, shape, conds: heights.append(shape[2]) or estimate(model, shape, conds))
+    host.sample(host.model)
+    host.sample(host.apply())
+    assert heights == [8, 9]
+
+
+# Refusals at sampling time
+
+
+def test_a_degraded_latent_of_another_size_is_refused(host):
+    with pytest.raises(ValueError, match="degraded latent is 16x8 but the sampled latent is 8x8; sample a latent of"):
+        host.sample(host.apply(lq=picture(1, 1, 8, 16)))
+
+
+def test_a_batch_of_degraded_latents_that_does_not_fit_is_refused(host):
+    with pytest.raises(ValueError, match="3 degraded latents for a sampled batch of 2"):
+        host.sample(host.apply(lq=picture(1, batch=3)), noise=picture(2, batch=2))
