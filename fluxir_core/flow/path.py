@@ -1,0 +1,34 @@
+"""The rectified-flow path: z_t = (1 - t) z_0 + t z_1, velocity v = z_1 - z_0 (z_0 clean, z_1 noise, t in [0, 1])."""
+
+import torch
+
+
+def broadcast(t, like):
+    """`t` (B,) reshaped so that it multiplies `like` (B, ...)."""
+    return t.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def interpolate(z0, z1, t):
+    """z_t for z_0, z_1 of one shape (B, ...) and t (B,) in [0, 1]."""
+    t = broadcast(t, z0)
+    return (1 - t) * z0 + t * z1
+
+
+def clean_estimate(z_t, velocity, t):
+    """The clean latent that `velocity` points to from z_t: z_t - t v. Shapes (B, ...), t (B,)."""
+    return z_t - broadcast(t, z_t) * velocity
+
+
+def sample_timesteps(count, epsilon=0.05, generator=None, device=None):
+    """t = f(u): u ~ U(-epsilon, 1 + epsilon) clamped to [0, 1] (FluxIR, equations 5 and 6). Returns (count,) in [0, 1].
+
+    A share epsilon / (1 + 2 epsilon) of the draws is exactly 1, the start of sampling, and as many are exactly 0.
+    `epsilon` 0 is the uniform distribution, which almost never trains the starting point.
+    """
+    u = torch.rand(count, generator=generator, device=device) * (1 + 2 * epsilon) - epsilon
+    return u.clamp(0, 1)
+
+
+def sample_logit_normal(count, generator=None, device=None):
+    """t = sigmoid(n), n ~ N(0, 1): Stable Diffusion 3's sampler, FluxIR's ablation of f(u). Returns (count,) in (0, 1)."""
+    return torch.sigmoid(torch.randn(count, generator=generator, device=device))

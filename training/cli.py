@@ -1,0 +1,32 @@
+"""The `fluxir` command: one module a subcommand, imported when it is asked for."""
+
+import argparse
+import importlib
+import logging
+import sys
+
+COMMANDS = {
+    "params": ("params", "count the adapter's parameters at FLUX.1-dev size"),
+    "restore": ("restore", "restore a picture"),
+    "train": ("train", "train the weights the nodes load"),
+    "bench": ("bench", "measure what the adapter costs"),
+    "results": ("results", "regenerate the README's tables"),
+}
+
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else list(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    parser = argparse.ArgumentParser(prog="fluxir", description="Image restoration with FLUX: the pack's command line.")
+    subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        subparser = subcommands.add_parser(name, help=summary, description=summary)
+        if argv[:1] == [name]:  # only the chosen command pays for its imports
+            command = importlib.import_module(f".{module}", __package__)
+            command.add_arguments(subparser)
+    arguments = parser.parse_args(argv)
+    command.run(arguments)
+
+
+if __name__ == "__main__":
+    main()

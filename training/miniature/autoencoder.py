@@ -1,0 +1,79 @@
+"""The miniature's autoencoder: a TAESD-layout network trained narrow, stored at TAESD's fixed width.
+
+TAESD is 64 channels wide at every scale, and at full resolution that is what training it costs. `NarrowTAESD` keeps only some
+channels at the finer scales; `widen` embeds it exactly in the standard layout (the other channels are zero), which is what
+ComfyUI's VAELoader and diffusers' AutoencoderTiny load.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+WIDTHS = (16, 32, 64, 64)
+"""Channels kept at scales 1, 1/2, 1/4 and 1/8."""
+
+TAESD_WIDTH = 64
+LATENT_CHANNELS = 16
+
+
+class Block(nn.Module):
+    """TAESD's residual block; the last convolution starts at zero, so that the untrained network is shallow."""
+
+    def __init__(self, width):
+        super().__init__()
+        conv = [nn.Conv2d(width, width, 3, padding=1) for _ in range(3)]
+        self.conv = nn.Sequential(conv[0], nn.ReLU(), conv[1], nn.ReLU(), conv[2])
+        nn.init.zeros_(conv[2].weight)
+        nn.init.zeros_(conv[2].bias)
+
+    def forward(self, x):
+        return F.relu(self.conv(x) + x)
+
+
+class NarrowTAESD(nn.Module):
+    """Pictures (B, 3, H, W) in [0, 1] <-> latents (B, 16, H/8, W/8) with about zero mean and unit variance."""
+
+    def __init__(self, widths=WIDTHS):
+        super().__init__()
+
+        def conv(n_in, n_out, **kwargs):
+            return nn.Conv2d(n_in, n_out, 3, padding=1, **kwargs)
+
+        encoder = [conv(3, widths[0]), Block(widths[0])]
+        for finer, coarser in zip(widths, widths[1:]):
+            encoder += [conv(finer, coarser, stride=2, bias=False), *(Block(coarser) for _ in range(3))]
+        self.taesd_encoder = nn.Sequential(*encoder, conv(widths[-1], LATENT_CHANNELS))
+
+        decoder = [nn.Identity(), conv(LATENT_CHANNELS, widths[-1]), nn.ReLU(), *(Block(widths[-1]) for _ in range(3))]
+        for level in (2, 1, 0):
+            decoder += [nn.Upsample(scale_factor=2), conv(widths[level + 1], widths[level], bias=False)]
+            decoder += [Block(widths[level]) for _ in range(3 if level else 1)]
+        self.taesd_decoder = nn.Sequential(*decoder, conv(widths[0], 3))
+
+    def encode(self, pixels):
+        return self.taesd_encoder(pixels)
+
+    def decode(self, latents):
+        return self.taesd_decoder(torch.tanh(latents / 3) * 3)
+
+
+def widen(narrow):
+    """State dict of `narrow` in TAESD's fixed-width layout: each convolution zero-padded to 64 channels where it was narrower."""
+    widened = {}
+    for key, value in narrow.state_dict().items():
+        outer = {3, LATENT_CHANNELS}
+        ends = {"taesd_encoder.0.", "taesd_decoder.1."}
+        first = any(key.startswith(end) for end in ends)
+        last = value.shape[0] in outer and key.rsplit(".", 1)[0].count(".") == 1 and not first
+        n_out = value.shape[0] if last else TAESD_WIDTH
+        shape = (n_out,) if value.ndim == 1 else (n_out, value.shape[1] if first else TAESD_WIDTH, 3, 3)
+        full = value.new_zeros(shape)
+        full[tuple(slice(extent) for extent in value.shape)] = value
+        widened[key] = full
+    return widened
+
+
+def latent_statistics_loss(latents):
+    """How far the latents' per-channel mean and standard deviation are from 0 and 1: what the flow model expects."""
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    return (mean**2).mean() + ((std - 1) ** 2).mean()

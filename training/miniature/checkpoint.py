@@ -1,0 +1,39 @@
+"""Atomic checkpoints of a training stage, and the loop that resumes from them."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+
+
+class Checkpoint:
+    """The state of one stage (modules, optimizers, random generator, step) in one file, saved every `every` seconds."""
+
+    def __init__(self, path, every=120):
+        self.path, self.every = Path(path), every
+
+    def steps(self, total, *stateful):
+        """Yields the steps still to be done, from 0 or from the saved one, to `total`; saves on the way and at the end.
+
+        `stateful` are the objects with `state_dict` and `load_state_dict` that a step changes. A finished stage yields nothing.
+        """
+        start = 0
+        if self.path.exists():
+            saved = torch.load(self.path, weights_only=True)
+            for part, state in zip(stateful, saved["state"]):
+                part.load_state_dict(state)
+            torch.set_rng_state(saved["rng"])
+            start = saved["step"]
+        last_save = time.monotonic()
+        for step in range(start, total):
+            yield step
+            if time.monotonic() - last_save > self.every or step + 1 == total:
+                self._save(step + 1, stateful)
+                last_save = time.monotonic()
+
+    def _save(self, step, stateful):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        torch.save({"step": step, "rng": torch.get_rng_state(), "state": [part.state_dict() for part in stateful]}, partial)
+        os.replace(partial, self.path)

@@ -1,0 +1,63 @@
+"""The training bank as latents: encoded once, then cropped at random, clean and degraded at the same place."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ...fluxir_core.tokens import image_ids, pack_latents
+from .text import encode_words
+
+
+@dataclass
+class LatentBank:
+    """`clean` (N, 16, h, w) and `degraded` (N, K, 16, h, w) latents in network space, half precision; `words`: N lists."""
+
+    clean: torch.Tensor
+    degraded: torch.Tensor
+    words: list
+
+
+@torch.no_grad()
+def encode_images(autoencoder, images, batch=32):
+    """Latents (N, 16, H/8, W/8), half precision, of `images` (N, 3, H, W) uint8."""
+    encoded = []
+    for chunk in images.split(batch):
+        pixels = (chunk.float() / 255).to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            encoded.append(autoencoder.encode(pixels).half())
+    return torch.cat(encoded).contiguous()
+
+
+@dataclass
+class Batch:
+    """Tokens `clean`, `degraded` (B, N, 64), `text` (B, 8, 64), `pooled` (B, 32), `image_ids` (N, 3); `grid` (h, w) of the latents."""
+
+    clean: torch.Tensor
+    degraded: torch.Tensor
+    text: torch.Tensor
+    pooled: torch.Tensor
+    image_ids: torch.Tensor
+    grid: tuple[int, int]
+
+
+class LatentCrops:
+    """Draws random crops from a LatentBank, with torch's global generator."""
+
+    def __init__(self, bank):
+        self.bank = bank
+        embedded = [encode_words(words) for words in bank.words]
+        self.text = torch.stack([text for text, _ in embedded])
+        self.pooled = torch.stack([pooled for _, pooled in embedded])
+
+    def sample(self, batch, side):
+        """A Batch of `batch` crops of `side` x `side` latents, one of the picture's degraded versions with each."""
+        rows = torch.randint(len(self.bank.clean), (batch,))
+        versions = torch.randint(self.bank.degraded.shape[1], (batch,))
+        top, left = torch.randint(self.bank.clean.shape[-1] - side + 1, (2,)).tolist()
+        window = (slice(None), slice(top, top + side), slice(left, left + side))
+        clean = torch.stack([self.bank.clean[row][window] for row in rows]).float()
+        degraded = torch.stack([self.bank.degraded[row, k][window] for row, k in zip(rows, versions)]).float()
+        return Batch(
+            clean=pack_latents(clean), degraded=pack_latents(degraded), text=self.text[rows], pooled=self.pooled[rows],
+            image_ids=image_ids(side, side), grid=(side, side),
+        )  # fmt: skip

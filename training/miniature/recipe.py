@@ -1,0 +1,123 @@
+"""`fluxir train miniature`: makes every file of models/miniature from procedural pictures and scikit-image's photos."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter, diffusers_to_bfl
+from ...fluxir_core.degrade import degrade_random
+from ..fluxir import FluxIRRecipe, train_fluxir
+from ..host import DiffusersHost
+from . import export
+from .autoencoder import LATENT_CHANNELS
+from .checkpoint import Checkpoint
+from .latents import LatentBank, LatentCrops, encode_images
+from .scenes import build_bank
+from .text import TOKENS
+from .train_autoencoder import train_autoencoder
+from .train_base import GUIDANCE, MINI_FLUX, build_mini_flux, train_base
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything; the defaults made the committed weights."""
+
+    scenes: int = 2000
+    crops: int = 2400
+    versions: int = 3
+    autoencoder_steps: int = 7000
+    base_steps: int = 4000
+    adapter_steps: int = 4000
+    adapter_rank: int = 32
+    size: int = 256
+    seed: int = 0
+
+
+QUICK = Plan(scenes=8, crops=8, versions=1, autoencoder_steps=3, base_steps=4, adapter_steps=30, adapter_rank=4, size=128)
+"""Every stage in about a minute, for the tests: the files load, the pictures are no good."""
+
+
+def train_miniature(plan, work, out):
+    """Runs the stages of `plan`, resuming from what `work` holds, and writes the model files to `out`.
+
+    `work` keeps the bank, the latents and the checkpoints; a finished stage is not run again.
+    """
+    work = Path(work)
+    work.mkdir(parents=True, exist_ok=True)
+    _check_plan(plan, work / "plan.json")
+    images, words = _bank(plan, work)
+    autoencoder = train_autoencoder(images, plan.autoencoder_steps, Checkpoint(work / "autoencoder.pt"), seed=plan.seed)
+    bank = _latents(plan, work, autoencoder, images, words)
+    transformer = train_base(bank, plan.base_steps, Checkpoint(work / "base.pt"), seed=plan.seed)
+    recipe = FluxIRRecipe(steps=plan.adapter_steps, batch=64, learning_rate=1e-3)
+    adapter = train_adapter(bank, autoencoder, transformer, recipe, plan, Checkpoint(work / "fluxir.pt"))
+    export.write(Path(out), autoencoder, transformer, adapter, {"plan": asdict(plan), "recipe": asdict(recipe)})
+
+
+def train_adapter(bank, autoencoder, transformer, recipe, plan, checkpoint):
+    """Stage 3: the FluxIR adapter on the frozen miniature, by the same recipe as at full size. Returns the averaged adapter.
+
+    Three steps of four see 128-pixel crops, the fourth whole pictures of a quarter of the batch.
+    """
+    base = diffusers_to_bfl(transformer.state_dict())
+    dims = FluxDimensions.from_state_dict(base)
+    torch.manual_seed(plan.seed)
+    adapter = FluxIRAdapter(AdapterConfig(dims, rank=plan.adapter_rank, text_tokens=TOKENS, guidance=GUIDANCE))
+    adapter.init_from_base(base)
+    host = DiffusersHost(transformer.requires_grad_(False), adapter)
+    crops = LatentCrops(bank)
+
+    def batches(step):
+        whole = step % 4 == 3
+        batch = crops.sample(max(1, recipe.batch // 4) if whole else recipe.batch, plan.size // 8 if whole else 16)
+        batch.text, batch.pooled = torch.zeros_like(batch.text), torch.zeros_like(batch.pooled)  # the empty prompt
+        return batch
+
+    return train_fluxir(host, batches, autoencoder.requires_grad_(False).decode, recipe, checkpoint, seed=plan.seed)
+
+
+def load_trained(work, plan):
+    """The finished stages 1 and 2 of `work`, with the latents: (bank, autoencoder, transformer)."""
+    images, words = _bank(plan, work)
+    autoencoder = train_autoencoder(images, plan.autoencoder_steps, Checkpoint(work / "autoencoder.pt"))
+    bank = _latents(plan, work, autoencoder, images, words)
+    return bank, autoencoder, train_base(bank, plan.base_steps, Checkpoint(work / "base.pt"))
+
+
+def _check_plan(plan, path):
+    written = json.dumps(asdict(plan), indent=2)
+    if path.exists() and path.read_text() != written:
+        raise SystemExit(f"fluxir train miniature: {path.parent} holds another plan's work; choose another --work folder.")
+    path.write_text(written)
+
+
+def _bank(plan, work):
+    """Images (N, 3, H, W) uint8 and their words, made once and kept in `work`."""
+    path = work / "bank.npy"
+    if not path.exists():
+        logging.info("drawing %d scenes and cropping %d photos", plan.scenes, plan.crops)
+        images, words = build_bank(plan.scenes, plan.crops, plan.size, plan.seed)
+        (work / "words.json").write_text(json.dumps(words))
+        np.save(path, images)
+    return torch.from_numpy(np.load(path)).permute(0, 3, 1, 2), json.loads((work / "words.json").read_text())
+
+
+def _latents(plan, work, autoencoder, images, words):
+    path = work / "latents.pt"
+    if not path.exists():
+        logging.info("degrading and encoding %d pictures", len(images))
+        generator = torch.Generator().manual_seed(plan.seed + 1)
+        side = plan.size // 8
+        degraded = torch.empty(len(images), plan.versions, LATENT_CHANNELS, side, side, dtype=torch.half)
+        for i, image in enumerate(images):
+            versions = [degrade_random(image.float() / 255, generator) for _ in range(plan.versions)]
+            degraded[i] = encode_images(autoencoder, (torch.stack(versions) * 255).round().byte())
+        partial = path.with_suffix(".partial")
+        torch.save({"clean": encode_images(autoencoder, images), "degraded": degraded}, partial)
+        partial.rename(path)
+    saved = torch.load(path, weights_only=True)
+    return LatentBank(saved["clean"], saved["degraded"], words)
