@@ -1,0 +1,121 @@
+"""Adapter files: one safetensors file that describes itself."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .dimensions import FluxDimensions
+from .model import AdapterConfig, FluxIRAdapter
+
+FORMAT_VERSION = "1"
+KIND = "fluxir_adapter"
+
+
+class AdapterFileError(ValueError):
+    """An adapter file that cannot be used, with the reason and the remedy in one sentence."""
+
+
+@dataclass
+class LoadReport:
+    """Keys of a loaded file: used by the adapter, expected but absent, and present but unknown."""
+
+    matched: list[str]
+    missing: list[str]
+    unused: list[str]
+
+    def __str__(self):
+        text = f"{len(self.matched)} weights matched"
+        for name, keys in (("missing", self.missing), ("unused", self.unused)):
+            text += f", {len(keys)} {name}" + (f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else "")
+        return text
+
+
+@dataclass
+class LoadedAdapter:
+    """An adapter file's content: rebuild it with `FluxIRAdapter(config)` and `load_state_dict(state_dict)`."""
+
+    config: AdapterConfig
+    state_dict: dict[str, torch.Tensor]
+    metadata: dict[str, str]
+    report: LoadReport
+
+
+def save_adapter(path, adapter, metadata):
+    """Writes `adapter` (FluxIRAdapter) with its configuration and `metadata` (str to str) to `path`, atomically."""
+    described = {
+        **metadata, "format_version": FORMAT_VERSION, "kind": KIND, "config": json.dumps(asdict(adapter.config)),
+    }  # fmt: skip
+    weights = {key: value.detach().cpu().contiguous() for key, value in adapter.state_dict().items()}
+    partial = Path(path).with_suffix(".partial")
+    save_file(weights, partial, described)
+    partial.replace(path)
+
+
+def load_adapter(path):
+    """Reads an adapter file. Returns a LoadedAdapter whose state dict has exactly the adapter's keys.
+
+    Raises AdapterFileError on a file that is not safetensors (a pickle is never opened), is truncated, is of another kind or
+    version, lacks weights, has weights of the wrong shape, or holds NaN or infinity.
+    """
+    name = Path(path).name
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            weights = {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise AdapterFileError(
+            f"{name} cannot be read as a safetensors file ({error}); download it again, or export the adapter with `fluxir`."
+        ) from None
+    if metadata.get("kind") != KIND:
+        raise AdapterFileError(
+            f"{name} is no FluxIR adapter (its kind is {metadata.get('kind', 'not stated')}); choose a file made by `fluxir`."
+        )
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise AdapterFileError(
+            f"{name} has format version {metadata.get('format_version')}, but this pack reads {FORMAT_VERSION}; update the pack."
+        )
+    config = _read_config(name, metadata)
+    expected = FluxIRAdapter(config, device="meta").state_dict()
+    report = LoadReport(
+        matched=[key for key in expected if key in weights],
+        missing=[key for key in expected if key not in weights],
+        unused=[key for key in weights if key not in expected],
+    )
+    if report.missing:
+        raise AdapterFileError(f"{name} is incomplete: {report}; export it again.")
+    for key in report.matched:
+        if weights[key].shape != expected[key].shape:
+            raise AdapterFileError(
+                f"{name}: {key} has shape {list(weights[key].shape)}, but its configuration says "
+                f"{list(expected[key].shape)}; export it again."
+            )
+        if not torch.isfinite(weights[key].float()).all():
+            raise AdapterFileError(f"{name}: {key} holds NaN or infinite values; go back to an earlier checkpoint.")
+    return LoadedAdapter(config, {key: weights[key] for key in report.matched}, metadata, report)
+
+
+def _read_config(name, metadata):
+    try:
+        fields = json.loads(metadata["config"])
+        dims = fields.pop("dims")
+        dims["axes_dim"] = tuple(dims["axes_dim"])
+        return AdapterConfig(dims=FluxDimensions(**dims), **fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterFileError(f"{name} has an unreadable configuration ({error}); export it again.") from None
+
+
+def check_base(config, base):
+    """Raises AdapterFileError unless the adapter of `config` was made for a base of the sizes `base` (FluxDimensions)."""
+    different = [
+        f"{field} {ours} instead of {theirs}"
+        for (field, ours), theirs in zip(asdict(config.dims).items(), asdict(base).values())
+        if ours != theirs
+    ]
+    if different:
+        raise AdapterFileError(
+            f"The adapter was made for another base model ({', '.join(different)}); choose the adapter made for this one."
+        )
