@@ -10,10 +10,11 @@ import comfy.ops
 import comfy.utils
 import folder_paths
 import torch
+from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
-from ..fluxir_core.adapter import FluxDimensions, FluxIRAdapter, check_base, load_adapter
+from ..fluxir_core.adapter import AdapterFileError, FluxDimensions, FluxIRAdapter, check_base, load_adapter
 from .folders import ADAPTERS
 from .injection import FluxIRInjection
 
@@ -22,7 +23,7 @@ Adapter = io.Custom("FLUXIR_ADAPTER")
 
 
 class LoadedFluxIR(NamedTuple):
-    """A FLUXIR_ADAPTER: `patcher.model` is the FluxIRAdapter, `null_text` (1, L, ctx) and `null_pooled` (1, vec)."""
+    """A FLUXIR_ADAPTER: `patcher.model` is the FluxIRAdapter; `null_text` (L, context), `null_pooled` (vec)."""
 
     name: str
     patcher: comfy.model_patcher.ModelPatcher
@@ -46,6 +47,11 @@ def flux_dimensions(flux: comfy.ldm.flux.model.Flux) -> FluxDimensions:
         theta=params.theta,
         mlp_ratio=params.mlp_ratio,
     )
+
+
+def attention(query, key, value):
+    """ComfyUI's choice of attention for this machine: (B, heads, N, head_dim) to (B, N, hidden)."""
+    return optimized_attention(query, key, value, query.shape[1], skip_reshape=True)
 
 
 class LoadFluxIRAdapter(io.ComfyNode):
@@ -72,28 +78,27 @@ class LoadFluxIRAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter_name) -> io.NodeOutput:
-        loaded = load_adapter(folder_paths.get_full_path_or_raise(ADAPTERS, adapter_name))
-        weights, config = loaded.state_dict, loaded.config
+        path = folder_paths.get_full_path_or_raise(ADAPTERS, adapter_name)
+        try:
+            loaded = load_adapter(path)
+        except AdapterFileError as error:
+            raise AdapterFileError(f"Load FluxIR Adapter: {error}") from None
+        logging.info("FluxIR adapter %s: %s", adapter_name, loaded.report)
+        weights = loaded.state_dict
         offload_device = comfy.model_management.unet_offload_device()
-        adapter = FluxIRAdapter(
-            config, ops=comfy.ops.manual_cast, device=offload_device, dtype=comfy.utils.weight_dtype(weights)
+        network = FluxIRAdapter(
+            loaded.config,
+            ops=comfy.ops.manual_cast,
+            attention=attention,
+            device=offload_device,
+            dtype=comfy.utils.weight_dtype(weights),
         ).eval()
         patcher = comfy.model_patcher.CoreModelPatcher(
-            adapter, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
+            network, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
         )
-        null_text = weights.get("null_text", torch.zeros(config.text_tokens, config.dims.context_dim))
-        null_pooled = weights.get("null_pooled", torch.zeros(config.dims.vec_dim))
-        # ComfyUI's dynamic loader keeps weights in the file's memory map, which a copy would defeat.
-        report = adapter.load_state_dict(weights, strict=False, assign=patcher.is_dynamic())
-        logging.info("FluxIR adapter %s: %s", adapter_name, report)
-        return io.NodeOutput(
-            LoadedFluxIR(
-                adapter_name,
-                patcher,
-                null_text.reshape(1, -1, config.dims.context_dim),
-                null_pooled.reshape(1, config.dims.vec_dim),
-            )
-        )
+        # ComfyUI's dynamic loader streams weights from the file's memory map, which a copy would defeat.
+        network.load_state_dict(weights, assign=patcher.is_dynamic())
+        return io.NodeOutput(LoadedFluxIR(adapter_name, patcher, weights["null_text"], weights["null_pooled"]))
 
 
 class ApplyFluxIRAdapter(io.ComfyNode):
@@ -134,7 +139,10 @@ class ApplyFluxIRAdapter(io.ComfyNode):
                 f"load a FLUX.1 model with Load Diffusion Model (a nunchaku loader's model cannot take adapters)."
             )
         network = adapter.patcher.model
-        check_base(network.config, flux_dimensions(flux))
+        try:
+            check_base(network.config, flux_dimensions(flux))
+        except AdapterFileError as error:
+            raise AdapterFileError(f"Apply FluxIR Adapter: {adapter.name}: {error}") from None
         if start_percent >= end_percent:
             raise ValueError(
                 f"Apply FluxIR Adapter: start_percent {start_percent} is not below end_percent {end_percent}, so the "
@@ -184,4 +192,6 @@ class NullTextConditioning(io.ComfyNode):
     @classmethod
     def execute(cls, adapter) -> io.NodeOutput:
         guidance = adapter.patcher.model.config.guidance
-        return io.NodeOutput([[adapter.null_text, {"pooled_output": adapter.null_pooled, "guidance": guidance}]])
+        return io.NodeOutput(
+            [[adapter.null_text[None], {"pooled_output": adapter.null_pooled[None], "guidance": guidance}]]
+        )
