@@ -59,17 +59,17 @@ class NarrowTAESD(nn.Module):
 
 def widen(narrow):
     """State dict of `narrow` in TAESD's fixed-width layout: each convolution zero-padded to 64 channels where it was narrower."""
+    first = ("taesd_encoder.0.", "taesd_decoder.1.")
+    last = tuple(f"{name}.{len(side) - 1}." for name, side in narrow.named_children())
     widened = {}
     for key, value in narrow.state_dict().items():
-        outer = {3, LATENT_CHANNELS}
-        ends = {"taesd_encoder.0.", "taesd_decoder.1."}
-        first = any(key.startswith(end) for end in ends)
-        last = value.shape[0] in outer and key.rsplit(".", 1)[0].count(".") == 1 and not first
-        n_out = value.shape[0] if last else TAESD_WIDTH
-        shape = (n_out,) if value.ndim == 1 else (n_out, value.shape[1] if first else TAESD_WIDTH, 3, 3)
-        full = value.new_zeros(shape)
-        full[tuple(slice(extent) for extent in value.shape)] = value
-        widened[key] = full
+        shape = list(value.shape)
+        if not key.startswith(last):
+            shape[0] = TAESD_WIDTH
+        if value.ndim == 4 and not key.startswith(first):
+            shape[1] = TAESD_WIDTH
+        widened[key] = value.new_zeros(shape)
+        widened[key][tuple(slice(extent) for extent in value.shape)] = value
     return widened
 
 

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ...fluxir_core.flow import interpolate, sample_timesteps
+from ..host import call_transformer, exact_time
 from .latents import LatentCrops
 from .text import CONTEXT_DIM, POOLED_DIM
 
@@ -48,6 +49,7 @@ def train_base(bank, steps, checkpoint, learning_rate=2e-3, seed=0):
     torch.manual_seed(seed)
     model = build_mini_flux().train()
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))
+    hooks = exact_time(model)
     optimizers = flow_optimizers(model, learning_rate)
     crops = LatentCrops(bank)
     for step in checkpoint.steps(steps, model, average, *optimizers):
@@ -56,15 +58,10 @@ def train_base(bank, steps, checkpoint, learning_rate=2e-3, seed=0):
         t = sample_timesteps(len(noise))
         kept = (torch.rand(len(noise)) > 0.3).float()
         with torch.autocast("cpu", torch.bfloat16):
-            velocity = model(
-                hidden_states=interpolate(batch.clean, noise, t),
-                encoder_hidden_states=batch.text * kept[:, None, None],
-                pooled_projections=batch.pooled * kept[:, None],
-                timestep=t,
-                guidance=torch.full_like(t, GUIDANCE),
-                img_ids=batch.image_ids,
-                txt_ids=torch.zeros(batch.text.shape[1], 3),
-            ).sample
+            velocity = call_transformer(
+                model, interpolate(batch.clean, noise, t), t, batch.text * kept[:, None, None],
+                batch.pooled * kept[:, None], batch.image_ids, torch.full_like(t, GUIDANCE),
+            )  # fmt: skip
         loss = F.mse_loss(velocity.float(), noise - batch.clean)
         loss.backward()
         for optimizer in optimizers:
@@ -75,4 +72,6 @@ def train_base(bank, steps, checkpoint, learning_rate=2e-3, seed=0):
         average.update_parameters(model)
         if step % 50 == 0:
             logging.info("base step %d loss %.4f", step, loss.item())
-    return average.module.eval()
+    for hook in hooks:
+        hook.remove()
+    return average.module.requires_grad_(False).eval()

@@ -1,0 +1,119 @@
+"""The FluxIR adapter on diffusers' FluxTransformer2DModel, through forward hooks alone."""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from ..fluxir_core.adapter import Condition, check_base, FluxDimensions
+
+
+class HostCondition(NamedTuple):
+    """A picture's prompt and positions for the base, and the adapter's Condition."""
+
+    text: torch.Tensor
+    pooled: torch.Tensor
+    image_ids: torch.Tensor
+    adapter: Condition
+
+
+class DiffusersHost:
+    """Adds `adapter`'s residuals, times `strength`, to the blocks of `transformer`; differentiable, undone by `remove`.
+
+    Strength 0 does not run the adapter: the output is the bare model's, bit for bit.
+    Raises AdapterFileError when the adapter was made for a base of other sizes.
+    """
+
+    def __init__(self, transformer, adapter, strength=1.0):
+        check_base(adapter.config, FluxDimensions.from_state_dict(transformer.state_dict()))
+        self.transformer, self.adapter, self.strength = transformer, adapter, strength
+        self._control = None
+        blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+        self._last = len(blocks) - 1
+        self._handles = list(exact_time(transformer))
+        for index, block in enumerate(blocks):
+            if adapter.config.inject == "after":
+                self._handles.append(block.register_forward_hook(partial(self._after, index)))
+            else:
+                self._handles.append(block.register_forward_pre_hook(partial(self._before, index), with_kwargs=True))
+
+    def remove(self):
+        """Takes every hook off the transformer again."""
+        for handle in self._handles:
+            handle.remove()
+
+    def prepare(self, lq_tokens, text, pooled, image_ids):
+        """What is computed once per picture: `lq_tokens` (B, N, 64), `text` (B, L, context), `pooled` (B, vec),
+        `image_ids` (N, 3)."""
+        return HostCondition(text, pooled, image_ids, self.adapter.prepare(lq_tokens, text, pooled, image_ids))
+
+    def velocity(self, tokens, t, condition, guidance):
+        """v at `tokens` (B, N, 64) and `t` (B,) in [0, 1], with `guidance` (B,); (B, N, 64)."""
+        if self.strength:
+            embedded = guidance if self.adapter.config.dims.guidance_embed else None
+            self._control = self.adapter(tokens, t, embedded, condition.adapter)
+        try:
+            return self.bare_velocity(tokens, t, condition, guidance)
+        finally:
+            self._control = None
+
+    def bare_velocity(self, tokens, t, condition, guidance):
+        """As `velocity`, without the adapter."""
+        return call_transformer(
+            self.transformer, tokens, t, condition.text, condition.pooled, condition.image_ids, guidance
+        )
+
+    def _after(self, index, _block, _args, output):
+        if self._control is not None:
+            text, image = output
+            image = image + self.strength * self._control.image(index, image)
+            if index < self._last:  # FLUX drops the text behind its last block
+                text = text + self.strength * self._control.text(index, text)
+            return text, image
+
+    def _before(self, index, _block, args, kwargs):
+        if self._control is None:
+            return None
+        names = ("hidden_states", "encoder_hidden_states")
+        named = {**dict(zip(names, args)), **kwargs}  # gradient checkpointing passes them by position
+        image, text = (named[name] for name in names)
+        image = image + self.strength * self._control.image(index, image)
+        text = text + self.strength * self._control.text(index, text)
+        if args:
+            return (image, text, *args[2:]), kwargs
+        return args, {**kwargs, **dict(zip(names, (image, text)))}
+
+
+def call_transformer(transformer, tokens, t, text, pooled, image_ids, guidance):
+    """The velocity (B, N, 64) of a bare FluxTransformer2DModel; `guidance` is left out where the model has none."""
+    return transformer(
+        hidden_states=tokens,
+        timestep=t,
+        encoder_hidden_states=text,
+        pooled_projections=pooled,
+        img_ids=image_ids,
+        txt_ids=image_ids.new_zeros(text.shape[1], 3),
+        guidance=guidance if transformer.config.guidance_embeds else None,
+        return_dict=False,
+    )[0]
+
+
+def exact_time(transformer):
+    """Hooks that keep `timestep` and `guidance` in float32 through FluxTransformer2DModel. Returns their handles.
+
+    The model itself rounds them to the type of its activations before it scales them by 1000: in bfloat16 a timestep is then
+    off by up to 2 of 1000.
+    """
+    exact = []
+
+    def remember(_module, _args, kwargs):
+        given = (kwargs["timestep"], kwargs.get("guidance"))
+        exact[:] = [value.float() * 1000 for value in given if value is not None]
+
+    def replace(_module, args):
+        return (*exact, args[-1])
+
+    return (
+        transformer.register_forward_pre_hook(remember, with_kwargs=True),
+        transformer.time_text_embed.register_forward_pre_hook(replace),
+    )
