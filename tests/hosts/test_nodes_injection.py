@@ -97,9 +97,31 @@ def test_a_small_strength_is_near_the_bare_model(host):
     assert (near - bare).norm() < 0.1 * (full - bare).norm()
 
 
-def test_injection_before_a_block_differs_from_injection_after_it(host, comfy, tmp_path):
-    before = Host(tmp_path, inject="before")
-    assert not torch.allclose(before.sample(before.apply()), host.sample(host.apply()))
+@pytest.mark.parametrize("inject", ["before", "after"])
+def test_a_residual_is_added_before_or_after_its_own_block(comfy, tmp_path, inject):
+    host = Host(tmp_path, inject=inject)
+    network = host.adapter.patcher.model
+    for layers in (network.se_image, network.se_text):
+        for layer in list(layers)[1:]:  # only the first block has residuals
+            torch.nn.init.zeros_(layer.excite.weight)
+            torch.nn.init.zeros_(layer.excite.bias)
+    seen = {}
+
+    def watch(args, extra):
+        index = args["transformer_options"]["block_index"]
+        seen["into", index] = args["img"].clone()
+        out = extra["original_block"](args)
+        seen["out of", index] = out["img"].clone()
+        return out
+
+    model = host.model.clone()
+    for index in range(2):
+        model.set_model_patch_replace(watch, "dit", "double_block", index)
+    host.sample(model, steps=1)
+    bare = seen["into", 0]
+    host.sample(host.apply(model), steps=1)
+    assert torch.equal(seen["into", 0], bare) == (inject == "after")
+    assert torch.equal(seen["into", 1], seen["out of", 0]) == (inject == "before")
 
 
 # Guidance, batches and sizes
@@ -113,6 +135,15 @@ def test_classifier_free_guidance_is_linear_in_the_two_restorations(host, negati
     uncond = host.sample(model, positive=negative, **one_step)
     guided = host.sample(model, positive=positive, negative=negative, cfg=3.0, **one_step)
     torch.testing.assert_close(guided, uncond + 3.0 * (cond - uncond), rtol=1e-4, atol=1e-4)
+
+
+def test_the_adapter_sees_the_guidance_of_the_conditioning(host, monkeypatch):
+    seen = []
+    network = host.adapter.patcher.model
+    forward = network.forward
+    monkeypatch.setattr(network, "forward", lambda x, t, g, c: seen.append(g.tolist()) or forward(x, t, g, c))
+    host.sample(host.apply(), positive=prompt(3, guidance=2.5), steps=1)
+    assert seen == [[2.5]]
 
 
 def test_every_picture_of_a_batch_is_restored_from_its_own_degraded_picture(host):
@@ -170,16 +201,29 @@ def test_reusing_prepared_embeddings_changes_nothing(host, options):
     assert torch.equal(host.sample(model, **options), reused)
 
 
-def test_a_conditioning_edited_while_sampling_is_noticed(host):
+def edit_text(c, call):
+    c["c_crossattn"] = c["c_crossattn"] * call
+
+
+def edit_pooled(c, call):
+    c["y"] = c["y"] * call
+
+
+def edit_positions(c, call):
+    c["transformer_options"]["rope_options"] = {"scale_x": 1.0 + call}
+
+
+@pytest.mark.parametrize("edit", [edit_text, edit_pooled, edit_positions])
+def test_a_conditioning_edited_while_sampling_is_noticed(host, edit):
     calls = []
 
-    def edit(apply_model, args):
+    def edited_call(apply_model, args):
         calls.append(1)
-        args["c"]["c_crossattn"] = args["c"]["c_crossattn"] * len(calls)
+        edit(args["c"], len(calls))
         return apply_model(args["input"], args["timestep"], **args["c"])
 
     edited = host.model.clone()
-    edited.set_model_unet_function_wrapper(edit)
+    edited.set_model_unet_function_wrapper(edited_call)
     model = host.apply(edited)
     reused = host.sample(model)
     calls.clear()
@@ -231,6 +275,21 @@ def test_another_packs_block_replacement_still_runs(host, initial):
         assert set(other.model_options["transformer_options"]["patches_replace"]["dit"]) == {
             ("double_block", 0), ("single_block", 1),
         }
+
+
+def test_tokens_that_another_pack_keeps_are_not_altered(host):
+    kept = []
+
+    def keep(args, extra):
+        out = extra["original_block"](args)
+        kept.append((out["img"], out["img"].clone()))
+        return out
+
+    model = host.model.clone()
+    model.set_model_patch_replace(keep, "dit", "double_block", 1)
+    model.set_model_patch_replace(keep, "dit", "single_block", 1)
+    host.sample(host.apply(model), steps=1)
+    assert len(kept) == 2 and all(torch.equal(tokens, copy) for tokens, copy in kept)
 
 
 @pytest.mark.parametrize("order", ["lora first", "adapter first"])
