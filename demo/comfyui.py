@@ -22,31 +22,31 @@ class ComfyUIError(Exception):
 
 
 class ComfyUIServer:
-    """Context manager: ComfyUI from `comfyui` (its folder) on 127.0.0.1:`port`, with `folder` as its base directory.
+    """Context manager: ComfyUI from `comfyui` (its folder) on 127.0.0.1:`port`, with `base` as its base directory.
 
-    The pack is linked into `folder`/custom_nodes; inputs, outputs and models live in `folder`. Without a CUDA device it runs
-    on the CPU. The log is `folder`/comfyui.log. Raises ComfyUIError when the port is taken or the server does not come up.
+    The pack is linked into `base`/custom_nodes; inputs, outputs and models live in `base`. Without a CUDA device it runs
+    on the CPU. The log is `base`/comfyui.log. Raises ComfyUIError when the port is taken or the server does not come up.
     """
 
-    def __init__(self, comfyui, folder, port):
-        self.comfyui, self.folder, self.port = Path(comfyui), Path(folder).resolve(), port
-        self.address = f"127.0.0.1:{port}"
+    def __init__(self, comfyui, base, port):
+        self.comfyui, self.base, self.port = Path(comfyui), Path(base).resolve(), port
+        self.url = f"http://127.0.0.1:{port}"
 
     def __enter__(self):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                 raise ComfyUIError(f"port {self.port} is in use; stop what runs there or choose another with PORT=.")
-        packs = self.folder / "custom_nodes"
+        packs = self.base / "custom_nodes"
         packs.mkdir(parents=True, exist_ok=True)
         link = packs / "comfyui-fluxir"
         if not link.is_symlink():
             link.symlink_to(ROOT, target_is_directory=True)
         import torch
 
-        command = [sys.executable, "main.py", "--port", str(self.port), "--base-directory", str(self.folder),
+        command = [sys.executable, "main.py", "--port", str(self.port), "--base-directory", str(self.base),
                    "--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--disable-auto-launch",
                    *([] if torch.cuda.is_available() else ["--cpu"])]  # fmt: skip
-        self.log = self.folder / "comfyui.log"
+        self.log = self.base / "comfyui.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.comfyui, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -85,7 +85,7 @@ class ComfyUIServer:
 
     def get(self, path):
         """The JSON at `path`, such as /object_info."""
-        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=60) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return json.load(answer)
 
     def run(self, workflow, progress=None):
@@ -101,11 +101,9 @@ class ComfyUIServer:
         client = uuid.uuid4().hex
         async with (
             aiohttp.ClientSession() as session,
-            session.ws_connect(f"ws://{self.address}/ws?clientId={client}", max_msg_size=0) as events,
+            session.ws_connect(f"{self.url}/ws?clientId={client}", max_msg_size=0) as events,
         ):
-            queued = await session.post(
-                f"http://{self.address}/prompt", json={"prompt": workflow, "client_id": client}
-            )
+            queued = await session.post(f"{self.url}/prompt", json={"prompt": workflow, "client_id": client})
             answer = await queued.json()
             if queued.status != 200:
                 raise ComfyUIError(f"ComfyUI refused the workflow: {_validation_message(answer, workflow)}")
@@ -127,7 +125,7 @@ class ComfyUIServer:
     def _outputs(self, prompt_id):
         outputs = self.get(f"/history/{prompt_id}")[prompt_id]["outputs"]
         return {
-            node: [self.folder / image["type"] / image["subfolder"] / image["filename"] for image in output.get("images", [])]
+            node: [self.base / image["type"] / image["subfolder"] / image["filename"] for image in output.get("images", [])]
             for node, output in outputs.items()
         }
 

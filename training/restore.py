@@ -27,10 +27,6 @@ class Restorer:
         self.vae, self.device, self.dtype = models.vae, device, dtype
         self.adapter = models.adapter
         self.host = DiffusersHost(models.transformer, models.adapter)
-        config = models.adapter.config
-        self.null_text = models.adapter.null_prompt()[0].to(device, dtype)
-        self.null_pooled = models.adapter.null_prompt()[1].to(device, dtype)
-        self.guidance = config.guidance
 
     @torch.no_grad()
     def restore(self, pictures, seeds, steps=20, shift=1.15, strength=1.0, callback=None):
@@ -48,10 +44,10 @@ class Restorer:
         batch = len(pictures)
         self.host.strength = strength
         condition = self.host.prepare(
-            pack_latents(degraded), self.null_text.expand(batch, -1, -1), self.null_pooled.expand(batch, -1),
+            pack_latents(degraded), self.adapter.null_text.expand(batch, -1, -1), self.adapter.null_pooled.expand(batch, -1),
             image_ids(*grid).to(self.device),
         )  # fmt: skip
-        guidance = torch.full((batch,), self.guidance, device=self.device)
+        guidance = torch.full((batch,), self.adapter.config.guidance, device=self.device)
         tokens = euler(
             lambda x, sigma: self.host.velocity(x, sigma, condition, guidance),
             pack_latents(noise), flux_sigmas(steps, shift).to(self.device), callback,

@@ -1,0 +1,35 @@
+"""A real ComfyUI for the tests: in this process (the newest) and as a server (the newest and the oldest supported)."""
+
+import os
+import socket
+import sys
+
+import pytest
+
+from comfyui_fluxir.demo.comfyui import ComfyUIServer
+from comfyui_fluxir.demo.environment import NEWEST, OLDEST, comfyui_path
+
+
+@pytest.fixture(scope="session")
+def comfy():
+    """ComfyUI's `comfy` package, importable in this process, on the CPU."""
+    # ComfyUI is no installable package: it is made to be started in its folder.
+    sys.path.insert(0, os.path.realpath(comfyui_path(NEWEST)))
+    import comfy.options  # noqa: F401  (keeps ComfyUI from reading pytest's arguments)
+    from comfy.cli_args import args
+
+    args.cpu = True
+    import comfy.sd  # noqa: F401
+    import nodes  # noqa: F401
+
+    return sys.modules["comfy"]
+
+
+@pytest.fixture(scope="session", params=[NEWEST, OLDEST])
+def server(request, tmp_path_factory):
+    """A running ComfyUIServer with the pack linked in: `url`, `base`, `get`, `run`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with ComfyUIServer(comfyui_path(request.param), tmp_path_factory.mktemp("comfyui"), port) as running:
+        yield running
