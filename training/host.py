@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..fluxir_core.adapter import Condition, check_base, FluxDimensions
+from ..fluxir_core.adapter import Condition, FluxDimensions, check_base
 
 
 class HostCondition(NamedTuple):
@@ -49,16 +49,21 @@ class DiffusersHost:
 
     def velocity(self, tokens, t, condition, guidance):
         """v at `tokens` (B, N, 64) and `t` (B,) in [0, 1], with `guidance` (B,); (B, N, 64)."""
-        if self.strength:
-            embedded = guidance if self.adapter.config.dims.guidance_embed else None
-            self._control = self.adapter(tokens, t, embedded, condition.adapter)
+        embedded = guidance if self.adapter.config.dims.guidance_embed else None
+        self._control = self.adapter(tokens, t, embedded, condition.adapter) if self.strength else None
         try:
-            return self.bare_velocity(tokens, t, condition, guidance)
+            return self._call(tokens, t, condition, guidance)
         finally:
-            self._control = None
+            # Gradient checkpointing runs the blocks, and so their hooks, again in the backward pass.
+            if not (torch.is_grad_enabled() and self.transformer.gradient_checkpointing):
+                self._control = None
 
     def bare_velocity(self, tokens, t, condition, guidance):
         """As `velocity`, without the adapter."""
+        self._control = None
+        return self._call(tokens, t, condition, guidance)
+
+    def _call(self, tokens, t, condition, guidance):
         return call_transformer(
             self.transformer, tokens, t, condition.text, condition.pooled, condition.image_ids, guidance
         )

@@ -1,0 +1,116 @@
+"""The adapter's MM-DiT block is FLUX's own: equal to ComfyUI's and to diffusers' on the same weights."""
+
+import pytest
+import torch
+
+from comfyui_fluxir.fluxir_core.adapter import FluxIRAdapter, AdapterConfig, FluxDimensions, bfl_to_diffusers, diffusers_to_bfl
+from comfyui_fluxir.fluxir_core.tokens import image_ids
+
+from .tiny import TINY, flux_weights
+
+
+@pytest.fixture(scope="module")
+def weights():
+    torch.manual_seed(5)
+    weights = flux_weights()
+    for key in weights:  # norms of ones would not show a mix-up of queries and keys
+        if key.endswith(".scale"):
+            weights[key] = 1 + 0.2 * torch.randn_like(weights[key])
+    return weights
+
+
+@pytest.fixture(scope="module")
+def diffusers_model(weights, tmp_path_factory):
+    from safetensors.torch import save_file
+
+    from comfyui_fluxir.training.base_model import load_transformer
+
+    path = tmp_path_factory.mktemp("flux") / "flux.safetensors"
+    save_file(weights, path)
+    return load_transformer(path).eval()
+
+
+@pytest.fixture(scope="module")
+def comfy_model(comfy, weights, tmp_path_factory):
+    from comfy.ldm.flux.model import Flux
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("flux") / "flux.safetensors"
+    save_file(weights, path)
+    model = comfy.sd.load_diffusion_model(str(path)).model.diffusion_model
+    assert isinstance(model, Flux)
+    return model
+
+
+def stream_inputs():
+    torch.manual_seed(6)
+    return torch.randn(2, 24, 128), torch.randn(2, 5, 128), torch.randn(2, 128)
+
+
+def our_block(weights):
+    adapter = FluxIRAdapter(AdapterConfig(TINY, rank=2, text_tokens=5))
+    adapter.init_from_base(weights)
+    ids = torch.cat([torch.zeros(5, 3), image_ids(8, 12)])[None]
+    from comfyui_fluxir.fluxir_core.adapter.layers import rotary_embedding
+
+    return adapter.double_block, rotary_embedding(ids, TINY.axes_dim, TINY.theta), ids
+
+
+@torch.no_grad()
+def test_the_block_equals_diffusers(weights, diffusers_model):
+    block, rotary, ids = our_block(weights)
+    image, text, vector = stream_inputs()
+    theirs_text, theirs_image = diffusers_model.transformer_blocks[0](
+        hidden_states=image, encoder_hidden_states=text, temb=vector, image_rotary_emb=diffusers_model.pos_embed(ids[0])
+    )
+    ours_image, ours_text = block(image, text, vector, rotary)
+    torch.testing.assert_close(ours_image, theirs_image, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours_text, theirs_text, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_block_equals_comfyui(weights, comfy_model):
+    block, rotary, ids = our_block(weights)
+    image, text, vector = stream_inputs()
+    theirs_image, theirs_text = comfy_model.double_blocks[0](
+        img=image.clone(), txt=text.clone(), vec=vector, pe=comfy_model.pe_embedder(ids)
+    )
+    ours_image, ours_text = block(image, text, vector, rotary)
+    torch.testing.assert_close(ours_image, theirs_image, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours_text, theirs_text, rtol=1e-5, atol=1e-5)
+
+
+def test_the_block_starts_as_the_bases_first_from_either_layout(weights, diffusers_model):
+    from_bfl, from_diffusers = our_block(weights)[0], our_block(diffusers_model.state_dict())[0]
+    for (name, one), other in zip(from_bfl.named_parameters(), from_diffusers.parameters()):
+        assert torch.equal(one, other), name
+    assert torch.equal(from_bfl.img_attn.qkv.weight, weights["double_blocks.0.img_attn.qkv.weight"])
+
+
+def test_key_layouts_convert_both_ways_without_loss(weights):
+    there = bfl_to_diffusers(weights)
+    back = diffusers_to_bfl(there)
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(back[key], weights[key]) for key in weights)
+    assert FluxDimensions.from_state_dict(there) == FluxDimensions.from_state_dict(weights) == TINY
+
+
+def test_weights_of_another_model_are_refused():
+    with pytest.raises(ValueError, match="not a FLUX transformer's: img_in.weight is missing"):
+        FluxDimensions.from_state_dict({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)})
+
+
+@torch.no_grad()
+def test_a_whole_transformer_is_the_same_in_both_hosts(comfy_model, diffusers_model):
+    from comfyui_fluxir.fluxir_core.tokens import pack_latents
+    from comfyui_fluxir.training.host import call_transformer, exact_time
+
+    torch.manual_seed(7)
+    latent, text, pooled = torch.randn(2, 16, 8, 12), torch.randn(2, 5, 64), torch.randn(2, 32)
+    t, guidance = torch.tensor([0.3, 0.97]), torch.tensor([4.0, 2.5])
+    in_comfyui = comfy_model(latent, t, text, pooled, guidance, transformer_options={})
+    hooks = exact_time(diffusers_model)
+    in_diffusers = call_transformer(diffusers_model, pack_latents(latent), t, text, pooled, image_ids(8, 12), guidance)
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(pack_latents(in_comfyui), in_diffusers, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,118 @@
+"""Adapter files describe themselves and refuse what they are not."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from comfyui_fluxir.fluxir_core.adapter import (
+    AdapterConfig, AdapterFileError, FluxDimensions, FluxIRAdapter, check_base, load_adapter, save_adapter,
+)  # fmt: skip
+
+DIMS = FluxDimensions(
+    hidden_size=128, num_heads=1, context_dim=8, vec_dim=4, double_blocks=1, single_blocks=1, guidance_embed=False
+)
+
+
+@pytest.fixture
+def adapter():
+    torch.manual_seed(0)
+    return FluxIRAdapter(AdapterConfig(DIMS, rank=2, text_tokens=3, inject="before", guidance=3.5))
+
+
+@pytest.fixture
+def path(adapter, tmp_path):
+    save_adapter(tmp_path / "adapter.safetensors", adapter, {"licence": "Apache-2.0"})
+    return tmp_path / "adapter.safetensors"
+
+
+def rewrite(path, change_weights=lambda weights: None, change_metadata=lambda metadata: None):
+    weights = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    change_weights(weights)
+    change_metadata(metadata)
+    save_file(weights, path, metadata)
+
+
+def test_a_saved_adapter_comes_back_with_its_configuration_and_weights(adapter, path):
+    loaded = load_adapter(path)
+    assert loaded.config == adapter.config
+    assert loaded.metadata["licence"] == "Apache-2.0"
+    assert loaded.state_dict.keys() == adapter.state_dict().keys()
+    assert all(torch.equal(loaded.state_dict[key], value) for key, value in adapter.state_dict().items())
+    assert (len(loaded.report.matched), loaded.report.missing, loaded.report.unused) == (len(adapter.state_dict()), [], [])
+
+
+def test_the_report_names_unknown_weights(path):
+    rewrite(path, lambda weights: weights.update(extra=torch.zeros(1)))
+    report = load_adapter(path).report
+    assert report.unused == ["extra"]
+    assert "1 unused (extra)" in str(report)
+
+
+def pickled(path):
+    path.write_bytes(pickle.dumps({"theta_y": [0.0]}))
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def with_nan(path):
+    rewrite(path, lambda weights: weights["theta_p"].fill_(float("nan")))
+
+
+def of_another_kind(path):
+    rewrite(path, change_metadata=lambda metadata: metadata.update(kind="lora"))
+
+
+def of_a_later_version(path):
+    rewrite(path, change_metadata=lambda metadata: metadata.update(format_version="2"))
+
+
+def without_a_weight(path):
+    rewrite(path, lambda weights: weights.pop("theta_y"))
+
+
+def with_another_shape(path):
+    rewrite(path, lambda weights: weights.update(theta_y=torch.zeros(5)))
+
+
+def with_a_broken_configuration(path):
+    rewrite(path, change_metadata=lambda metadata: metadata.update(config='{"dims": {}}'))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (pickled, "cannot be read as a safetensors file"),
+        (truncated, "cannot be read as a safetensors file"),
+        (with_nan, "theta_p holds NaN"),
+        (of_another_kind, "its kind is lora"),
+        (of_a_later_version, "has format version 2"),
+        (without_a_weight, "1 missing \\(theta_y\\)"),
+        (with_another_shape, "theta_y has shape \\[5\\]"),
+        (with_a_broken_configuration, "unreadable configuration"),
+    ],
+)
+def test_an_unusable_file_is_refused_in_one_sentence(path, spoil, reason):
+    spoil(path)
+    with pytest.raises(AdapterFileError, match=reason) as refused:
+        load_adapter(path)
+    message = str(refused.value)
+    assert message.startswith("adapter.safetensors") and message.endswith(".") and "\n" not in message
+
+
+def test_a_missing_file_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(AdapterFileError, match="cannot be read"):
+        load_adapter(tmp_path / "none.safetensors")
+
+
+def test_a_wrong_base_is_refused_with_what_differs(adapter):
+    check_base(adapter.config, DIMS)
+    with pytest.raises(AdapterFileError, match="single_blocks 1 instead of 38"):
+        check_base(adapter.config, replace(DIMS, single_blocks=38))
