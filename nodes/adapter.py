@@ -135,8 +135,8 @@ class ApplyFluxIRAdapter(io.ComfyNode):
         flux = model.get_model_object("diffusion_model")
         if not isinstance(flux, comfy.ldm.flux.model.Flux):
             raise ValueError(
-                f"Apply FluxIR Adapter: the model is a {type(flux).__name__}, but the adapter needs ComfyUI's own FLUX; "
-                f"load a FLUX.1 model with Load Diffusion Model (a nunchaku loader's model cannot take adapters)."
+                f"Apply FluxIR Adapter: the model is a {type(flux).__name__}, but the adapter needs ComfyUI's own "
+                "FLUX; load a FLUX.1 model with Load Diffusion Model (a nunchaku loader's model cannot take adapters)."
             )
         network = adapter.patcher.model
         try:
@@ -176,7 +176,7 @@ class NullTextConditioning(io.ComfyNode):
             node_id="NullTextConditioning",
             display_name="Null Text Conditioning",
             category="FluxIR",
-            description="The empty prompt a FluxIR adapter was trained with, so that restoration needs no text encoder.",
+            description="The empty prompt a FluxIR adapter was trained with: restoration needs no text encoder.",
             search_aliases=["fluxir", "empty prompt", "no text encoder", "null prompt", "zero conditioning"],
             inputs=[Adapter.Input("adapter", tooltip="From Load FluxIR Adapter; it knows the prompt's length and the "
                                   "guidance it was trained with.")],

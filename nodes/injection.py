@@ -54,8 +54,8 @@ class FluxIRInjection:
     def prepare_sampling(self, executor, model, noise_shape, *args, **kwargs):
         """PREPARE_SAMPLING: make room for the adapter's activations.
 
-        While the base runs, the adapter's output and prepared embeddings stay: about 2 * tokens * hidden values, near 1/16
-        of what ComfyUI reserves for FLUX.1 in bfloat16. The noise shape only feeds that estimate.
+        While the base runs, the adapter's output and prepared embeddings stay: about 2 * tokens * hidden values, near
+        1/16 of what ComfyUI reserves for FLUX.1 in bfloat16. The noise shape only feeds that estimate.
         """
         batch, channels, height, width = noise_shape
         return executor(model, [batch, channels, height + -(-height // 16), width], *args, **kwargs)

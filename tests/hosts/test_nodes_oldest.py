@@ -11,7 +11,8 @@ HERE = Path(__file__).parent
 
 
 def test_the_nodes_pass_their_tests_on_the_oldest_supported_comfyui():
-    files = [HERE / name for name in ("test_nodes.py", "test_nodes_injection.py", "test_two_hosts.py")]
+    names = ("test_nodes.py", "test_nodes_injection.py", "test_nodes_company.py", "test_two_hosts.py")
+    files = [HERE / name for name in names]
     environment = {**os.environ, "COMFYUI_PATH": str(comfyui_path(OLDEST))}
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *map(str, files)]
     ended = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True, timeout=600)
