@@ -1,0 +1,118 @@
+"""`fluxir results`: measures what the README's tables say, and writes the tables."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from ..fluxir_core.degrade import EVALUATION
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+METHODS = ("degraded", "restored", "adapter off", "shuffled", "ceiling")
+
+
+def add_arguments(parser):
+    tables = parser.add_subparsers(dest="table", required=True, metavar="TABLE")
+    miniature = tables.add_parser("miniature", help="the bundled miniature on held-out photos, its gates")
+    miniature.add_argument("--model", default="miniature", help="'miniature' or a model folder")
+    ablation = tables.add_parser("ablation", help="FluxIR without f(u) and without the pixel loss")
+    ablation.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="the folder of `fluxir train miniature`")
+    ablation.add_argument("--steps", type=int, default=600, help="training steps of each variant (default 600)")
+    for table in (miniature, ablation):
+        table.add_argument("--readme", type=Path, default=README, help="the README to write the table to")
+        table.add_argument("--json", type=Path, metavar="FILE", help="write every measured row")
+
+
+def run(arguments):
+    rows, table = miniature(arguments.model) if arguments.table == "miniature" else ablation(arguments.work, arguments.steps)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    replace_block(arguments.readme, arguments.table, table)
+    print(table)
+
+
+def miniature(model):
+    """(rows, Markdown) of `evaluate` on the model folder `model`, with the sampling steps' effect and the gates."""
+    from .miniature.evaluate import SEEDS, evaluate, gates, mean_over_photos
+    from .restore import Restorer
+
+    restorer = Restorer(model)
+    rows = evaluate(restorer)
+    lines = [
+        f"Means over {len({row['photo'] for row in rows})} held-out photos of 256 pixels and {len(SEEDS)} seeds, 20 steps: "
+        "PSNR in dB / SSIM / GMSD.", "",
+        "| | " + " | ".join(METHODS) + " |", "|---" * (len(METHODS) + 1) + "|",
+    ]  # fmt: skip
+    for degradation in EVALUATION:
+        cells = (_cell(rows, degradation, method, mean_over_photos) for method in METHODS)
+        lines.append(f"| {degradation} | " + " | ".join(cells) + " |")
+
+    lines += ["", "PSNR of the restored photos by sampling steps:", ""]
+    counts = (1, 2, 4, 8, 20)
+    lines += ["| | " + " | ".join(map(str, counts)) + " |", "|---" * (len(counts) + 1) + "|"]
+    by_steps = {steps: evaluate(restorer, steps=steps, seeds=SEEDS[:1]) for steps in counts}
+    for degradation in EVALUATION:
+        values = (mean_over_photos(by_steps[steps], degradation, "restored", "psnr") for steps in counts)
+        lines.append(f"| {degradation} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
+
+    lines += ["", "| photo | " + " | ".join(f"{name}: degraded -> restored" for name in EVALUATION) + " |"]
+    lines += ["|---" * (len(EVALUATION) + 1) + "|"]
+    for photo in dict.fromkeys(row["photo"] for row in rows):
+        own = [row for row in rows if row["photo"] == photo]
+        cells = (
+            " -> ".join(f"{mean_over_photos(own, name, method, 'psnr'):.2f}" for method in ("degraded", "restored"))
+            for name in EVALUATION
+        )
+        lines.append(f"| {photo} | " + " | ".join(cells) + " |")
+
+    lines += ["", "| gate | measured | |", "|---|---|---|"]
+    lines += [f"| {gate} | {value:+.3f} | {'reached' if passed else 'missed'} |" for gate, (value, passed) in gates(rows).items()]
+    return rows, "\n".join(lines)
+
+
+def _cell(rows, degradation, method, mean):
+    psnr, ssim, gmsd = (mean(rows, degradation, method, metric) for metric in ("psnr", "ssim", "gmsd"))
+    return f"{psnr:.2f} / {ssim:.3f} / {gmsd:.3f}"
+
+
+def ablation(work, steps):
+    """(rows, Markdown) of three adapters trained for `steps` from the same start: whole, without f(u), without the pixel loss."""
+    from .fluxir import FluxIRRecipe
+    from .miniature import export
+    from .miniature.checkpoint import Checkpoint
+    from .miniature.evaluate import evaluate, mean_over_photos
+    from .miniature.recipe import LEARNING_RATE, Plan, load_trained, train_adapter
+    from .restore import Restorer
+
+    whole = FluxIRRecipe(steps=steps, batch=64, learning_rate=LEARNING_RATE)
+    variants = {
+        "f(u) and pixel loss (the paper)": whole,
+        "logit-normal timesteps instead of f(u)": replace(whole, epsilon=None),
+        "without the pixel loss": replace(whole, alpha=0.0),
+    }
+    bank, autoencoder, transformer = load_trained(work, Plan())
+    rows = []
+    for i, (name, recipe) in enumerate(variants.items()):
+        checkpoint = Checkpoint(work / f"ablation-{steps}-{i}.pt")
+        adapter = train_adapter(bank, autoencoder, transformer, recipe, Plan(), checkpoint)
+        folder = work / f"ablation-{steps}-{i}"
+        export.write(folder, autoencoder, transformer, adapter, {"ablation": name})
+        rows += [{"variant": name, **row} for row in evaluate(Restorer(folder))]
+    lines = [f"Each adapter trained for {steps} steps. Restored photos, PSNR in dB / SSIM / GMSD.", ""]
+    lines += ["| | " + " | ".join(EVALUATION) + " |", "|---" * (len(EVALUATION) + 1) + "|"]
+    for name in variants:
+        own = [row for row in rows if row["variant"] == name]
+        lines.append(f"| {name} | " + " | ".join(_cell(own, d, "restored", mean_over_photos) for d in EVALUATION) + " |")
+    return rows, "\n".join(lines)
+
+
+def replace_block(readme, name, text):
+    """Puts `text` between the comments `<!-- results: name -->` and `<!-- end -->` of `readme`.
+
+    Raises ValueError when the comments are not there.
+    """
+    content = readme.read_text()
+    pattern = rf"(<!-- results: {re.escape(name)} -->\n).*?(\n?<!-- end -->)"
+    if not re.search(pattern, content, re.S):
+        raise ValueError(f"{readme} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs.")
+    readme.write_text(re.sub(pattern, lambda match: match[1] + text + match[2], content, count=1, flags=re.S))
