@@ -63,7 +63,10 @@ def train_fluxir(host, batches, decode, recipe, checkpoint, autocast=torch.bfloa
     for step in checkpoint.steps(recipe.steps, adapter, average, optimizer):
         batch = batches(step)
         z0, z1 = batch.clean, torch.randn_like(batch.clean)
-        t = sample_logit_normal(len(z0)) if recipe.epsilon is None else sample_timesteps(len(z0), recipe.epsilon)
+        if recipe.epsilon is None:
+            t = sample_logit_normal(len(z0), device=z0.device)
+        else:
+            t = sample_timesteps(len(z0), recipe.epsilon, device=z0.device)
         z_t = interpolate(z0, z1, t)
         with torch.autocast(z0.device.type, autocast, enabled=autocast is not None):
             condition = host.prepare(batch.degraded, batch.text, batch.pooled, batch.image_ids)

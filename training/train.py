@@ -12,6 +12,9 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    import torch
+
     from .miniature.recipe import QUICK, Plan, train_miniature
 
-    train_miniature(QUICK if arguments.quick else Plan(), arguments.work, arguments.out)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    train_miniature(QUICK if arguments.quick else Plan(), arguments.work, arguments.out, device)

@@ -20,10 +20,12 @@ class Checkpoint:
         """
         start = 0
         if self.path.exists():
-            saved = torch.load(self.path, weights_only=True)
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
             for part, state in zip(stateful, saved["state"]):
                 part.load_state_dict(state)
             torch.set_rng_state(saved["rng"])
+            if saved.get("cuda_rng") and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(saved["cuda_rng"])
             start = saved["step"]
         last_save = time.monotonic()
         for step in range(start, total):
@@ -35,5 +37,9 @@ class Checkpoint:
     def _save(self, step, stateful):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
-        torch.save({"step": step, "rng": torch.get_rng_state(), "state": [part.state_dict() for part in stateful]}, partial)
+        saved = {
+            "step": step, "rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all(),
+            "state": [part.state_dict() for part in stateful],
+        }  # fmt: skip
+        torch.save(saved, partial)
         os.replace(partial, self.path)

@@ -20,11 +20,11 @@ class LatentBank:
 @torch.no_grad()
 def encode_images(autoencoder, images, batch=32):
     """Latents (N, 16, H/8, W/8), half precision, of `images` (N, 3, H, W) uint8."""
-    encoded = []
+    encoded, device = [], next(autoencoder.parameters()).device
     for chunk in images.split(batch):
-        pixels = (chunk.float() / 255).to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            encoded.append(autoencoder.encode(pixels).half())
+        pixels = (chunk.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16):
+            encoded.append(autoencoder.encode(pixels).half().cpu())
     return torch.cat(encoded).contiguous()
 
 
@@ -41,10 +41,10 @@ class Batch:
 
 
 class LatentCrops:
-    """Draws random crops from a LatentBank, with torch's global generator."""
+    """Draws random crops from a LatentBank to `device`, with torch's global generator."""
 
-    def __init__(self, bank):
-        self.bank = bank
+    def __init__(self, bank, device="cpu"):
+        self.bank, self.device = bank, device
         embedded = [encode_words(words) for words in bank.words]
         self.text = torch.stack([text for text, _ in embedded])
         self.pooled = torch.stack([pooled for _, pooled in embedded])
@@ -57,7 +57,5 @@ class LatentCrops:
         window = (slice(None), slice(top, top + side), slice(left, left + side))
         clean = torch.stack([self.bank.clean[row][window] for row in rows]).float()
         degraded = torch.stack([self.bank.degraded[row, k][window] for row, k in zip(rows, versions)]).float()
-        return Batch(
-            clean=pack_latents(clean), degraded=pack_latents(degraded), text=self.text[rows], pooled=self.pooled[rows],
-            image_ids=image_ids(side, side), grid=(side, side),
-        )  # fmt: skip
+        tensors = (pack_latents(clean), pack_latents(degraded), self.text[rows], self.pooled[rows], image_ids(side, side))
+        return Batch(*(tensor.to(self.device) for tensor in tensors), grid=(side, side))

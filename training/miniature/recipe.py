@@ -45,7 +45,7 @@ QUICK = Plan(scenes=8, crops=8, versions=1, autoencoder_steps=3, base_steps=4, a
 """Every stage in about a minute, for the tests: the files load, the pictures are no good."""
 
 
-def train_miniature(plan, work, out):
+def train_miniature(plan, work, out, device="cpu"):
     """Runs the stages of `plan`, resuming from what `work` holds, and writes the model files to `out`.
 
     `work` keeps the bank, the latents and the checkpoints; a finished stage is not run again.
@@ -54,9 +54,9 @@ def train_miniature(plan, work, out):
     work.mkdir(parents=True, exist_ok=True)
     _check_plan(plan, work / "plan.json")
     images, words = _bank(plan, work)
-    autoencoder = train_autoencoder(images, plan.autoencoder_steps, Checkpoint(work / "autoencoder.pt"), seed=plan.seed)
+    autoencoder = train_autoencoder(images, plan.autoencoder_steps, Checkpoint(work / "autoencoder.pt"), device, seed=plan.seed)
     bank = _latents(plan, work, autoencoder, images, words)
-    transformer = train_base(bank, plan.base_steps, Checkpoint(work / "base.pt"), seed=plan.seed)
+    transformer = train_base(bank, plan.base_steps, Checkpoint(work / "base.pt"), device, seed=plan.seed)
     recipe = FluxIRRecipe(steps=plan.adapter_steps, batch=64, learning_rate=LEARNING_RATE)
     adapter = train_adapter(bank, autoencoder, transformer, recipe, plan, Checkpoint(work / "fluxir.pt"))
     export.write(Path(out), autoencoder, transformer, adapter, {"plan": asdict(plan), "recipe": asdict(recipe)})
@@ -72,8 +72,9 @@ def train_adapter(bank, autoencoder, transformer, recipe, plan, checkpoint):
     torch.manual_seed(plan.seed)
     adapter = FluxIRAdapter(AdapterConfig(dims, rank=plan.adapter_rank, text_tokens=TOKENS, guidance=GUIDANCE))
     adapter.init_from_base(base)
-    host = DiffusersHost(transformer.requires_grad_(False), adapter)
-    crops = LatentCrops(bank)
+    device = next(transformer.parameters()).device
+    host = DiffusersHost(transformer.requires_grad_(False), adapter.to(device))
+    crops = LatentCrops(bank, device)
 
     def batches(step):
         whole = step % 4 == 3
@@ -84,12 +85,12 @@ def train_adapter(bank, autoencoder, transformer, recipe, plan, checkpoint):
     return train_fluxir(host, batches, autoencoder.requires_grad_(False).decode, recipe, checkpoint, seed=plan.seed)
 
 
-def load_trained(work, plan):
+def load_trained(work, plan, device="cpu"):
     """The finished stages 1 and 2 of `work`, with the latents: (bank, autoencoder, transformer)."""
     images, words = _bank(plan, work)
-    autoencoder = train_autoencoder(images, plan.autoencoder_steps, Checkpoint(work / "autoencoder.pt"))
+    autoencoder = train_autoencoder(images, plan.autoencoder_steps, Checkpoint(work / "autoencoder.pt"), device)
     bank = _latents(plan, work, autoencoder, images, words)
-    return bank, autoencoder, train_base(bank, plan.base_steps, Checkpoint(work / "base.pt"))
+    return bank, autoencoder, train_base(bank, plan.base_steps, Checkpoint(work / "base.pt"), device)
 
 
 def _check_plan(plan, path):

