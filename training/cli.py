@@ -25,7 +25,10 @@ def main(argv=None):
             command = importlib.import_module(f".{module}", __package__)
             command.add_arguments(subparser)
     arguments = parser.parse_args(argv)
-    command.run(arguments)
+    try:
+        command.run(arguments)
+    except ValueError as error:  # what the user gave: a file, a folder, a number
+        raise SystemExit(f"fluxir {arguments.command}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -18,13 +18,19 @@ def add_arguments(parser):
     ablation = tables.add_parser("ablation", help="FluxIR without f(u) and without the pixel loss")
     ablation.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="the folder of `fluxir train miniature`")
     ablation.add_argument("--steps", type=int, default=600, help="training steps of each variant (default 600)")
-    for table in (miniature, ablation):
+    cost = tables.add_parser("cost", help="one model call with and without the adapter, as `fluxir bench adapter`")
+    cost.add_argument("--size", choices=("miniature", "flux-dev"), default="miniature", help="base model's dimensions")
+    for table in (miniature, ablation, cost):
         table.add_argument("--readme", type=Path, default=README, help="the README to write the table to")
         table.add_argument("--json", type=Path, metavar="FILE", help="write every measured row")
 
 
 def run(arguments):
-    rows, table = miniature(arguments.model) if arguments.table == "miniature" else ablation(arguments.work, arguments.steps)
+    rows, table = {
+        "miniature": lambda: miniature(arguments.model),
+        "ablation": lambda: ablation(arguments.work, arguments.steps),
+        "cost": lambda: cost(arguments.size),
+    }[arguments.table]()
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     replace_block(arguments.readme, arguments.table, table)
@@ -104,6 +110,21 @@ def ablation(work, steps):
         own = [row for row in rows if row["variant"] == name]
         lines.append(f"| {name} | " + " | ".join(_cell(own, d, "restored", mean_over_photos) for d in EVALUATION) + " |")
     return rows, "\n".join(lines)
+
+
+def cost(size):
+    """(rows, Markdown) of `bench_adapter` at `size`, with a ControlNet for comparison."""
+    from .bench import bench_adapter
+
+    measured = bench_adapter(size, controlnet=True)
+    lines = [
+        f"One model call at {measured['pixels']} pixels a side, {size} dimensions with random weights, SE rank {measured['rank']}, "
+        f"{measured['dtype']}, {measured['device']}: median of {measured['repeats']} rounds, in turns; peak memory of the run "
+        f"{measured['peak_gb']} GB.",
+        "", "| | seconds | ratio to bare |", "|---|---|---|",
+    ]  # fmt: skip
+    lines += [f"| {name} | {measured['seconds'][name]:.4f} | {ratio:.3f} |" for name, ratio in measured["ratio"].items()]
+    return [measured], "\n".join(lines)
 
 
 def replace_block(readme, name, text):

@@ -34,8 +34,8 @@ class Plan:
     crops: int = 2400
     versions: int = 2
     autoencoder_steps: int = 10500
-    base_steps: int = 3600
-    adapter_steps: int = 4000
+    base_steps: int = 2800
+    adapter_steps: int = 5000
     adapter_rank: int = 32
     size: int = 256
     seed: int = 0
@@ -111,16 +111,21 @@ def _bank(plan, work):
     return torch.from_numpy(np.load(path)).permute(0, 3, 1, 2), json.loads((work / "words.json").read_text())
 
 
+def degraded_versions(image, plan, index):
+    """`plan.versions` random degradations of `image` (3, H, W) uint8, the `index`-th of the bank; the same every time."""
+    generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + index)
+    versions = [degrade_random(image.float() / 255, generator) for _ in range(plan.versions)]
+    return (torch.stack(versions) * 255).round().byte()
+
+
 def _latents(plan, work, autoencoder, images, words):
     path = work / "latents.pt"
     if not path.exists():
         logging.info("degrading and encoding %d pictures", len(images))
-        generator = torch.Generator().manual_seed(plan.seed + 1)
         side = plan.size // 8
         degraded = torch.empty(len(images), plan.versions, LATENT_CHANNELS, side, side, dtype=torch.half)
         for i, image in enumerate(images):
-            versions = [degrade_random(image.float() / 255, generator) for _ in range(plan.versions)]
-            degraded[i] = encode_images(autoencoder, (torch.stack(versions) * 255).round().byte())
+            degraded[i] = encode_images(autoencoder, degraded_versions(image, plan, i))
         partial = path.with_suffix(".partial")
         torch.save({"clean": encode_images(autoencoder, images), "degraded": degraded}, partial)
         partial.rename(path)

@@ -1,0 +1,137 @@
+"""The bundled miniature: how it is made, what it weighs, and the gates it must pass."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from comfyui_fluxir.fluxir_core.adapter import load_adapter
+from comfyui_fluxir.fluxir_core.image import load_picture, save_picture
+from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.model_folder import MINIATURE
+
+LIMIT_MB = 24
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The files of a training run of a few steps: every stage of the real recipe."""
+    folder = tmp_path_factory.mktemp("quick")
+    main(["train", "miniature", "--quick", "--work", str(folder / "work"), "--out", str(folder / "out")])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    torch.manual_seed(0)
+    save_picture(torch.rand(3, 40, 53), path)
+    return path
+
+
+def restore(photo, out, *options):
+    main(["restore", str(photo), str(out), "--steps", "2", *options])
+    return load_picture(out)
+
+
+def test_the_recipe_makes_files_that_restore_a_picture(quick, photo, tmp_path):
+    report = tmp_path / "report.json"
+    restored = restore(photo, tmp_path / "out.png", "--model", str(quick / "out"), "--seed", "3", "--json", str(report))
+    assert restored.shape == (3, 40, 53)
+    written = json.loads(report.read_text())
+    assert (written["nfe"], written["seed"], written["width"], written["height"]) == (2, 3, 53, 40)
+    assert written["seconds"] > 0
+
+
+def test_the_recipe_changes_every_part_of_the_adapter_that_can_learn(quick):
+    from comfyui_fluxir.training.base_model import load_transformer
+    from comfyui_fluxir.fluxir_core.adapter import FluxIRAdapter
+
+    loaded = load_adapter(quick / "out" / "fluxir_adapters" / "mini-flux-fluxir.safetensors")
+    initial = FluxIRAdapter(loaded.config)
+    initial.init_from_base(load_transformer(quick / "out" / "diffusion_models" / "mini-flux.safetensors").state_dict())
+    unchanged = [
+        name
+        for name, parameter in initial.named_parameters()
+        if parameter.requires_grad and ".squeeze." not in name and torch.equal(parameter.bfloat16(), loaded.state_dict[name])
+    ]
+    assert unchanged == []
+
+
+def test_the_files_say_how_they_were_made(quick):
+    loaded = load_adapter(quick / "out" / "fluxir_adapters" / "mini-flux-fluxir.safetensors")
+    assert loaded.metadata["licence"] == "Apache-2.0"
+    assert "dead-leaves" in loaded.metadata["data"]
+    assert json.loads(loaded.metadata["training_config"])["recipe"]["epsilon"] == 0.05
+    assert len(loaded.metadata["training_config_hash"]) == 16
+
+
+def test_a_work_folder_of_another_plan_is_refused(quick, tmp_path):
+    with pytest.raises(SystemExit, match="holds another plan's work; choose another --work folder"):
+        main(["train", "miniature", "--work", str(quick / "work"), "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize(("scale", "size"), [("2", (80, 106)), ("0.5", (20, 26))])
+def test_the_output_is_scale_times_the_inputs_size(quick, photo, tmp_path, scale, size):
+    restored = restore(photo, tmp_path / "out.png", "--model", str(quick / "out"), "--scale", scale)
+    assert restored.shape[1:] == size
+
+
+def test_the_seed_decides_the_picture(photo, tmp_path):
+    one, same, other = (restore(photo, tmp_path / "out.png", "--seed", seed) for seed in ("1", "1", "2"))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps", "0"], "--steps is 0; use at least 1"),
+        (["--scale", "100"], "--scale is 100.0; use a value from 0.25 to 8"),
+        (["--model", "/nowhere"], "holds 0 safetensors files"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_sentence(photo, tmp_path, options, message):
+    with pytest.raises(SystemExit, match=message):
+        main(["restore", str(photo), str(tmp_path / "out.png"), *options])
+
+
+def test_a_file_that_is_no_picture_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    for name, message in (("text.png", "cannot be read as a picture"), ("none.png", "There is no picture at")):
+        with pytest.raises(SystemExit, match=message):
+            main(["restore", str(tmp_path / name), str(tmp_path / "out.png")])
+
+
+def test_a_diffusers_folder_restores_as_well(quick, photo, tmp_path):
+    """A FLUX model as diffusers saves it, with a small AutoencoderKL, and the adapter beside it."""
+    import shutil
+
+    from diffusers import AutoencoderKL
+
+    from comfyui_fluxir.training.base_model import load_transformer
+
+    load_transformer(quick / "out" / "diffusion_models" / "mini-flux.safetensors").save_pretrained(tmp_path / "transformer")
+    AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=[4, 4, 4, 4], norm_num_groups=2, latent_channels=16, scaling_factor=0.3611, shift_factor=0.1159,
+    ).save_pretrained(tmp_path / "vae")  # fmt: skip
+    shutil.copytree(quick / "out" / "fluxir_adapters", tmp_path / "fluxir_adapters")
+    assert restore(photo, tmp_path / "out.png", "--model", str(tmp_path)).shape == (3, 40, 53)
+
+
+def test_the_bundled_files_stay_within_their_size():
+    files = [path for path in Path(MINIATURE).rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".safetensors", ".md", ".json"}
+    assert sum(path.stat().st_size for path in files) <= LIMIT_MB * 1e6
+
+
+def test_the_bundled_adapter_passes_its_gates():
+    """One seed and the strong degradation; `fluxir results miniature` measures all."""
+    from comfyui_fluxir.training.miniature.evaluate import evaluate, gates
+    from comfyui_fluxir.training.restore import Restorer
+
+    rows = evaluate(Restorer("miniature"), seeds=(0,), degradations=("strong",))
+    missed = [f"{gate}: {value:.2f}" for gate, (value, passed) in gates(rows).items() if not passed]
+    assert missed == []
