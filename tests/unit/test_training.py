@@ -25,9 +25,9 @@ def host():
 
 
 def batches(step):
-    """The degraded tokens are the clean ones, so the way to them can be learned; one batch a step."""
+    """Flat pictures of random brightness, shown to the adapter as they are: most of the velocity can be read off them."""
     torch.manual_seed(100 + step)
-    clean = torch.randn(8, 4, 64)
+    clean = 3 * torch.randn(8, 1, 1).expand(8, 4, 64)
     return Batch(clean, clean, torch.zeros(8, 2, 8), torch.zeros(8, 4), image_ids(4, 4), grid=(4, 4))
 
 
@@ -36,7 +36,7 @@ def decode(latents):
 
 
 def recipe(**options):
-    return FluxIRRecipe(**{"steps": 40, "batch": 8, "learning_rate": 3e-3, "warmup": 5, "average": 0.8, **options})
+    return FluxIRRecipe(**{"steps": 60, "batch": 8, "learning_rate": 3e-3, "warmup": 5, "average": 0.8, **options})
 
 
 def flow_error(trained, adapter):
@@ -57,7 +57,7 @@ def test_the_adapter_learns(tmp_path, alpha):
     before = flow_error(trained, trained.adapter)
     adapter = train_fluxir(trained, batches, decode, recipe(alpha=alpha, pixel_crop=2), Checkpoint(tmp_path / "a.pt"))
     after = flow_error(trained, adapter)
-    assert after < 0.8 * before
+    assert after < 0.7 * before
 
 
 def test_a_resumed_run_ends_bit_identical(tmp_path):
