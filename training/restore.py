@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from ..fluxir_core.tokens import image_ids, pack_latents, unpack_latents
 from ..fluxir_core.flow import euler, flux_sigmas
@@ -19,7 +20,7 @@ PATCH = 16
 class Restorer:
     """A FLUX transformer with its FluxIR adapter and VAE, on `device`, taking and giving pictures.
 
-    `folder` is as for `training.model_folder.load_models`.
+    `folder` is as for `training.model_folder.load_models`. The models compute in `dtype`, the sampler in float32.
     """
 
     def __init__(self, folder, device="cpu", dtype=torch.float32):
@@ -38,7 +39,7 @@ class Restorer:
         height, width = pictures.shape[-2:]
         padded = F.pad(pictures, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
         degraded = self.vae.encode(padded.to(self.device, self.dtype))
-        noise = torch.cat([_noise(degraded[:1].shape, seed) for seed in seeds]).to(degraded)
+        noise = torch.cat([_noise(degraded[:1].shape, seed) for seed in seeds]).to(self.device)
         grid = degraded.shape[-2:]
 
         batch = len(pictures)
@@ -49,10 +50,10 @@ class Restorer:
         )  # fmt: skip
         guidance = torch.full((batch,), self.adapter.config.guidance, device=self.device)
         tokens = euler(
-            lambda x, sigma: self.host.velocity(x, sigma, condition, guidance),
+            lambda x, sigma: self.host.velocity(x.to(self.dtype), sigma, condition, guidance).float(),
             pack_latents(noise), flux_sigmas(steps, shift).to(self.device), callback,
         )  # fmt: skip
-        restored = self.vae.decode(unpack_latents(tokens, *grid))
+        restored = self.vae.decode(unpack_latents(tokens, *grid).to(self.dtype))
         return restored[..., :height, :width].float().clamp(0, 1).cpu()
 
 
@@ -64,7 +65,7 @@ def add_arguments(parser):
     parser.add_argument("input", type=Path, metavar="IN", help="the degraded picture")
     parser.add_argument("output", type=Path, metavar="OUT", help="where the restored picture is written")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the output over the input's (default 1)")
-    parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see docs)")
+    parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see the README)")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write a report: seconds, NFE, seed, sizes")
@@ -81,10 +82,11 @@ def run(arguments):
     if arguments.scale != 1:
         size = [max(PATCH, round(extent * arguments.scale)) for extent in picture.shape[-2:]]
         picture = F.interpolate(picture, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    restorer = Restorer(arguments.model, device)
+    on_gpu = torch.cuda.is_available()
+    restorer = Restorer(arguments.model, *(("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)))
     started = time.perf_counter()
-    restored = restorer.restore(picture, [arguments.seed], arguments.steps)[0]
+    with tqdm(total=arguments.steps, desc="restoring", disable=None) as bar:
+        restored = restorer.restore(picture, [arguments.seed], arguments.steps, callback=lambda *_: bar.update())[0]
     seconds = time.perf_counter() - started
     save_picture(restored, arguments.output)
     if arguments.json:
