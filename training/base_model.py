@@ -1,8 +1,8 @@
 """diffusers models from ComfyUI's single files: a FLUX transformer in BFL's layout, a VAE in TAESD's."""
 
-import re
+from pathlib import Path
 
-import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..fluxir_core.adapter import FluxDimensions, bfl_to_diffusers
@@ -10,24 +10,50 @@ from ..fluxir_core.adapter import FluxDimensions, bfl_to_diffusers
 LATENT_CHANNELS = 16
 
 
+def flux_dimensions(transformer):
+    """The FluxDimensions of a FluxTransformer2DModel, from its configuration: quantised weights have other shapes, and a
+    LoRA renames them."""
+    config = transformer.config
+    return FluxDimensions(
+        hidden_size=config.num_attention_heads * config.attention_head_dim,
+        num_heads=config.num_attention_heads,
+        context_dim=config.joint_attention_dim,
+        vec_dim=config.pooled_projection_dim,
+        double_blocks=config.num_layers,
+        single_blocks=config.num_single_layers,
+        guidance_embed=config.guidance_embeds,
+        in_channels=config.in_channels,
+        axes_dim=tuple(config.axes_dims_rope),
+    )
+
+
 def load_transformer(path):
-    """A FluxTransformer2DModel, float32, from a safetensors file in BFL's layout, its sizes read from the weights."""
+    """A FluxTransformer2DModel, float32, from a safetensors file in BFL's layout, its sizes read from the weights.
+
+    Raises ValueError on a file that cannot be read or is no whole FLUX.1 transformer.
+    """
     from diffusers import FluxTransformer2DModel
 
-    weights = {key: value.float() for key, value in load_file(path).items()}
-    dims = FluxDimensions.from_state_dict(weights)
-    model = FluxTransformer2DModel(
-        in_channels=dims.in_channels,
-        num_layers=dims.double_blocks,
-        num_single_layers=dims.single_blocks,
-        attention_head_dim=dims.hidden_size // dims.num_heads,
-        num_attention_heads=dims.num_heads,
-        joint_attention_dim=dims.context_dim,
-        pooled_projection_dim=dims.vec_dim,
-        guidance_embeds=dims.guidance_embed,
-        axes_dims_rope=dims.axes_dim,
-    )
-    model.load_state_dict(bfl_to_diffusers(weights))
+    weights = _read(path)
+    try:
+        dims = FluxDimensions.from_state_dict(weights)
+        model = FluxTransformer2DModel(
+            in_channels=dims.in_channels,
+            num_layers=dims.double_blocks,
+            num_single_layers=dims.single_blocks,
+            attention_head_dim=dims.hidden_size // dims.num_heads,
+            num_attention_heads=dims.num_heads,
+            joint_attention_dim=dims.context_dim,
+            pooled_projection_dim=dims.vec_dim,
+            guidance_embeds=dims.guidance_embed,
+            axes_dims_rope=dims.axes_dim,
+        )
+        model.load_state_dict(bfl_to_diffusers(weights))
+    except (ArithmeticError, KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{Path(path).name} is not a whole FLUX.1 transformer in BFL's layout; "
+            "choose a file that ComfyUI's Load Diffusion Model takes."
+        ) from error
     return model
 
 
@@ -35,16 +61,30 @@ def load_vae(path):
     """An AutoencoderTiny, float32, from a safetensors file in ComfyUI's TAESD layout with 16 latent channels.
 
     Its latents are in network space: the file's vae_scale and vae_shift, which lead to FLUX's raw latents, are not used.
+    Raises ValueError on a file that cannot be read or is no such autoencoder.
     """
     from diffusers import AutoencoderTiny
 
-    weights = {key: value.float() for key, value in load_file(path).items() if key.startswith("taesd_")}
+    weights = _read(path)
     vae = AutoencoderTiny(latent_channels=LATENT_CHANNELS)
-    vae.load_state_dict({_to_diffusers(key): value for key, value in weights.items()})
+    try:
+        vae.load_state_dict({_to_diffusers(key): value for key, value in weights.items() if key.startswith("taesd_")})
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{Path(path).name} is not an autoencoder of {LATENT_CHANNELS} channels in TAESD's layout "
+            "(taesd_encoder.*, taesd_decoder.*); choose the file that belongs to the transformer."
+        ) from error
     return vae
+
+
+def _read(path):
+    try:
+        return {key: value.float() for key, value in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{Path(path).name} cannot be read as a safetensors file ({error}); download it again.") from None
 
 
 def _to_diffusers(key):
     """ComfyUI's decoder counts the clamp in front, which AutoencoderTiny applies in its forward."""
-    side, index, rest = re.fullmatch(r"taesd_(encoder|decoder)\.(\d+)\.(.+)", key).groups()
+    side, index, rest = key.removeprefix("taesd_").split(".", 2)
     return f"{side}.layers.{int(index) - (side == 'decoder')}.{rest}"

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from ..fluxir_core.adapter import Condition, FluxDimensions, check_base
+from ..fluxir_core.adapter import Condition, check_base
+from .base_model import flux_dimensions
 
 
 class HostCondition(NamedTuple):
@@ -20,12 +21,14 @@ class HostCondition(NamedTuple):
 class DiffusersHost:
     """Adds `adapter`'s residuals, times `strength`, to the blocks of `transformer`; differentiable, undone by `remove`.
 
-    Strength 0 does not run the adapter: the output is the bare model's, bit for bit.
+    Strength 0 does not run the adapter: the output is `bare_velocity`'s, bit for bit, and in float32 diffusers' own too (in
+    lower precision the host's times are the more exact ones, see `exact_time`). With gradient checkpointing, run the
+    backward pass before the next call: the blocks are run again in it, with the residuals of the latest call.
     Raises AdapterFileError when the adapter was made for a base of other sizes.
     """
 
     def __init__(self, transformer, adapter, strength=1.0):
-        check_base(adapter.config, FluxDimensions.from_state_dict(transformer.state_dict()))
+        check_base(adapter.config, flux_dimensions(transformer))
         self.transformer, self.adapter, self.strength = transformer, adapter, strength
         self._control = None
         blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
@@ -71,9 +74,9 @@ class DiffusersHost:
     def _after(self, index, _block, _args, output):
         if self._control is not None:
             text, image = output
-            image = image + self.strength * self._control.image(index, image)
+            image = self._add(image, self._control.image(index, image))
             if index < self._last:  # FLUX drops the text behind its last block
-                text = text + self.strength * self._control.text(index, text)
+                text = self._add(text, self._control.text(index, text))
             return text, image
 
     def _before(self, index, _block, args, kwargs):
@@ -82,11 +85,15 @@ class DiffusersHost:
         names = ("hidden_states", "encoder_hidden_states")
         named = {**dict(zip(names, args)), **kwargs}  # gradient checkpointing passes them by position
         image, text = (named[name] for name in names)
-        image = image + self.strength * self._control.image(index, image)
-        text = text + self.strength * self._control.text(index, text)
+        image = self._add(image, self._control.image(index, image))
+        text = self._add(text, self._control.text(index, text))
         if args:
             return (image, text, *args[2:]), kwargs
         return args, {**kwargs, **dict(zip(names, (image, text)))}
+
+    def _add(self, tokens, residual):
+        # Strength inside the addition: one pass over the tokens instead of two, at every block.
+        return torch.add(tokens, residual, alpha=self.strength)
 
 
 def call_transformer(transformer, tokens, t, text, pooled, image_ids, guidance):

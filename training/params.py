@@ -27,4 +27,5 @@ def run(arguments):
     if arguments.rank != "full" and not (arguments.rank.isdigit() and int(arguments.rank) > 0):
         raise SystemExit(f"fluxir params: --rank is {arguments.rank}; use a positive whole number or 'full'.")
     counts = count_parameters(None if arguments.rank == "full" else int(arguments.rank))
-    print(json.dumps({"rank": arguments.rank, **counts}))
+    millions = {name: round(count / 1e6, 1) for name, count in counts.items()}
+    print(json.dumps({"rank": arguments.rank, **counts, "millions": millions}))

@@ -133,7 +133,7 @@ def replace_block(readme, name, text):
     Raises ValueError when the comments are not there.
     """
     content = readme.read_text()
-    pattern = rf"(<!-- results: {re.escape(name)} -->\n).*?(\n?<!-- end -->)"
+    pattern = rf"(<!-- results: {re.escape(name)} -->\n).*?<!-- end -->"
     if not re.search(pattern, content, re.S):
         raise ValueError(f"{readme} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs.")
-    readme.write_text(re.sub(pattern, lambda match: match[1] + text + match[2], content, count=1, flags=re.S))
+    readme.write_text(re.sub(pattern, lambda match: f"{match[1]}{text}\n<!-- end -->", content, count=1, flags=re.S))
