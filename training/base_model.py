@@ -11,8 +11,10 @@ LATENT_CHANNELS = 16
 
 
 def flux_dimensions(transformer):
-    """The FluxDimensions of a FluxTransformer2DModel, from its configuration: quantised weights have other shapes, and a
-    LoRA renames them."""
+    """The FluxDimensions of a FluxTransformer2DModel.
+
+    From its configuration, not its weights: quantisation changes their shapes, and a LoRA their names.
+    """
     config = transformer.config
     return FluxDimensions(
         hidden_size=config.num_attention_heads * config.attention_head_dim,
@@ -60,7 +62,7 @@ def load_transformer(path):
 def load_vae(path):
     """An AutoencoderTiny, float32, from a safetensors file in ComfyUI's TAESD layout with 16 latent channels.
 
-    Its latents are in network space: the file's vae_scale and vae_shift, which lead to FLUX's raw latents, are not used.
+    Its latents are in network space: the file's vae_scale and vae_shift, which lead to raw latents, are not used.
     Raises ValueError on a file that cannot be read or is no such autoencoder.
     """
     from diffusers import AutoencoderTiny
@@ -81,7 +83,8 @@ def _read(path):
     try:
         return {key: value.float() for key, value in load_file(path).items()}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{Path(path).name} cannot be read as a safetensors file ({error}); download it again.") from None
+        name = Path(path).name
+        raise ValueError(f"{name} cannot be read as a safetensors file ({error}); download it again.") from None
 
 
 def _to_diffusers(key):

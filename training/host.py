@@ -21,9 +21,9 @@ class HostCondition(NamedTuple):
 class DiffusersHost:
     """Adds `adapter`'s residuals, times `strength`, to the blocks of `transformer`; differentiable, undone by `remove`.
 
-    Strength 0 does not run the adapter: the output is `bare_velocity`'s, bit for bit, and in float32 diffusers' own too (in
-    lower precision the host's times are the more exact ones, see `exact_time`). With gradient checkpointing, run the
-    backward pass before the next call: the blocks are run again in it, with the residuals of the latest call.
+    Strength 0 does not run the adapter: the output is `bare_velocity`'s, bit for bit, and in float32 diffusers' own too
+    (in lower precision the host's times are the more exact ones, see `exact_time`). With gradient checkpointing, run the
+    backward pass before the next call: it runs the blocks again, with the residuals of the latest call.
     Raises AdapterFileError when the adapter was made for a base of other sizes.
     """
 
@@ -113,8 +113,8 @@ def call_transformer(transformer, tokens, t, text, pooled, image_ids, guidance):
 def exact_time(transformer):
     """Hooks that keep `timestep` and `guidance` in float32 through FluxTransformer2DModel. Returns their handles.
 
-    The model itself rounds them to the type of its activations before it scales them by 1000: in bfloat16 a timestep is then
-    off by up to 2 of 1000.
+    The model itself rounds them to the type of its activations before it scales them by 1000: in bfloat16 a timestep is
+    then off by up to 2 of 1000.
     """
     exact = []
 

@@ -10,7 +10,7 @@ TEXT_TOKENS = 512
 def count_parameters(rank):
     """Parameters of FLUX.1-dev's adapter with SE layers of `rank` (None: full rank), built on the meta device.
 
-    Returns {"se", "rest", "total"}: the SE layers, the MM-DiT block with its embedders and learned prompts, and the sum.
+    Returns {"se", "rest", "total"}: the SE layers, the MM-DiT block with its embedders and learned prompts, their sum.
     """
     adapter = FluxIRAdapter(AdapterConfig(FLUX_DEV, rank, TEXT_TOKENS), device="meta")
     counts = {"se": 0, "rest": 0}

@@ -30,7 +30,9 @@ class LoadReport:
     def __str__(self):
         text = f"{len(self.matched)} weights matched"
         for name, keys in (("missing", self.missing), ("unused", self.unused)):
-            text += f", {len(keys)} {name}" + (f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else "")
+            text += f", {len(keys)} {name}"
+            if keys:
+                text += f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
         return text
 
 
@@ -58,8 +60,8 @@ def save_adapter(path, adapter, metadata):
 def load_adapter(path):
     """Reads an adapter file. Returns a LoadedAdapter whose state dict has exactly the adapter's keys.
 
-    Raises AdapterFileError on a file that is not safetensors (a pickle is never opened), is truncated, is of another kind or
-    version, lacks weights, has weights of the wrong shape, or holds NaN or infinity.
+    Raises AdapterFileError on a file that is not safetensors (a pickle is never opened), is truncated, is of another
+    kind or version, lacks weights, has weights of the wrong shape, or holds NaN or infinity.
     """
     name = Path(path).name
     try:
@@ -68,18 +70,19 @@ def load_adapter(path):
             weights = {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
         raise AdapterFileError(
-            f"{name} cannot be read as a safetensors file ({error}); download it again, or export the adapter with `fluxir`."
+            f"{name} cannot be read as a safetensors file ({error}); download it again, or export it with `fluxir`."
         ) from None
     if metadata.get("kind") != KIND:
         raise AdapterFileError(
-            f"{name} is no FluxIR adapter (its kind is {metadata.get('kind', 'not stated')}); choose a file made by `fluxir`."
+            f"{name} is no FluxIR adapter (its kind is {metadata.get('kind', 'not stated')}); "
+            "choose a file made by `fluxir`."
         )
     if metadata.get("format_version") != FORMAT_VERSION:
         raise AdapterFileError(
-            f"{name} has format version {metadata.get('format_version')}, but this pack reads {FORMAT_VERSION}; update the pack."
+            f"{name} has format version {metadata.get('format_version')}, but this pack reads {FORMAT_VERSION}; "
+            "update the pack."
         )
-    config = _read_config(name, metadata)
-    expected = FluxIRAdapter(config, device="meta").state_dict()
+    config, expected = _read_config(name, metadata)
     report = LoadReport(
         matched=[key for key in expected if key in weights],
         missing=[key for key in expected if key not in weights],
@@ -99,17 +102,19 @@ def load_adapter(path):
 
 
 def _read_config(name, metadata):
+    """The AdapterConfig that the header states, and the (meta) state dict of the adapter it describes."""
     try:
         fields = json.loads(metadata["config"])
         dims = fields.pop("dims")
         dims["axes_dim"] = tuple(dims["axes_dim"])
-        return AdapterConfig(dims=FluxDimensions(**dims), **fields)
-    except (KeyError, TypeError, ValueError) as error:
+        config = AdapterConfig(dims=FluxDimensions(**dims), **fields)
+        return config, FluxIRAdapter(config, device="meta").state_dict()
+    except (ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise AdapterFileError(f"{name} has an unreadable configuration ({error}); export it again.") from None
 
 
 def check_base(config, base):
-    """Raises AdapterFileError unless the adapter of `config` was made for a base of the sizes `base` (FluxDimensions)."""
+    """Raises AdapterFileError unless the adapter of `config` was made for a base of sizes `base` (FluxDimensions)."""
     different = [
         f"{field} {ours} instead of {theirs}"
         for (field, ours), theirs in zip(asdict(config.dims).items(), asdict(base).values())
@@ -117,5 +122,6 @@ def check_base(config, base):
     ]
     if different:
         raise AdapterFileError(
-            f"The adapter was made for another base model ({', '.join(different)}); choose the adapter made for this one."
+            f"The adapter was made for another base model ({', '.join(different)}); "
+            "choose the adapter made for this one."
         )

@@ -42,7 +42,9 @@ class FluxDimensions:
         )  # fmt: skip
         missing = [f"{name}.weight" for name in (image, text, pooled) if f"{name}.weight" not in state_dict]
         if missing:
-            raise ValueError(f"These weights are not a FLUX transformer's: {missing[0]} is missing; give a FLUX.1 file.")
+            raise ValueError(
+                f"These weights are not a FLUX transformer's: {missing[0]} is missing; give a FLUX.1 file."
+            )
         hidden_size, in_channels = state_dict[f"{image}.weight"].shape
         return cls(
             hidden_size=hidden_size,
@@ -62,6 +64,12 @@ def _count_blocks(state_dict, name):
 
 
 FLUX_DEV = FluxDimensions(
-    hidden_size=3072, num_heads=24, context_dim=4096, vec_dim=768, double_blocks=19, single_blocks=38, guidance_embed=True
+    hidden_size=3072,
+    num_heads=24,
+    context_dim=4096,
+    vec_dim=768,
+    double_blocks=19,
+    single_blocks=38,
+    guidance_embed=True,
 )
 """FLUX.1-dev (and, without guidance_embed, FLUX.1-schnell)."""

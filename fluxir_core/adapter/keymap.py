@@ -79,7 +79,8 @@ def diffusers_to_bfl(state_dict):
             )
         elif module == parts[0]:
             stem = key.removesuffix(f"{module}.{kind}")
-            converted[f"{prefix}{fused[parts]}.{kind}"] = torch.cat([state_dict[f"{stem}{part}.{kind}"] for part in parts])
+            pieces = [state_dict[f"{stem}{part}.{kind}"] for part in parts]
+            converted[f"{prefix}{fused[parts]}.{kind}"] = torch.cat(pieces)
     return converted
 
 

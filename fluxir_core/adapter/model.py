@@ -19,9 +19,9 @@ EMBEDDING_DIM = 256
 class AdapterConfig:
     """What an adapter file must say to rebuild the adapter.
 
-    `rank` of the SE layers, None for one full-rank Linear each. `text_tokens` is the length of theta_p. `input` says where
-    M_i(z_lq) joins z_t: "hidden" after the image embedder, "token64" in token space, before it (equation 1 to the letter).
-    `inject` says whether the i-th residual is added "after" or "before" block i. `guidance` is FLUX.1-dev's guidance
+    `rank` of the SE layers, None for one full-rank Linear each. `text_tokens` is the length of theta_p. `input` says
+    where M_i(z_lq) joins z_t: "hidden" after the image embedder, "token64" in token space, before it (equation 1 to the
+    letter). `inject` says whether the i-th residual is added "after" or "before" block i. `guidance` is FLUX.1-dev's guidance
     embedding that the adapter was trained with.
     """
 
@@ -54,7 +54,7 @@ class Condition(NamedTuple):
 
 
 class SELayer(nn.Module):
-    """SE(x) = W_e (W_s x + B_s) + B_e (equation 3), with no activation; W_e and B_e start at zero. (B, N, dim) both ways."""
+    """SE(x) = W_e (W_s x + B_s) + B_e (equation 3), (B, N, dim) both ways, no activation; W_e and B_e start at zero."""
 
     def __init__(self, dim, rank, ops=nn, **kwargs):
         super().__init__()
@@ -119,8 +119,8 @@ class FluxIRAdapter(nn.Module):
 
     @torch.no_grad()
     def init_from_base(self, state_dict):
-        """Copies the embedders and the first double block of the base (BFL's or diffusers' layout) and zeroes M_i and the
-        SE layers' excitation, so that the base's output is unchanged. Raises KeyError when a weight is missing."""
+        """Copies the embedders and the first double block of the base (BFL's or diffusers' layout) and zeroes M_i and
+        the SE layers' excitation, so that the base's output is unchanged. Raises KeyError when a weight is missing."""
         if "x_embedder.weight" in state_dict:
             state_dict = diffusers_to_bfl(state_dict)
         base = {key.replace(".scale", ".weight"): value for key, value in state_dict.items()}
@@ -138,8 +138,8 @@ class FluxIRAdapter(nn.Module):
         """The Condition of one picture, computed once: nothing in it depends on x_t or t.
 
         `lq_tokens` (B, N, 64) are the degraded latent's; `text` (B, L, context) and `pooled` (B, vec) the prompt's
-        embeddings, to which theta_p (its first L rows, or all of it on the first rows of a longer prompt) and theta_y are
-        added; `image_ids` (N, 3) or (B, N, 3).
+        embeddings, to which theta_p (its first L rows, or all of it on the first rows of a longer prompt) and theta_y
+        are added; `image_ids` (N, 3) or (B, N, 3).
         """
         if image_ids.ndim == 2:
             image_ids = image_ids[None]

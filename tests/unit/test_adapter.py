@@ -85,9 +85,11 @@ def test_every_trainable_weight_gets_a_gradient_once_the_excitations_move():
     network, given = adapter(), inputs()
     control = network(torch.randn(2, 12, 64), torch.tensor([0.2, 0.9]), torch.full((2,), 4.0), network.prepare(**given))
     like = torch.zeros(())
-    residuals = [control.image(i, like) for i in range(DIMS.blocks)] + [control.text(i, like) for i in range(DIMS.blocks - 1)]
+    residuals = [control.image(i, like) for i in range(DIMS.blocks)]
+    residuals += [control.text(i, like) for i in range(DIMS.blocks - 1)]
     sum(residual.square().mean() for residual in residuals).backward()
-    without = [name for name, p in network.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    trained = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
+    without = [name for name, gradient in trained.items() if gradient is None or not gradient.any()]
     assert without == []
     assert [n for n, p in network.named_parameters() if not p.requires_grad] == [
         f"se_text.4.{part}" for part in ("squeeze.weight", "squeeze.bias", "excite.weight", "excite.bias")
