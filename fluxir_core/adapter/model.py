@@ -21,8 +21,8 @@ class AdapterConfig:
 
     `rank` of the SE layers, None for one full-rank Linear each. `text_tokens` is the length of theta_p. `input` says
     where M_i(z_lq) joins z_t: "hidden" after the image embedder, "token64" in token space, before it (equation 1 to
-    the letter). `inject` says whether the i-th residual is added "after" or "before" block i. `guidance` is FLUX.1-dev's guidance
-    embedding that the adapter was trained with.
+    the letter). `inject` says whether the i-th residual is added "after" or "before" block i. `guidance` is
+    FLUX.1-dev's guidance embedding that the adapter was trained with.
     """
 
     dims: FluxDimensions
