@@ -145,5 +145,5 @@ class FluxIRInjection:
         # Out of place: core's blocks and other packs may still hold `tokens`. Reference tokens get nothing.
         out = tokens.clone()
         for start, residual in residuals:
-            out[:, start : start + residual.shape[1]] += self.strength * residual
+            out[:, start : start + residual.shape[1]].add_(residual, alpha=self.strength)
         return out

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from ..fluxir_core.tokens import unpack_latents
 from ..fluxir_core.flow import clean_estimate, interpolate, sample_logit_normal, sample_timesteps
+from ..fluxir_core.tokens import unpack_latents
+from .average import averaged
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class FluxIRRecipe:
 
     `epsilon` is f(u)'s margin (equation 6); None takes Stable Diffusion 3's logit-normal timesteps, the paper's ablation.
     `alpha` weighs the pixel loss (equation 10); 0 leaves it out. `pixel_crop` latents a side of `pixel_batch` pictures are
-    decoded for it. The learning rate warms up over `warmup` steps and falls linearly over the last 60 %.
+    decoded for it. The learning rate warms up over `warmup` steps and falls linearly over the last 40 %.
     """
 
     steps: int
@@ -53,9 +54,7 @@ def train_fluxir(host, batches, decode, recipe, checkpoint, autocast=torch.bfloa
     """
     torch.manual_seed(seed)
     adapter = host.adapter.train()
-    average = torch.optim.swa_utils.AveragedModel(
-        adapter, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.average)
-    )
+    average = averaged(adapter, recipe.average)
     trainable = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
     guidance = adapter.config.guidance

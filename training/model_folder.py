@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from ..fluxir_core.adapter import FluxDimensions, FluxIRAdapter, check_base, load_adapter
-from .base_model import load_transformer, load_vae
+from ..fluxir_core.adapter import FluxIRAdapter, check_base, load_adapter
+from .base_model import flux_dimensions, load_transformer, load_vae
 
 MINIATURE = Path(__file__).resolve().parent.parent / "models" / "miniature"
 
@@ -54,7 +54,7 @@ def load_models(folder, device="cpu", dtype=torch.float32):
     else:
         transformer = load_transformer(_only_file(folder / "diffusion_models"))
         vae = load_vae(_only_file(folder / "vae"))
-    check_base(adapter_file.config, FluxDimensions.from_state_dict(transformer.state_dict()))
+    check_base(adapter_file.config, flux_dimensions(transformer))
     adapter = FluxIRAdapter(adapter_file.config)
     adapter.load_state_dict(adapter_file.state_dict)
     for module in (transformer, vae, adapter):

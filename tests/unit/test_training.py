@@ -5,6 +5,7 @@ import torch
 
 from comfyui_fluxir.fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter
 from comfyui_fluxir.fluxir_core.tokens import image_ids
+from comfyui_fluxir.training.average import averaged
 from comfyui_fluxir.training.fluxir import FluxIRRecipe, pixel_loss, train_fluxir
 from comfyui_fluxir.training.host import DiffusersHost
 from comfyui_fluxir.training.miniature.checkpoint import Checkpoint
@@ -111,3 +112,19 @@ def test_the_pixel_loss_compares_decoded_estimates_with_the_decoded_truth():
     estimate = (clean + 0.1).requires_grad_()
     pixel_loss(decode, estimate, clean, crop=4).backward()
     assert (estimate.grad != 0).flatten(1).any(1).all()
+
+
+def test_the_average_follows_a_short_run_and_smooths_a_long_one():
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = averaged(model, 0.99)
+    average.update_parameters(model)
+    torch.nn.init.ones_(model.weight)
+    followed = []
+    for _ in range(1000):
+        average.update_parameters(model)
+        followed.append(average.module.weight.item())
+    assert followed[9] > 0.95
+    torch.nn.init.zeros_(model.weight)
+    average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(0.99, abs=1e-3)

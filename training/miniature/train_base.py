@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ...fluxir_core.flow import interpolate, sample_timesteps
+from ..average import averaged
 from ..host import call_transformer, exact_time
 from .latents import LatentCrops
 from .text import CONTEXT_DIM, POOLED_DIM
@@ -48,7 +49,7 @@ def train_base(bank, steps, checkpoint, device="cpu", learning_rate=2e-3, seed=0
     """
     torch.manual_seed(seed)
     model = build_mini_flux().to(device).train()
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))
+    average = averaged(model, 0.999)
     hooks = exact_time(model)
     optimizers = flow_optimizers(model, learning_rate)
     crops = LatentCrops(bank, device)
