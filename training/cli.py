@@ -10,6 +10,7 @@ COMMANDS = {
     "restore": ("restore", "restore a picture"),
     "train": ("train", "train the weights the nodes load"),
     "bench": ("bench", "measure what the adapter costs"),
+    "fit": ("fit_niqe", "fit a model that ships with the package"),
     "results": ("results", "regenerate the README's tables"),
 }
 

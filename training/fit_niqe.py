@@ -1,0 +1,45 @@
+"""`fluxir fit niqe`: fits the NIQE model that ships with the package."""
+
+import logging
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from ..fluxir_core.verify.niqe import MODEL_FILE, PATCH, STRIDE, crop_to_stride, features
+from ..fluxir_core.verify.pictures import luma
+from ..fluxir_core.verify.statistics import spectral_slope
+from .miniature.scenes import TRAINING_PHOTOS, load_photo
+
+SHARPEST = 0.75
+"""Patches under this share of their photo's greatest sharpness are left out (Mittal et al., section II-B)."""
+
+
+def add_arguments(parser):
+    parser.add_argument("what", choices=["niqe"], help="the model to fit")
+    parser.add_argument("--output", default=str(MODEL_FILE), help="safetensors file to write (default: the package's own)")
+
+
+def fit(photos):
+    """Mean (36,) and covariance (36, 36) of the sharp patches of `photos` ((H, W, 3) uint8 each), and the patches' number."""
+    kept = []
+    for photo in photos:
+        picture = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float()
+        found, sharpness = features(luma(crop_to_stride(picture)))
+        kept.append(found[sharpness > SHARPEST * sharpness.max()])
+    kept = torch.cat(kept).double()
+    return {"mean": kept.mean(0).float(), "covariance": torch.cov(kept.T).float()}, len(kept)
+
+
+def run(arguments):
+    photos = [load_photo(name) for name in TRAINING_PHOTOS]
+    model, patches = fit(photos)
+    metadata = {
+        "format": "fluxir-niqe-1", "patch": str(PATCH), "stride": str(STRIDE), "features": "36", "patches": str(patches),
+        "photos": ",".join(TRAINING_PHOTOS), "source": "photos bundled with scikit-image", "licence": "Apache-2.0",
+    }  # fmt: skip
+    save_file({name: tensor.contiguous() for name, tensor in model.items()}, arguments.output, metadata)
+    slopes = [
+        spectral_slope(luma(torch.from_numpy(np.array(p)).permute(2, 0, 1)[None].float() / 255)).item() for p in photos
+    ]
+    logging.info("%d patches; median spectral slope %.2f; wrote %s", patches, np.median(slopes), arguments.output)
