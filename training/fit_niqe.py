@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from ..fluxir_core.verify.niqe import MODEL_FILE, PATCH, STRIDE, crop_to_stride, features
+from ..fluxir_core.verify.niqe import MODEL_FILE, PATCH, STRIDE, features
 from ..fluxir_core.verify.pictures import luma
 from ..fluxir_core.verify.statistics import spectral_slope
 from .miniature.scenes import TRAINING_PHOTOS, load_photo
@@ -17,15 +17,15 @@ SHARPEST = 0.75
 
 def add_arguments(parser):
     parser.add_argument("what", choices=["niqe"], help="the model to fit")
-    parser.add_argument("--output", default=str(MODEL_FILE), help="safetensors file to write (default: the package's own)")
+    parser.add_argument("--output", default=str(MODEL_FILE), help="file to write (default: the package's own)")
 
 
 def fit(photos):
-    """Mean (36,) and covariance (36, 36) of the sharp patches of `photos` ((H, W, 3) uint8 each), and the patches' number."""
+    """Mean (36,) and covariance (36, 36) of the sharp patches of `photos` ((H, W, 3) uint8 each), and their number."""
     kept = []
     for photo in photos:
         picture = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float()
-        found, sharpness = features(luma(crop_to_stride(picture)))
+        found, sharpness = features(luma(picture))
         kept.append(found[sharpness > SHARPEST * sharpness.max()])
     kept = torch.cat(kept).double()
     return {"mean": kept.mean(0).float(), "covariance": torch.cov(kept.T).float()}, len(kept)
@@ -35,7 +35,8 @@ def run(arguments):
     photos = [load_photo(name) for name in TRAINING_PHOTOS]
     model, patches = fit(photos)
     metadata = {
-        "format": "fluxir-niqe-1", "patch": str(PATCH), "stride": str(STRIDE), "features": "36", "patches": str(patches),
+        "format": "fluxir-niqe-1", "patch": str(PATCH), "stride": str(STRIDE), "features": "36",
+        "patches": str(patches),
         "photos": ",".join(TRAINING_PHOTOS), "source": "photos bundled with scikit-image", "licence": "Apache-2.0",
     }  # fmt: skip
     save_file({name: tensor.contiguous() for name, tensor in model.items()}, arguments.output, metadata)

@@ -24,10 +24,10 @@ def rank(scores):
 
 
 class DefaultEnsemble:
-    """Rank average of NIQE, coherent gradient and spectral slope, minus twice the consistency hinge; refused pictures: -inf.
+    """Rank average of NIQE, coherent gradient and spectral slope, minus twice the consistency hinge; vetoed: -inf.
 
-    The scores order one batch of candidates; for candidates measured in several batches, collect what `measure` returns,
-    concatenate by name and `combine` once. `further` verifiers (neural ones, say) join as further ranks.
+    The scores order one batch of candidates; for candidates measured in several batches, collect what `measure`
+    returns, concatenate by name and `combine` once. `further` verifiers (neural ones, say) join as further ranks.
     """
 
     name = "ensemble"
@@ -49,7 +49,7 @@ class DefaultEnsemble:
         return found
 
     def combine(self, measured):
-        """The scores (B,) of candidates whose sub-scores are `measured`; -inf where vetoed. Ranks are among the rest."""
+        """The scores (B,) of candidates whose sub-scores are `measured`; -inf where vetoed, the rest ranked."""
         usable = ~measured["vetoed"]
         total = torch.full(usable.shape, -torch.inf, device=usable.device)
         if usable.any():

@@ -21,7 +21,7 @@ def matched(reference, pictures):
 
 
 def downsampled_psnr(pictures, reference):
-    """PSNR in dB, at most 80, of `pictures` against `reference`, both averaged down to a quarter of the pictures' size: (B,)."""
+    """PSNR in dB, at most 80, of `pictures` to `reference`, both averaged to a quarter of the pictures' size: (B,)."""
     pictures, finite = normalise(pictures, minimum=1)
     reference, whole = matched(reference, pictures)
     size = [max(1, extent // FACTOR) for extent in pictures.shape[2:]]
@@ -31,7 +31,7 @@ def downsampled_psnr(pictures, reference):
 
 
 class Consistency:
-    """Minus the hinge max(0, 33 dB - PSNR) / 4 at a quarter of the size; 0 for every picture close enough to the input."""
+    """Minus the hinge max(0, 33 dB - PSNR) / 4 at a quarter of the size; 0 for all pictures close to the input."""
 
     name = "consistency"
 

@@ -14,7 +14,7 @@ NOISE, BLOCKINESS, TINT, SLACK = 10 / 255, 1.6, 0.06, 1.25
 def noise_level(grey):
     """Standard deviation of white noise in the flattest tenth of `grey` (B, 1, H, W), the picture's range: (B,).
 
-    The difference of two Laplacians leaves noise and little else (Immerkaer, 1996); its level is read in blocks of 8 pixels.
+    The difference of two Laplacians leaves noise and little else (Immerkaer, 1996); it is read in blocks of 8 pixels.
     """
     kernel = grey.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
     residual = torch.nn.functional.conv2d(grey, kernel[None, None])
@@ -23,7 +23,7 @@ def noise_level(grey):
 
 
 def blockiness(grey):
-    """The steps across the strongest line of an 8-pixel grid over the mean step, the larger of both directions: (B,)."""
+    """Steps across the strongest line of an 8-pixel grid over the mean step, the larger of both directions: (B,)."""
 
     def along(plane):
         steps = (plane[..., 1:] - plane[..., :-1]).abs().mean((1, 2))
@@ -52,7 +52,8 @@ def vetoes(pictures, reference=None):
     if reference is not None:
         given, whole = matched(reference, pictures)
         given = normalise(given)[0]
-        limits = ((SLACK * noise_level(luma(given))).clamp(min=NOISE), (SLACK * blockiness(luma(given))).clamp(min=BLOCKINESS))
+        measured = noise_level(luma(given)), blockiness(luma(given))
+        limits = [(SLACK * level).clamp(min=limit) for level, limit in zip(measured, limits)]
         shift = (chromaticity(pictures) - chromaticity(given)).abs().amax(1)
         refused["colour"] = (shift > TINT) & whole & finite
     refused["noise"] = (noise > limits[0]) & finite

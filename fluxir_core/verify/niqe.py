@@ -21,7 +21,8 @@ MODEL_FILE = Path(__file__).with_name("niqe.safetensors")
 def _shape_table():
     """Shapes of generalised Gaussians and, increasing with them, the ratio E|x|^2 / E[x^2] that each has."""
     shape = torch.arange(0.2, 10, 0.001, dtype=torch.float64)
-    return shape.float(), torch.exp(2 * torch.lgamma(2 / shape) - torch.lgamma(1 / shape) - torch.lgamma(3 / shape)).float()
+    ratio = torch.exp(2 * torch.lgamma(2 / shape) - torch.lgamma(1 / shape) - torch.lgamma(3 / shape))
+    return shape.float(), ratio.float()
 
 
 def _shape(ratio):
@@ -30,7 +31,7 @@ def _shape(ratio):
 
 
 def _asymmetric_gaussian(x):
-    """Moment fit of an asymmetric generalised Gaussian to the last axis of `x`: (..., 4) shape, mean, left and right variance."""
+    """Asymmetric generalised Gaussian fitted to `x`'s last axis: (..., 4) shape, mean, left and right variance."""
 
     def side(mask):
         return ((x * x * mask).sum(-1) / mask.sum(-1).clamp(min=1)).sqrt().clamp(min=1e-6)
@@ -55,6 +56,7 @@ def features(grey):
 
     Returns ((B, P, 36) features of the P patches, (B, P) their sharpness: the mean local deviation, section II-B).
     """
+    grey = _crop_to_stride(grey)  # so that both scales hold the same patches
     scales, sharpness = [], None
     for scale in (1, 2):
         mean = blur(grey, 7 / 6, 3)
@@ -73,13 +75,10 @@ def features(grey):
         scales.append(torch.cat(found, -1))
         size = [extent // 2 for extent in grey.shape[2:]]
         grey = F.interpolate(grey, size, mode="bicubic", antialias=True, align_corners=False)
-    # Odd sides can lose a patch at half size: keep those both scales have.
-    if scales[0].shape[1] != scales[1].shape[1]:
-        raise ValueError(f"features: a picture of {tuple(grey.shape)} has unequal patches; crop it to multiples of 32 pixels.")
     return torch.cat(scales, -1), sharpness
 
 
-def crop_to_stride(pictures):
+def _crop_to_stride(pictures):
     """The middle of `pictures` (B, C, H, W) with sides that are multiples of the patches' stride."""
     height, width = (extent // STRIDE * STRIDE for extent in pictures.shape[2:])
     top, left = (pictures.shape[2] - height) // 2, (pictures.shape[3] - width) // 2
@@ -101,7 +100,7 @@ class NIQE:
         return torch.where(finite, -scores, -torch.inf)
 
     def _distance(self, picture):
-        found = features(255 * luma(crop_to_stride(picture)))[0][0].double()
+        found = features(255 * luma(picture))[0][0].double()
         centred = found - found.mean(0)
         covariance = centred.T @ centred / max(1, len(found) - 1)
         mean, model = self.model["mean"].to(found), self.model["covariance"].to(found)

@@ -6,8 +6,8 @@ from typing import Protocol
 class Verifier(Protocol):
     """Scores a batch of pictures: higher is better, and a picture with NaN or infinity scores -inf.
 
-    `name` labels the score in logs. Called with `pictures` (B, 3, H, W) in [0, 1] and, optionally, `reference`, the degraded
-    input as (3, H, W) or (1 or B, 3, H, W), any size; returns (B,) float32 on the pictures' device.
+    `name` labels the score in logs. Called with `pictures` (B, 3, H, W) in [0, 1] and, optionally, `reference`, the
+    degraded input as (3, H, W) or (1 or B, 3, H, W), any size; returns (B,) float32 on the pictures' device.
     """
 
     name: str

@@ -31,7 +31,7 @@ class CoherentGradient:
 
 
 def spectral_slope(grey):
-    """Least-squares slope of log power over log frequency, 0.05 to 0.45 cycles a pixel, of `grey` (B, 1, H, W): (B,)."""
+    """Least-squares slope of log power over log frequency (0.05 to 0.45 cycles a pixel) of `grey` (B, 1, H, W)."""
     grey = grey[:, 0] - grey[:, 0].mean((1, 2), keepdim=True)
     height, width = grey.shape[1:]
     window = torch.hann_window(height, device=grey.device)[:, None] * torch.hann_window(width, device=grey.device)

@@ -85,7 +85,8 @@ def test_fidelity_is_a_hinge(scenes):
     near, far = given + 0.01, given + 0.1
     assert downsampled_psnr(near[None], given) > 33 > downsampled_psnr(far[None], given)
     closest, close, distant = Consistency()(torch.stack([given, near, far]), given)
-    assert closest == close == 0 and distant == pytest.approx(-(33 - downsampled_psnr(far[None], given).item()) / 4, abs=1e-5)
+    missing = 33 - downsampled_psnr(far[None], given).item()
+    assert closest == close == 0 and distant.item() == pytest.approx(-missing / 4, abs=1e-5)
 
 
 def test_fidelity_compares_pictures_of_different_sizes(scenes):
