@@ -1,5 +1,5 @@
-"""Makes the demo's two photos: scikit-image's cat (CC0, by Stefan van der Walt) and the same in little light, with noise and
-JPEG artefacts. Run once; the pictures are committed.
+"""Makes the demo's two photos: scikit-image's cat (CC0, by Stefan van der Walt) and the same with noise of sigma 30.
+Run once; the pictures are committed.
 
     python -m comfyui_fluxir.demo.photo
 """
@@ -19,7 +19,7 @@ def main():
     photo = np.array(data.chelsea()[TOP : TOP + SIZE, LEFT : LEFT + SIZE])
     original = torch.from_numpy(photo).permute(2, 0, 1).float() / 255
     save_picture(original, ORIGINAL)
-    save_picture(degrade_named(original, "strong", seed=0), DEGRADED)
+    save_picture(degrade_named(original, "noise", seed=0), DEGRADED)
 
 
 if __name__ == "__main__":
