@@ -18,9 +18,11 @@ def add_arguments(parser):
     ablation = tables.add_parser("ablation", help="FluxIR without f(u) and without the pixel loss")
     ablation.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="the folder of `fluxir train miniature`")
     ablation.add_argument("--steps", type=int, default=700, help="training steps of each variant (default 700)")
+    curve = tables.add_parser("curve", help="several trainings of the miniature side by side")
+    curve.add_argument("models", nargs="+", metavar="LABEL=FOLDER", help="a label and a model folder, or 'miniature'")
     cost = tables.add_parser("cost", help="one model call with and without the adapter, as `fluxir bench adapter`")
     cost.add_argument("--size", choices=("miniature", "flux-dev"), default="miniature", help="base model's dimensions")
-    for table in (miniature, ablation, cost):
+    for table in (miniature, ablation, curve, cost):
         table.add_argument("--readme", type=Path, default=README, help="the README to write the table to")
         table.add_argument("--json", type=Path, metavar="FILE", help="write every measured row")
 
@@ -29,6 +31,7 @@ def run(arguments):
     rows, table = {
         "miniature": lambda: miniature(arguments.model),
         "ablation": lambda: ablation(arguments.work, arguments.steps),
+        "curve": lambda: curve(dict(model.split("=", 1) for model in arguments.models)),
         "cost": lambda: cost(arguments.size),
     }[arguments.table]()
     if arguments.json:
@@ -81,12 +84,24 @@ def _cell(rows, degradation, method, mean):
     return f"{psnr:.2f} / {ssim:.3f} / {gmsd:.3f}"
 
 
+def _restored_table(rows, key):
+    """Markdown: a line for each value of `key` in `rows`, a column for each degradation."""
+    from .miniature.evaluate import mean_over_photos
+
+    lines = ["Restored photos, seed 0, PSNR in dB / SSIM / GMSD.", ""]
+    lines += [f"| {key} | " + " | ".join(EVALUATION) + " |", "|---" * (len(EVALUATION) + 1) + "|"]
+    for value in dict.fromkeys(row[key] for row in rows):
+        own = [row for row in rows if row[key] == value]
+        lines.append(f"| {value} | " + " | ".join(_cell(own, d, "restored", mean_over_photos) for d in EVALUATION) + " |")
+    return "\n".join(lines)
+
+
 def ablation(work, steps):
     """(rows, Markdown) of three adapters trained for `steps` from the same start: whole, without f(u), without the pixel loss."""
     from .fluxir import FluxIRRecipe
     from .miniature import export
     from .miniature.checkpoint import Checkpoint
-    from .miniature.evaluate import evaluate, mean_over_photos
+    from .miniature.evaluate import evaluate
     from .miniature.recipe import LEARNING_RATE, Plan, load_trained, train_adapter
     from .restore import Restorer
 
@@ -104,12 +119,16 @@ def ablation(work, steps):
         folder = work / f"ablation-{steps}-{i}"
         export.write(folder, autoencoder, transformer, adapter, {"ablation": name})
         rows += [{"variant": name, **row} for row in evaluate(Restorer(folder), seeds=(0,))]
-    lines = [f"Each adapter trained for {steps} steps. Restored photos, seed 0, PSNR in dB / SSIM / GMSD.", ""]
-    lines += ["| | " + " | ".join(EVALUATION) + " |", "|---" * (len(EVALUATION) + 1) + "|"]
-    for name in variants:
-        own = [row for row in rows if row["variant"] == name]
-        lines.append(f"| {name} | " + " | ".join(_cell(own, d, "restored", mean_over_photos) for d in EVALUATION) + " |")
-    return rows, "\n".join(lines)
+    return rows, f"Each adapter trained for {steps} steps. " + _restored_table(rows, "variant")
+
+
+def curve(models):
+    """(rows, Markdown) of `evaluate`, one seed, for each model folder of `models` {label: folder}."""
+    from .miniature.evaluate import evaluate
+    from .restore import Restorer
+
+    rows = [{"model": label, **row} for label, folder in models.items() for row in evaluate(Restorer(folder), seeds=(0,))]
+    return rows, _restored_table(rows, "model")
 
 
 def cost(size):

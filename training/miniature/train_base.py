@@ -52,9 +52,9 @@ def train_base(bank, steps, checkpoint, device="cpu", learning_rate=2e-3, seed=0
     average = averaged(model, 0.999)
     hooks = exact_time(model)
     optimizers = flow_optimizers(model, learning_rate)
-    crops = LatentCrops(bank, device)
+    crops, whole = LatentCrops(bank, device), bank.clean.shape[-1]
     for step in checkpoint.steps(steps, model, average, *optimizers):
-        batch = crops.sample(batch=64, side=16) if step % 4 else crops.sample(batch=16, side=32)
+        batch = crops.sample(batch=64, side=16) if step % 4 else crops.sample(batch=16, side=whole)
         noise = torch.randn_like(batch.clean)
         t = sample_timesteps(len(noise), device=noise.device)
         kept = (torch.rand(len(noise), device=noise.device) > 0.3).float()
