@@ -1,4 +1,4 @@
-from .ensemble import DefaultEnsemble, rank
+from .ensemble import DefaultEnsemble
 from .fidelity import Consistency, downsampled_psnr
 from .guards import vetoes
 from .niqe import NIQE
@@ -8,5 +8,5 @@ from .statistics import CoherentGradient, SpectralSlope
 
 __all__ = [
     "NIQE", "CoherentGradient", "Consistency", "DefaultEnsemble", "SpectralSlope", "Verifier", "downsampled_psnr",
-    "normalise", "rank", "vetoes",
+    "normalise", "vetoes",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import torch
 
+from ..flow.aggregate import rank
 from .fidelity import Consistency
 from .guards import vetoes
 from .niqe import NIQE
@@ -10,17 +11,6 @@ from .statistics import CoherentGradient, SpectralSlope
 SHARP_ENOUGH = 0.7
 """Rank of sharpness above which more of it earns nothing: the sharpest candidates are the oversharpened ones."""
 FIDELITY_WEIGHT = 2.0
-
-
-def rank(scores):
-    """Ranks of `scores` (B,) from 0, worst, to 1, best; ties share their mean rank, a lone or constant batch has 0.5.
-
-    NaN counts as the worst. Invariant to any increasing transformation of the scores.
-    """
-    scores = torch.where(scores.isnan(), -torch.inf, scores)
-    below = (scores[None] < scores[:, None]).sum(1)
-    equal = (scores[None] == scores[:, None]).sum(1) - 1
-    return (below + equal / 2) / (len(scores) - 1) if len(scores) > 1 else torch.full_like(scores, 0.5)
 
 
 class DefaultEnsemble:

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise, jpeg
+from comfyui_fluxir.fluxir_core.flow.aggregate import rank
 from comfyui_fluxir.fluxir_core.verify import (
-    NIQE, CoherentGradient, Consistency, DefaultEnsemble, SpectralSlope, downsampled_psnr, rank, vetoes,
+    NIQE, CoherentGradient, Consistency, DefaultEnsemble, SpectralSlope, downsampled_psnr, vetoes,
 )  # fmt: skip
 from comfyui_fluxir.training.fit_niqe import fit
 from comfyui_fluxir.training.miniature.scenes import TRAINING_PHOTOS, build_bank, load_photo
@@ -92,13 +93,6 @@ def test_fidelity_is_a_hinge(scenes):
 def test_fidelity_compares_pictures_of_different_sizes(scenes):
     small = torch.nn.functional.interpolate(scenes[0][None], (96, 96), mode="area")
     assert Consistency()(scenes[0][None], small) == 0
-
-
-def test_ranks_do_not_change_under_increasing_maps():
-    scores = torch.tensor([0.3, -2.0, 0.3, 5.0, float("nan")])
-    torch.testing.assert_close(rank(scores), rank(torch.exp(3 * scores) + 7))
-    torch.testing.assert_close(rank(scores), torch.tensor([0.625, 0.25, 0.625, 1.0, 0.0]))
-    torch.testing.assert_close(rank(torch.ones(1)), torch.tensor([0.5]))
 
 
 def test_pooled_batches_rank_as_one(scenes):

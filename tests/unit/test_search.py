@@ -1,0 +1,252 @@
+"""The searches on a Gaussian mixture whose velocity is exact."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from comfyui_fluxir.fluxir_core.flow import PRESETS, SearchStopped, Task, euler, flux_sigmas, plan, search
+from comfyui_fluxir.fluxir_core.flow.aggregate import mean_z, rank_sum
+from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
+from comfyui_fluxir.fluxir_core.flow.kernels import Relabel, Renoise, ZeroDrift
+from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
+from comfyui_fluxir.fluxir_core.flow.noise import keyed_noise
+from comfyui_fluxir.fluxir_core.flow.particles import SMC, Halving
+from comfyui_fluxir.fluxir_core.flow.paths import FULL, TWEEDIE, Coarse, Native
+from comfyui_fluxir.fluxir_core.flow.selectors import PerLineage
+from comfyui_fluxir.training.mixture import GaussianMixture
+
+UNIFORM = flux_sigmas(25, 0)
+MIXTURE = GaussianMixture(16)
+NOISE = torch.randn(12, 16, generator=torch.Generator().manual_seed(1))
+
+
+def task(**changes):
+    return Task(MIXTURE.velocity, lambda x: x, lambda x: {"reward": MIXTURE.reward(x)}, **changes)
+
+
+def plain():
+    return euler(MIXTURE.velocity, NOISE, UNIFORM)
+
+
+def test_the_mixtures_velocity_carries_noise_to_data():
+    noise = torch.randn(4000, 16, generator=torch.Generator().manual_seed(5))
+    x, data = euler(MIXTURE.velocity, noise, flux_sigmas(100, 0)), MIXTURE.sample(4000)
+    torch.testing.assert_close(x.mean(0), data.mean(0), atol=0.1, rtol=0)
+    assert MIXTURE.log_density(x).mean().item() == pytest.approx(MIXTURE.log_density(data).mean().item(), abs=0.5)
+
+
+def test_the_papers_budget():
+    assert plan(PRESETS["paper"], UNIFORM) == {
+        "steps": 25, "nfe": 375, "nfe_least": 375, "verifications": 29, "adaptive": False
+    }  # fmt: skip
+    assert plan(PRESETS["paper_s9"], UNIFORM)["nfe"] == plan(PRESETS["best_of_n"], UNIFORM)["nfe"] == 375
+    assert plan(PRESETS["figure"], UNIFORM)["nfe"] == plan(PRESETS["evosearch"], UNIFORM)["nfe"] == 375
+    assert plan(PRESETS["fast"], UNIFORM)["nfe"] == 69
+    assert plan(PRESETS["best"], UNIFORM)["nfe"] <= 125
+
+
+SCHEDULES = [
+    *(
+        Lineages(lineages, children, rounds, kernel, look, PerLineage() if lineages == children else Lineages().selector,
+                 guard=guard)
+        for lineages, children, rounds, kernel, look, guard in itertools.product(
+            (1, 3), (0, 3), ((), (0, 0.3), (0.5, 0.52, 0.9)), (ZeroDrift(), Renoise()),
+            (FULL, TWEEDIE, Native(4), Coarse(2)), (True, False),
+        )
+    ),
+    *(SMC(n, rounds, guard=guard) for n, rounds, guard in itertools.product((1, 4), ((), (0.3, 0.7)), (True, False))),
+    *(Halving(n, rounds, keep, guard) for n, rounds, keep, guard in itertools.product(
+        (1, 7), ((), (0, 0.5)), (0.3, 1), (True, False))),
+    *(Greedy(n, window, guard=guard) for n, window, guard in itertools.product((0, 1, 3), (0, 0.5, 1), (True, False))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", [1, 2, 11])
+@pytest.mark.parametrize("shift", [0, 1.15])
+def test_the_planner_counts_what_the_searches_pay(steps, shift):
+    sigmas = flux_sigmas(steps, shift)
+    for finish in (None, lambda x: x):
+        for schedule in [*SCHEDULES, *PRESETS.values()]:
+            planned = plan(schedule, sigmas, finish is not None)
+            report = search(task(finish=finish), NOISE[:2], sigmas, schedule).report
+            if planned["adaptive"]:
+                assert planned["nfe_least"] <= report["nfe"] <= planned["nfe"], schedule
+                assert report["verifications"] <= planned["verifications"], schedule
+            else:
+                counted = report["nfe"], report["verifications"]
+                assert counted == (planned["nfe"], planned["verifications"]), schedule
+
+
+@pytest.mark.parametrize("schedule", [
+    Lineages(1, 0), Lineages(1, 3, rounds=()), Greedy(0), Greedy(4, window=0), SMC(1), Halving(1),
+], ids=str)  # fmt: skip
+def test_nothing_to_search_is_the_plain_sample_bit_for_bit(schedule):
+    assert torch.equal(search(task(), NOISE, UNIFORM, schedule).latents, plain())
+
+
+def test_no_perturbation_is_the_plain_sample():
+    quiet = Lineages(1, 3, kernel=ZeroDrift(0))
+    torch.testing.assert_close(search(task(), NOISE, UNIFORM, quiet).latents, plain())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_raises_the_reward(name):
+    found = search(task(), NOISE, UNIFORM, PRESETS[name])
+    assert MIXTURE.reward(found.latents).mean() > MIXTURE.reward(plain()).mean() + 0.8
+    if PRESETS[name].guard:
+        assert (MIXTURE.reward(found.latents) >= MIXTURE.reward(plain()) - 1e-5).all()
+
+
+def test_the_best_so_far_never_falls_under_full_look_ahead():
+    for name in ("paper", "figure", "evosearch"):
+        log = search(task(), NOISE, UNIFORM, PRESETS[name]).report["log"]
+        best = torch.tensor([[max(scores) for scores in entry["scores"]["reward"]] for entry in log])
+        assert (best[1:] >= best[:-1] - 1e-5).all()
+
+
+def test_fast_reaches_the_paper_without_leaving_the_data():
+    """In 64 dimensions, where zero_drift's extra noise has most room to show."""
+    mixture, noise = GaussianMixture(64), torch.randn(200, 64, generator=torch.Generator().manual_seed(1))
+    world = Task(mixture.velocity, lambda x: x, lambda x: {"reward": mixture.reward(x)})
+    base = mixture.log_density(euler(mixture.velocity, noise, UNIFORM)).mean()
+    found = {name: search(world, noise, UNIFORM, PRESETS[name]).latents for name in ("paper", "fast")}
+    reward = {name: mixture.reward(x).mean() for name, x in found.items()}
+    assert reward["fast"] > reward["paper"] - 0.05
+    assert mixture.log_density(found["fast"]).mean() - base > -1
+    assert mixture.log_density(found["paper"]).mean() - base < -10
+
+
+def test_halving_that_keeps_all_is_best_of_n():
+    kept = search(task(), NOISE, UNIFORM, Halving(6, keep=1.0))
+    best = search(task(), NOISE, UNIFORM, Lineages(6, 0))
+    torch.testing.assert_close(kept.latents, best.latents)
+
+
+class Broken:
+    """Adversarial verifiers."""
+
+    constant = staticmethod(lambda x: {"reward": torch.zeros(len(x))})
+    nan = staticmethod(lambda x: {"reward": torch.full((len(x),), float("nan"))})
+    some_nan = staticmethod(lambda x: {"reward": torch.where(x[:, 0] > 0, MIXTURE.reward(x), float("nan"))})
+    reversed = staticmethod(lambda x: {"reward": -MIXTURE.reward(x), "other": -MIXTURE.held_out(x)})
+
+
+@pytest.mark.parametrize("score", ["constant", "nan"])
+@pytest.mark.parametrize("name", [name for name, schedule in PRESETS.items() if schedule.guard])
+def test_verifiers_that_decide_nothing_leave_the_plain_sample(name, score):
+    found = search(replace(task(), score=getattr(Broken, score)), NOISE, UNIFORM, PRESETS[name])
+    torch.testing.assert_close(found.latents, plain())
+
+
+@pytest.mark.parametrize("score", ["some_nan", "reversed"])
+@pytest.mark.parametrize("combine", [mean_z, rank_sum])
+@pytest.mark.parametrize("name", [name for name, schedule in PRESETS.items() if schedule.guard])
+def test_the_guard_holds_under_adversarial_verifiers(name, score, combine):
+    judge = getattr(Broken, score)
+    found = search(replace(task(), score=judge, combine=combine), NOISE, UNIFORM, PRESETS[name]).latents
+    base = plain()
+    for verdict, before in zip(judge(found).values(), judge(base).values()):
+        if score == "some_nan":
+            assert (verdict.nan_to_num(-torch.inf) >= before.nan_to_num(-torch.inf) - 1e-5).all()
+    assert found.isfinite().all()
+
+
+def test_a_winner_stays_near_the_degraded_input():
+    """A finalist whose fidelity is worse than the plain sample's by more than the margin is refused."""
+    base = plain()
+
+    def fidelity(pictures):
+        return -100 * (pictures - base.repeat(len(pictures) // len(base), 1)).abs().mean(1)
+
+    found = search(task(fidelity=fidelity), NOISE, UNIFORM, PRESETS["fast"])
+    torch.testing.assert_close(found.latents, base)
+    assert set(found.report["winner"]) == {-1}
+
+
+def test_a_picture_does_not_depend_on_its_neighbours():
+    for name in ("paper", "evosearch", "smc", "halving", "fast"):
+        together = search(task(), NOISE[:3], UNIFORM, PRESETS[name], keys=[0, 1, 2]).latents
+        turned = search(task(), NOISE[[2, 0, 1]], UNIFORM, PRESETS[name], keys=[2, 0, 1]).latents
+        torch.testing.assert_close(together[[2, 0, 1]], turned)
+
+
+def test_more_candidates_keep_the_first_ones_noise():
+    assert torch.equal(keyed_noise((4,), 0, 1, "mutant", 5, 2), keyed_noise((4,), 0, 1, "mutant", 5, 2))
+    assert not torch.equal(keyed_noise((4,), 0, 1, "mutant", 5, 2), keyed_noise((4,), 0, 1, "mutant", 5, 3))
+    few, many = (search(task(), NOISE, UNIFORM, Lineages(1, n, rounds=(0.8,))).report["log"][0] for n in (2, 5))
+    for small, large in zip(few["scores"]["reward"], many["scores"]["reward"]):
+        assert small == pytest.approx(large[:3], abs=1e-4)
+
+
+def test_the_same_search_twice_is_the_same_bit_for_bit_and_the_seed_matters():
+    first, again, other = (search(task(), NOISE, UNIFORM, PRESETS["fast"], seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.latents, again.latents) and first.report == again.report
+    assert not torch.equal(first.latents, other.latents)
+
+
+def test_relabelled_mutants_keep_to_the_data_where_zero_drift_leaves_it():
+    mixture, noise = GaussianMixture(64), torch.randn(64, 64, generator=torch.Generator().manual_seed(2))
+    world = Task(mixture.velocity, lambda x: x, lambda x: {"reward": mixture.reward(x)})
+    base = mixture.log_density(euler(mixture.velocity, noise, UNIFORM)).mean()
+    change = {
+        kernel.name: mixture.log_density(search(world, noise, UNIFORM, Lineages(kernel=kernel)).latents).mean() - base
+        for kernel in (ZeroDrift(), Relabel())
+    }
+    assert change["relabel"] > change["zero_drift"] + 10 and change["relabel"] > -5
+
+
+def test_stopping_returns_the_best_so_far():
+    calls = itertools.count()
+
+    def velocity(x, t):
+        if next(calls) == 60:
+            raise SearchStopped
+        return MIXTURE.velocity(x, t)
+
+    found = search(replace(task(), velocity=velocity), NOISE, UNIFORM, PRESETS["paper"])
+    assert found.report["stopped"] and len(found.report["log"]) >= 1
+    assert MIXTURE.reward(found.latents).mean() >= MIXTURE.reward(plain()).mean()
+
+
+def test_stopping_before_anything_was_scored_is_passed_on():
+    def velocity(x, t):
+        raise SearchStopped
+
+    with pytest.raises(SearchStopped):
+        search(replace(task(), velocity=velocity), NOISE, UNIFORM, PRESETS["paper"])
+
+
+def test_img2img_starts_from_its_own_state_and_time():
+    image = MIXTURE.sample(12)
+    sigmas = UNIFORM[12:]
+
+    def start(noise):
+        return sigmas[0] * noise + (1 - sigmas[0]) * image.repeat(len(noise) // 12, 1)
+
+    base = euler(MIXTURE.velocity, start(NOISE), sigmas)
+    assert torch.equal(search(task(start=start), NOISE, sigmas, Lineages(1, 0)).latents, base)
+    found = search(task(start=start), NOISE, sigmas, PRESETS["best_of_n"]).latents
+    assert (MIXTURE.reward(found) >= MIXTURE.reward(base) - 1e-6).all()
+
+
+@pytest.mark.parametrize("build, message", [
+    (lambda: Lineages(rounds=(0.2, 1.0)), "a round at 1.0 of the steps is past the last step"),
+    (lambda: SMC(rounds=(2,)), "a round at 2 of the steps is past the last step"),
+    (lambda: Lineages(lineages=0), "use at least 1 lineage"),
+    (lambda: Halving(0), "use at least 1"),
+    (lambda: Halving(keep=0), "keep is 0"),
+    (lambda: Greedy(kernel=Relabel()), "relabel leaves the sigma grid"),
+    (lambda: Coarse(0), "calls is 0"),
+    (lambda: search(task(), NOISE / 0, UNIFORM, PRESETS["fast"]), "the noise holds NaN or infinity"),
+    (lambda: search(task(), NOISE, UNIFORM.flip(0), PRESETS["fast"]), "do not fall from 1 or less"),
+    (lambda: search(task(), NOISE, UNIFORM * 14, PRESETS["fast"]), "use a flow-matching model's sigmas"),
+    (lambda: search(task(), NOISE, UNIFORM[:5], PRESETS["fast"]), "a search needs the whole way to 0"),
+    (lambda: search(task(), NOISE, UNIFORM[:1], PRESETS["fast"]), "hold no step"),
+    (lambda: search(task(), NOISE, UNIFORM, PRESETS["fast"], keys=[1]), "1 keys for 12 pictures"),
+    (lambda: search(replace(task(), score=lambda x: {"s": x}), NOISE, UNIFORM, PRESETS["fast"]), "give one a picture"),
+])  # fmt: skip
+def test_bad_input_gets_one_sentence(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
