@@ -4,6 +4,9 @@ from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ApplyFluxIRAdapter, LoadFluxIRAdapter, NullTextConditioning
 from .folders import register_model_folders
+from .schedules import BudgetPlan, ContestSchedule, ParticleSchedule, StepwiseSchedule
+from .search import SearchReportChart, TTSSampler, TTSSamplerSelect
+from .verifiers import NaturalImageVerifier, ScoreImages, VerifierEnsemble
 
 
 class FluxIRExtension(ComfyExtension):
@@ -11,4 +14,9 @@ class FluxIRExtension(ComfyExtension):
         register_model_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadFluxIRAdapter, ApplyFluxIRAdapter, NullTextConditioning]
+        return [
+            LoadFluxIRAdapter, ApplyFluxIRAdapter, NullTextConditioning,
+            TTSSampler, TTSSamplerSelect, SearchReportChart,
+            NaturalImageVerifier, VerifierEnsemble, ScoreImages,
+            ContestSchedule, StepwiseSchedule, ParticleSchedule, BudgetPlan,
+        ]  # fmt: skip

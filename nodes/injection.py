@@ -105,7 +105,7 @@ class FluxIRInjection:
                 f"{x.shape[3]}x{x.shape[2]}; sample a latent of the degraded picture's size."
             )
         pictures = x.shape[0] // chunks
-        if lq.shape[0] not in (1, pictures):
+        if pictures % lq.shape[0]:  # a search samples several candidates of the whole batch, one after the other
             raise ValueError(
                 f"Apply FluxIR Adapter: {lq.shape[0]} degraded latents for a sampled batch of {pictures}; give one "
                 f"degraded latent, or as many as are sampled."

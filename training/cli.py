@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     "params": ("params", "count the adapter's parameters at FLUX.1-dev size"),
     "restore": ("restore", "restore a picture"),
+    "plan": ("plan", "what a search costs before it runs"),
     "train": ("train", "train the weights the nodes load"),
     "bench": ("bench", "measure what the adapter costs"),
     "fit": ("fit_niqe", "fit a model that ships with the package"),

@@ -1,4 +1,4 @@
-from .ensemble import DefaultEnsemble
+from .ensemble import DefaultEnsemble, Ensemble
 from .fidelity import Consistency, downsampled_psnr
 from .guards import vetoes
 from .niqe import NIQE
@@ -7,6 +7,6 @@ from .protocol import Verifier
 from .statistics import CoherentGradient, SpectralSlope
 
 __all__ = [
-    "NIQE", "CoherentGradient", "Consistency", "DefaultEnsemble", "SpectralSlope", "Verifier", "downsampled_psnr",
+    "NIQE", "CoherentGradient", "Consistency", "DefaultEnsemble", "Ensemble", "SpectralSlope", "Verifier", "downsampled_psnr",
     "normalise", "vetoes",
 ]  # fmt: skip

@@ -1,8 +1,10 @@
-"""The embedded default: what to choose by when no weights were downloaded."""
+"""Ensembles: several verifiers choosing together, and the embedded default that needs no downloaded weights."""
+
+import logging
 
 import torch
 
-from ..flow.aggregate import rank
+from ..flow.aggregate import mean_z, rank
 from .fidelity import Consistency
 from .guards import vetoes
 from .niqe import NIQE
@@ -13,43 +15,77 @@ SHARP_ENOUGH = 0.7
 FIDELITY_WEIGHT = 2.0
 
 
-class DefaultEnsemble:
-    """Rank average of NIQE, coherent gradient and spectral slope, minus twice the consistency hinge; vetoed: -inf.
+class Ensemble:
+    """Verifiers, or ensembles of them, whose values inside one cohort are combined by `aggregate`.
 
-    The scores order one batch of candidates; for candidates measured in several batches, collect what `measure`
-    returns, concatenate by name and `combine` once. `further` verifiers (neural ones, say) join as further ranks.
+    Scoring and choosing are apart: `measure` scores pictures wherever they come from, `combine` values one cohort.
+    A verifier that raises is left out of that measurement with a warning (its scores are NaN, which decide nothing), unless
+    all of them do; running out of memory is passed on.
     """
 
-    name = "ensemble"
-
-    def __init__(self, further=()):
-        self.ranked = (NIQE(), CoherentGradient(), SpectralSlope(), *further)
-        names = [verifier.name for verifier in self.ranked]
+    def __init__(self, members, aggregate=mean_z, name="ensemble"):
+        self.members, self.aggregate, self.name = tuple(members), aggregate, name
+        names = [member.name for member in self.members]
+        if not names:
+            raise ValueError("Ensemble: no verifier was given; connect at least one.")
         if len(set(names)) < len(names):
-            raise ValueError(f"DefaultEnsemble: the verifiers {', '.join(names)} share a name; give each its own.")
+            raise ValueError(f"Ensemble: the verifiers {', '.join(names)} share a name; leave the second out.")
 
     def measure(self, pictures, reference=None):
-        """Every sub-score of `pictures` by name: {name: (B,)}, to be logged. "vetoed" is True where a guard refuses."""
-        found = {verifier.name: verifier(pictures, reference) for verifier in self.ranked}
-        if reference is not None:
-            found["consistency"] = Consistency()(pictures, reference)
-        refused = vetoes(pictures, reference)
-        found |= {f"veto_{guard}": refused[guard] for guard in refused}
-        found["vetoed"] = torch.stack(list(refused.values())).any(0)
+        """Every score of `pictures` (n, 3, H, W) by name, each (n,), higher is better; `reference` as for Verifier."""
+        found, failures = {}, []
+        for member in self.members:
+            try:
+                found |= member.measure(pictures, reference) if hasattr(member, "measure") else {
+                    member.name: member(pictures, reference)
+                }  # fmt: skip
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except Exception as error:
+                failures.append(f"{member.name} ({error})")
+                found[member.name] = torch.full((len(pictures),), torch.nan, device=pictures.device)
+        if len(failures) == len(self.members):
+            raise ValueError(f"{self.name}: every verifier failed: {'; '.join(failures)}; choose others.")
+        for failure in failures:
+            logging.warning("%s: the verifier %s failed and is left out", self.name, failure)
         return found
 
     def combine(self, measured):
-        """The scores (B,) of candidates whose sub-scores are `measured`; -inf where vetoed, the rest ranked."""
-        usable = ~measured["vetoed"]
-        total = torch.full(usable.shape, -torch.inf, device=usable.device)
-        if usable.any():
-            ranks = [rank(measured[verifier.name][usable]) for verifier in self.ranked]
-            sharp = [verifier.name for verifier in self.ranked].index(CoherentGradient.name)
-            ranks[sharp] = ranks[sharp].clamp(max=SHARP_ENOUGH)
-            total[usable] = torch.stack(ranks).mean(0)
-            if "consistency" in measured:
-                total[usable] += FIDELITY_WEIGHT * measured["consistency"][usable]
-        return total
+        """One value (n, ...) for each candidate of the cohort `measured` {name: (n, ...)}; -inf where a member refuses it."""
+        values = {
+            member.name: member.combine(measured) if hasattr(member, "combine") and member.name not in measured
+            else measured[member.name]
+            for member in self.members
+        }  # fmt: skip
+        total = self.aggregate(values)
+        refused = torch.stack([value == -torch.inf for value in values.values()]).any(0)
+        return total.masked_fill(refused, -torch.inf)
 
     def __call__(self, pictures, reference=None):
         return self.combine(self.measure(pictures, reference))
+
+
+class DefaultEnsemble(Ensemble):
+    """Rank average of NIQE, coherent gradient and spectral slope, minus twice the consistency hinge; -inf where vetoed.
+
+    Fidelity is a hinge and a veto, never a goal: a restoration that raises it returns the degraded picture.
+    """
+
+    def __init__(self):
+        super().__init__((NIQE(), CoherentGradient(), SpectralSlope()), name="natural_image")
+
+    def measure(self, pictures, reference=None):
+        """As Ensemble.measure, with `consistency` where there is a reference and `guard_<name>`: 0, or -1 where it refuses."""
+        found = super().measure(pictures, reference)
+        if reference is not None:
+            found["consistency"] = Consistency()(pictures, reference)
+        return found | {f"guard_{name}": -refused.float() for name, refused in vetoes(pictures, reference).items()}
+
+    def combine(self, measured):
+        refused = torch.stack([scores < 0 for name, scores in measured.items() if name.startswith("guard_")]).any(0)
+        ranks = {member.name: rank(measured[member.name].masked_fill(refused, -torch.inf)) for member in self.members}
+        ranks[CoherentGradient.name] = ranks[CoherentGradient.name].clamp(max=SHARP_ENOUGH)
+        total = torch.stack(list(ranks.values())).mean(0)
+        if "consistency" in measured:
+            total = total + FIDELITY_WEIGHT * measured["consistency"]
+        return total.masked_fill(refused, -torch.inf)

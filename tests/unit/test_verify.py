@@ -109,7 +109,8 @@ def test_nan_scores_last_and_nothing_else_is_disturbed(verifier, scenes):
     broken[0, 3, 3] = float("nan")
     scores = verifier(torch.stack([scenes[0], broken]), scenes[0])
     assert scores[1] == -torch.inf and scores[0].isfinite()
-    torch.testing.assert_close(scores[:1], verifier(scenes[0][None], scenes[0]))
+    if not isinstance(verifier, DefaultEnsemble):  # whose values are ranks inside the cohort
+        torch.testing.assert_close(scores[:1], verifier(scenes[0][None], scenes[0]))
 
 
 @pytest.mark.parametrize("verifier", WEIGHTLESS, ids=lambda v: v.name)

@@ -1,0 +1,72 @@
+"""The search report as a chart: every candidate's score by model calls, and the line of the chosen."""
+
+import statistics
+
+from PIL import Image, ImageDraw, ImageFont
+
+MARGIN, INK, GRID, DOT, LINE = 48, (40, 40, 40), (225, 225, 225), (150, 170, 210), (200, 70, 40)
+
+
+def search_chart(report, picture=0, size=(768, 432)):
+    """A PIL picture of the rounds of `report` (see fluxir_core.flow.search) for one picture of the batch.
+
+    The score is the mean over the verifiers of z-scores over all rounds, so that rounds can be compared; dots are
+    candidates, the line joins the best of those chosen. Raises ValueError when the batch has no such picture.
+    """
+    rounds = [_round(entry, picture) for entry in report["log"]]
+    sheet = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    draw.text((MARGIN, 8), f"{report['schedule']['type']}: {report['nfe']} model calls, "
+              f"{report['verifications']} verifications", fill=INK, font=font)  # fmt: skip
+    scores = _scores(rounds)
+    if not scores:
+        draw.text((MARGIN, size[1] // 2), "no contest was held: this is the plain sample", fill=INK, font=font)
+        return sheet
+    values = [value for row in scores for value in row]
+    low, high, last = min(values), max(values), max(report["nfe"], 1)
+    span = high - low or 1.0
+
+    def place(nfe, value):
+        x = MARGIN + (size[0] - 2 * MARGIN) * nfe / last
+        return x, size[1] - MARGIN - (size[1] - 2 * MARGIN) * (value - low) / span
+
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        level = place(0, low + share * span)[1]
+        draw.line((MARGIN, level, size[0] - MARGIN, level), fill=GRID)
+        draw.text((6, level - 7), f"{low + share * span:.1f}", fill=INK, font=font)
+    line = []
+    for entry, row in zip(rounds, scores):
+        for value in row:
+            x, y = place(entry["nfe"], value)
+            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=DOT)
+        line.append(place(entry["nfe"], max(row[i] for i in entry["chosen"])))
+    draw.line(line, fill=LINE, width=2)
+    for x, y in line:
+        draw.ellipse((x - 4, y - 4, x + 4, y + 4), outline=LINE, width=2)
+    draw.text((MARGIN, size[1] - 20), "model calls", fill=INK, font=font)
+    draw.text((size[0] - MARGIN - 30, size[1] - 36), str(report["nfe"]), fill=INK, font=font)
+    draw.text((MARGIN, size[1] - 36), "0", fill=INK, font=font)
+    return sheet
+
+
+def _round(entry, picture):
+    if not 0 <= picture < len(entry["chosen"]):
+        raise ValueError(f"search_chart: picture {picture} of a batch of {len(entry['chosen'])}; count from 0.")
+    return {"nfe": entry["nfe"], "chosen": entry["chosen"][picture],
+            "scores": {name: rows[picture] for name, rows in entry["scores"].items()}}  # fmt: skip
+
+
+def _scores(rounds):
+    """[[score of each candidate] of each round]; a candidate without a usable score has the lowest."""
+    if not rounds:
+        return []
+    total = [[0.0] * len(next(iter(entry["scores"].values()))) for entry in rounds]
+    for name in rounds[0]["scores"]:
+        known = [value for entry in rounds for value in entry["scores"][name] if value is not None]
+        if len(known) < 2 or not (std := statistics.pstdev(known)):
+            continue
+        mean, worst = statistics.fmean(known), min(known)
+        for row, entry in zip(total, rounds):
+            for i, value in enumerate(entry["scores"][name]):
+                row[i] += ((worst if value is None else value) - mean) / std / len(rounds[0]["scores"])
+    return total

@@ -1,0 +1,133 @@
+"""Nodes that judge pictures: the verifiers of a search, ensembles of them, and scores for any pictures."""
+
+import contextlib
+import json
+from typing import NamedTuple
+
+import comfy.model_management
+from comfy_api.latest import io
+
+from ..fluxir_core.flow.aggregate import mean_z, rank_sum
+from ..fluxir_core.verify import DefaultEnsemble, Ensemble
+
+AGGREGATORS = {"mean z-score": mean_z, "rank sum": rank_sum}
+Verifier = io.Custom("FLUXIR_VERIFIER")
+
+
+class LoadedVerifier(NamedTuple):
+    """A FLUXIR_VERIFIER: an Ensemble, and the ModelPatchers of the networks inside it."""
+
+    ensemble: Ensemble
+    patchers: tuple = ()
+
+    def measure(self, pictures, reference=None):
+        """Scores `pictures` (n, 3, H, W) in [0, 1], with `reference` (B, 3, H, W) tiled over them; {name: (n,)}."""
+        device = comfy.model_management.get_torch_device()
+        if self.patchers:
+            comfy.model_management.load_models_gpu(list(self.patchers))
+        if reference is not None:
+            reference = reference.repeat(len(pictures) // len(reference), 1, 1, 1).to(device)
+        return self.ensemble.measure(pictures.to(device), reference)
+
+
+@contextlib.contextmanager
+def models_kept():
+    """Brings back, at the end, the models that were in use: a decoder or verifier may have displaced the one that samples."""
+    held = comfy.model_management.loaded_models(only_currently_used=True)
+    try:
+        yield
+    finally:
+        comfy.model_management.load_models_gpu(held)
+
+
+def to_planes(images):
+    """IMAGE (B, H, W, C), any float type, as (B, 3, H, W) float32."""
+    return images[..., :3].float().expand(-1, -1, -1, 3).movedim(-1, 1)
+
+
+class NaturalImageVerifier(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="NaturalImageVerifier",
+            display_name="Natural Image Verifier",
+            category="FluxIR/search",
+            description="Judges pictures by natural-image statistics and closeness to the degraded input. Needs no download.",
+            search_aliases=["verifier", "niqe", "no reference quality", "image quality", "fluxir"],
+            inputs=[],
+            outputs=[Verifier.Output(display_name="verifier", tooltip="For the TTS Sampler, an ensemble or Score Images.")],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(LoadedVerifier(DefaultEnsemble()))
+
+
+class VerifierEnsemble(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VerifierEnsemble",
+            display_name="Verifier Ensemble",
+            category="FluxIR/search",
+            description="Several verifiers that choose together.",
+            search_aliases=["combine verifiers", "rank sum", "aggregate", "fluxir"],
+            inputs=[
+                io.Autogrow.Input(
+                    "verifiers",
+                    template=io.Autogrow.TemplatePrefix(
+                        Verifier.Input("verifier", tooltip="A verifier; each may be connected once."), "verifier", min=1, max=8
+                    ),
+                ),
+                io.Combo.Input(
+                    "aggregation",
+                    options=list(AGGREGATORS),
+                    default="mean z-score",
+                    tooltip="How scores become one value among the candidates of a round. Mean z-score weighs how much "
+                    "better a candidate is; rank sum, the paper's, only whether it is.",
+                ),
+            ],
+            outputs=[Verifier.Output(display_name="verifier", tooltip="For the TTS Sampler or Score Images.")],
+        )
+
+    @classmethod
+    def execute(cls, verifiers, aggregation) -> io.NodeOutput:
+        members = [verifier for verifier in verifiers.values() if verifier is not None]
+        try:
+            ensemble = Ensemble([member.ensemble for member in members], AGGREGATORS[aggregation])
+        except ValueError as error:
+            raise ValueError(f"Verifier Ensemble: {error}") from None
+        return io.NodeOutput(LoadedVerifier(ensemble, tuple(p for member in members for p in member.patchers)))
+
+
+class ScoreImages(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ScoreImages",
+            display_name="Score Images",
+            category="FluxIR/search",
+            description="Scores the pictures of a batch against each other and gives the best.",
+            search_aliases=["rank images", "choose best", "image quality", "verifier", "fluxir"],
+            inputs=[
+                io.Image.Input("images", tooltip="The pictures to compare, as one batch."),
+                Verifier.Input("verifier", tooltip="What judges them."),
+                io.Image.Input("degraded", optional=True, tooltip="The degraded input they should stay true to; any size."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="best", tooltip="The picture with the highest value."),
+                io.Int.Output(display_name="index", tooltip="Its place in the batch, counted from 0."),
+                io.String.Output(display_name="scores", tooltip="Every verifier's scores and the values, as JSON."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images, verifier, degraded=None) -> io.NodeOutput:
+        if degraded is not None and len(degraded) != 1:
+            raise ValueError(f"Score Images: {len(degraded)} degraded pictures; give the one that all pictures restore.")
+        scores = verifier.measure(to_planes(images), None if degraded is None else to_planes(degraded))
+        scores = {name: values.float().cpu() for name, values in scores.items()}
+        values = verifier.ensemble.combine(scores)
+        best = int(values.argmax())
+        report = {"values": values.tolist(), "scores": {name: column.tolist() for name, column in scores.items()}}
+        return io.NodeOutput(images[best : best + 1], best, json.dumps(report))
