@@ -1,14 +1,23 @@
-"""Consistency with the degraded input: a limit to keep, never a quantity to raise."""
+"""Consistency with the degraded input: a limit to keep, never a quantity to raise.
+
+What a restoration is there to change costs nothing: exposure, as far as the input leaves room for it, and the input's
+own noise. Structure that the input does not have, and colour or contrast that it leaves no room for, cost.
+"""
 
 import torch
 from torch.nn import functional as F
 
 from .pictures import normalise
+from .statistics import noise_blocks
 
 FACTOR = 4
 """Compared at this share of the size, where degradations hardly reach and invented detail does not count."""
 ENOUGH, SCALE = 33.0, 4.0
 """dB above which nothing is gained, and dB a unit of the hinge."""
+SLACK, INAUDIBLE = 10**0.05, 1e-4
+"""The measured noise power counts 0.5 dB more than it is; under 40 dB below white it counts nothing."""
+WHITE, DARKEST, MARGIN = 0.9, 1 / 16, 0.02
+"""A picture whose brightest hundredth is under WHITE is underexposed, by at most 1 / DARKEST; tolerance of the limits."""
 
 
 def matched(reference, pictures):
@@ -20,22 +29,80 @@ def matched(reference, pictures):
     return normalise(reference, minimum=1)
 
 
-def downsampled_psnr(pictures, reference):
-    """PSNR in dB, at most 80, of `pictures` to `reference`, both averaged to a quarter of the pictures' size: (B,)."""
+def _noise(reference, averaged):
+    """Power of the noise of `reference` (R, 3, H, W) after the mean over areas of `averaged` pixels, channel mean: (R,).
+
+    Measured at full and at half size (noise that was compressed or resized is coarse), white noise assumed from there on,
+    in each quarter of the brightness range alone, because a sensor's noise depends on it.
+    """
+    planes = normalise(reference)[0].flatten(0, 1)[:, None]
+    powers = [_white_noise(planes) / averaged]
+    if averaged >= 4:
+        powers.append(_white_noise(F.avg_pool2d(planes, 2)) * 4 / averaged)
+    return torch.stack(powers).amax(0).unflatten(0, (-1, 3)).mean(1)
+
+
+def _white_noise(planes):
+    """Noise power of `planes` (N, 1, H, W): (N,). The factor undoes the bias of the flatter third on white noise."""
+    levels = noise_blocks(planes)
+    brightness = F.avg_pool2d(planes[..., 1:-1, 1:-1], 8).flatten(1)
+    levels = levels.gather(1, brightness.argsort(1))
+    return torch.stack([(1.1 * part.quantile(0.3, dim=1)).square() for part in levels.chunk(4, 1)]).mean(0)
+
+
+def _compare(pictures, reference):
+    """(PSNR, the limit it should reach), in dB: (B,), (B or 1,)."""
     pictures, finite = normalise(pictures, minimum=1)
     reference, whole = matched(reference, pictures)
     size = [max(1, extent // FACTOR) for extent in pictures.shape[2:]]
-    error = F.interpolate(pictures, size, mode="area") - F.interpolate(reference, size, mode="area")
-    psnr = -10 * error.square().mean((1, 2, 3)).clamp(min=1e-8).log10()
-    return torch.where(finite & whole, psnr, -torch.inf)
+    given = F.interpolate(reference, size, mode="area").flatten(2)
+    found = F.interpolate(pictures, size, mode="area").flatten(2)
+    averaged = max(1.0, reference.shape[2] * reference.shape[3] / (size[0] * size[1]))
+    noise = _noise(reference, averaged)
+
+    # The input's range without its noise, one for all channels: what is left of [0, 1] is room for exposure.
+    spread = 2 * noise.sqrt()
+    black = given.flatten(1).quantile(0.01, dim=1) + spread
+    white = (given.flatten(1).quantile(0.99, dim=1) - spread).clamp(min=DARKEST)
+    room = (1 / torch.maximum(white - black, white / 2)).clamp(1.1, 1 / DARKEST)[:, None]
+    missing = (WHITE / white).clamp(min=1)
+
+    # picture = gain * input + offset, channel by channel; regressing the input, which is noisy, keeps the gain unbiased.
+    middle, mean = given.mean(2), found.mean(2)
+    centred = found - mean[..., None]
+    slope = ((given - middle[..., None]) * centred).mean(2) / (centred.square().mean(2) + 1e-6)
+    gain = torch.minimum((1 / slope.clamp(min=1e-6)).clamp(min=0.9), room)
+    lowest, highest = -gain * black[:, None] - MARGIN, 1 - gain * white[:, None] + MARGIN
+    offset = torch.minimum((mean - gain * middle), highest).maximum(lowest)
+
+    # In the input's range, carried to full exposure: a darker restoration is as wrong as a brighter one.
+    error = given - (found - offset[..., None]) / gain[..., None]
+    psnr = -10 * (error.square().mean((1, 2)) * missing.square()).clamp(min=1e-8).log10()
+    # Restoring a dark input amplifies what little it shows: the limit falls by half the decibels of light that is missing.
+    noise = (noise * missing.square() - INAUDIBLE).clamp(min=0)
+    limit = -10 * (SLACK * noise + 10 ** (-ENOUGH / 10) * missing).log10()
+    return torch.where(finite & whole, psnr, -torch.inf), limit
+
+
+def downsampled_psnr(pictures, reference):
+    """PSNR in dB, at most 80, of `pictures` to `reference` at a quarter of the pictures' size, exposure matched: (B,).
+
+    Matched by a gain (at least 0.9) and an offset for each channel that keep the reference's range inside [0, 1]: a well
+    exposed reference leaves next to none. For a dark one, errors are those of the fully exposed picture.
+    """
+    return _compare(pictures, reference)[0]
 
 
 class Consistency:
-    """Minus the hinge max(0, 33 dB - PSNR) / 4 at a quarter of the size; 0 for all pictures close to the input."""
+    """Minus the hinge max(0, limit - PSNR) / 4 at a quarter of the size; 0 for all pictures close to the input.
+
+    The limit is 33 dB for a clean, well exposed input, and lower by what its noise and its darkness keep out of reach.
+    """
 
     name = "consistency"
 
     def __call__(self, pictures, reference=None):
         if reference is None:
             raise ValueError("Consistency: no reference was given; connect the degraded input.")
-        return -((ENOUGH - downsampled_psnr(pictures, reference)).clamp(min=0) / SCALE)
+        psnr, limit = _compare(pictures, reference)
+        return -((limit - psnr).clamp(min=0) / SCALE)

@@ -7,19 +7,14 @@ import torch
 
 from .fidelity import matched
 from .pictures import luma, normalise
+from .statistics import noise_blocks
 
 NOISE, BLOCKINESS, TINT, SLACK = 10 / 255, 1.6, 0.06, 1.25
 
 
 def noise_level(grey):
-    """Standard deviation of white noise in the flattest tenth of `grey` (B, 1, H, W), the picture's range: (B,).
-
-    The difference of two Laplacians leaves noise and little else (Immerkaer, 1996); it is read in blocks of 8 pixels.
-    """
-    kernel = grey.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
-    residual = torch.nn.functional.conv2d(grey, kernel[None, None])
-    blocks = torch.nn.functional.avg_pool2d(residual.square(), 8).flatten(1).sqrt()
-    return blocks.quantile(0.1, dim=1)
+    """Standard deviation of white noise in the flattest tenth of `grey` (B, 1, H, W), the picture's range: (B,)."""
+    return noise_blocks(grey).quantile(0.1, dim=1)
 
 
 def blockiness(grey):

@@ -1,4 +1,4 @@
-"""Sharpness and spectrum: two natural-image statistics that need no weights."""
+"""Sharpness, spectrum and noise: natural-image statistics that need no weights."""
 
 import torch
 from torch.nn import functional as F
@@ -7,6 +7,16 @@ from .pictures import blur, luma, normalise
 
 NATURAL_SLOPE = -3.0
 """Slope of log power over log frequency: the median over the photos NIQE is fitted on."""
+
+
+def noise_blocks(grey):
+    """Standard deviation of white noise in the blocks of 8 pixels of `grey` (B, 1, H, W), the picture's range: (B, blocks).
+
+    The difference of two Laplacians leaves noise and little else (Immerkaer, 1996). H and W are at least 10.
+    """
+    kernel = grey.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
+    residual = F.conv2d(grey, kernel[None, None])
+    return F.avg_pool2d(residual.square(), 8).flatten(1).sqrt()
 
 
 def _gradient(grey):
