@@ -29,6 +29,11 @@ def matched(reference, pictures):
     return normalise(reference, minimum=1)
 
 
+def missing_light(white):
+    """How many times brighter the picture could be whose brightest hundredth is at `white` (any shape): 1 to 16."""
+    return (WHITE / white.clamp(min=DARKEST)).clamp(min=1)
+
+
 def _noise(reference, averaged):
     """Power of the noise of `reference` (R, 3, H, W) after the mean over areas of `averaged` pixels, channel mean: (R,).
 
@@ -65,7 +70,7 @@ def _compare(pictures, reference):
     black = given.flatten(1).quantile(0.01, dim=1) + spread
     white = (given.flatten(1).quantile(0.99, dim=1) - spread).clamp(min=DARKEST)
     room = (1 / torch.maximum(white - black, white / 2)).clamp(1.1, 1 / DARKEST)[:, None]
-    missing = (WHITE / white).clamp(min=1)
+    missing = missing_light(white)
 
     # picture = gain * input + offset, channel by channel; regressing the input, which is noisy, keeps the gain unbiased.
     middle, mean = given.mean(2), found.mean(2)

@@ -5,7 +5,7 @@ With a reference, a candidate may be as bad as the degraded input and a little w
 
 import torch
 
-from .fidelity import matched
+from .fidelity import matched, missing_light
 from .pictures import luma, normalise
 from .statistics import noise_blocks
 
@@ -37,7 +37,8 @@ def chromaticity(pictures):
 def vetoes(pictures, reference=None):
     """Which of `pictures` (B, 3, H, W) are refused, by guard: {"nan", "noise", "blockiness", "colour": (B,) bool}.
 
-    `colour` needs the degraded input as `reference` and compares chromaticity alone: a dark input may be brightened.
+    `colour` needs the degraded input as `reference` and compares chromaticity alone: a dark input may be brightened,
+    and its colours, washed out by the sensor's noise, have more tolerance.
     """
     pictures, finite = normalise(pictures)
     grey = luma(pictures)
@@ -50,7 +51,8 @@ def vetoes(pictures, reference=None):
         measured = noise_level(luma(given)), blockiness(luma(given))
         limits = [(SLACK * level).clamp(min=limit) for level, limit in zip(measured, limits)]
         shift = (chromaticity(pictures) - chromaticity(given)).abs().amax(1)
-        refused["colour"] = (shift > TINT) & whole & finite
+        white = torch.nn.functional.avg_pool2d(given, 4).flatten(1).quantile(0.99, dim=1)
+        refused["colour"] = (shift > TINT * missing_light(white).sqrt()) & whole & finite
     refused["noise"] = (noise > limits[0]) & finite
     refused["blockiness"] = (blocks > limits[1]) & finite
     return refused

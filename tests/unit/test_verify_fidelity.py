@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from comfyui_fluxir.fluxir_core.degrade import EVALUATION, degrade_named
-from comfyui_fluxir.fluxir_core.verify import Consistency, downsampled_psnr
+from comfyui_fluxir.fluxir_core.verify import Consistency, downsampled_psnr, vetoes
 from comfyui_fluxir.training.miniature.scenes import load_photo
 
 CROPS = (("astronaut", 0, 128), ("coffee", 100, 150), ("motorcycle_left", 200, 250), ("camera", 60, 130))
@@ -89,3 +89,9 @@ def test_an_input_of_another_size_is_compared(photos):
     large = torch.nn.functional.interpolate(photos[0][None], (512, 512), mode="bilinear")[0]
     assert cost(photos[0], small) == cost(photos[0], large) == 0
     assert cost(photos[1], small) > 1 and cost(photos[1], large) > 1
+
+
+@pytest.mark.parametrize("name", EVALUATION)
+def test_the_clean_picture_is_never_refused(photos, name):
+    for clean in photos:
+        assert not any(refused.any() for refused in vetoes(clean[None], degrade_named(clean, name, 0)).values())
