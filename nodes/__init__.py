@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ApplyFluxIRAdapter, LoadFluxIRAdapter, NullTextConditioning
 from .folders import register_model_folders
+from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
 from .schedules import BudgetPlan, ContestSchedule, ParticleSchedule, StepwiseSchedule
 from .search import SearchReportChart, TTSSampler, TTSSamplerSelect
 from .verifiers import NaturalImageVerifier, ScoreImages, VerifierEnsemble
@@ -18,5 +19,6 @@ class FluxIRExtension(ComfyExtension):
             LoadFluxIRAdapter, ApplyFluxIRAdapter, NullTextConditioning,
             TTSSampler, TTSSamplerSelect, SearchReportChart,
             NaturalImageVerifier, VerifierEnsemble, ScoreImages,
+            AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier,
             ContestSchedule, StepwiseSchedule, ParticleSchedule, BudgetPlan,
         ]  # fmt: skip

@@ -1,8 +1,5 @@
 """Verifiers with weights: small random ones, in exactly the layouts of the public files and folders."""
 
-import json
-import sys
-import time
 import types
 
 import pytest
@@ -16,92 +13,10 @@ from comfyui_fluxir.fluxir_core.verify.aesthetic import AestheticPredictor
 from comfyui_fluxir.fluxir_core.verify.clip_score import CLIPScore
 from comfyui_fluxir.fluxir_core.verify.image_reward import ImageReward, convert
 from comfyui_fluxir.fluxir_core.verify.pretrained import VerifierFileError, crops
-from comfyui_fluxir.fluxir_core.verify.pyiqa_metric import PyIQAMetric
 
-SIDE, PATCH = 32, 16
-BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "blue", "house", "sky", "##s"]
-
-
-def random_state(shapes, seed=0, scale=0.3):
-    generator = torch.Generator().manual_seed(seed)
-    return {name: scale * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-
-
-def layers(prefix, **shapes):
-    """Shapes of linear or convolution layers: {prefix.name.weight: shape, prefix.name.bias: (first,)}."""
-    named = {f"{prefix}{name}.weight": shape for name, shape in shapes.items()}
-    return named | {f"{prefix}{name}.bias": shape[:1] for name, shape in shapes.items()}
-
-
-def head_shapes(width, prefix="layers."):
-    widths = (width, 32, 24, 16, 8, 1)
-    pairs = zip((0, 2, 4, 6, 7), widths[1:], widths)
-    return layers(prefix, **{str(index): (out, into) for index, out, into in pairs})
-
-
-def clip_shapes(width=32, words=514, out=24, depth=2):
-    shapes = {"logit_scale": (), "text_projection.weight": (out, width), "visual_projection.weight": (out, width)}
-    for tower in ("text_model", "vision_model"):
-        for index in range(depth):
-            block = f"{tower}.encoder.layers.{index}."
-            square = {f"self_attn.{kind}": (width, width) for kind in ("q_proj", "k_proj", "v_proj", "out_proj")}
-            wide = {"mlp.fc1": (2 * width, width), "mlp.fc2": (width, 2 * width)}
-            shapes |= layers(block, **square, **wide, layer_norm1=(width,), layer_norm2=(width,))
-    shapes |= {"text_model.embeddings.token_embedding.weight": (words, width)}
-    shapes |= {"text_model.embeddings.position_embedding.weight": (77, width)}
-    shapes |= {"vision_model.embeddings.class_embedding": (width,)}
-    shapes |= {"vision_model.embeddings.patch_embedding.weight": (width, 3, PATCH, PATCH)}
-    shapes |= {"vision_model.embeddings.position_embedding.weight": ((SIDE // PATCH) ** 2 + 1, width)}
-    shapes |= layers("text_model.", final_layer_norm=(width,))
-    return shapes | layers("vision_model.", pre_layrnorm=(width,), post_layernorm=(width,))
-
-
-def write_clip_folder(folder):
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    tower["projection_dim"] = 24
-    text = tower | {"vocab_size": 514, "bos_token_id": 512, "eos_token_id": 513, "max_position_embeddings": 77}
-    vision = tower | {"image_size": SIDE, "patch_size": PATCH}
-    config = {"model_type": "clip", "projection_dim": 24, "text_config": text, "vision_config": vision}
-    (folder / "config.json").write_text(json.dumps(config))
-    letters = list(bytes_to_unicode().values())
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    state = random_state(clip_shapes())
-    for which, length in (("text", 77), ("vision", 5)):  # the public file has these two
-        state[f"{which}_model.embeddings.position_ids"] = torch.arange(length)[None]
-    save_file(state, folder / "model.safetensors")
-    return folder
-
-
-def image_reward_shapes(seen=128, read=64, depth=2):
-    vision, text = "blip.visual_encoder.", "blip.text_encoder."
-    shapes = {f"{vision}cls_token": (1, 1, seen), f"{vision}pos_embed": (1, (SIDE // PATCH) ** 2 + 1, seen)}
-    shapes |= layers(f"{vision}patch_embed.", proj=(seen, 3, PATCH, PATCH)) | layers(vision, norm=(seen,))
-    for index in range(depth):
-        wide = {"mlp.fc1": (2 * seen, seen), "mlp.fc2": (seen, 2 * seen)}
-        attention = {"attn.qkv": (3 * seen, seen), "attn.proj": (seen, seen)}
-        shapes |= layers(f"{vision}blocks.{index}.", norm1=(seen,), norm2=(seen,), **attention, **wide)
-        block = f"{text}encoder.layer.{index}."
-        for kind, source in (("attention", read), ("crossattention", seen)):
-            parts = {"self.query": (read, read), "self.key": (read, source), "self.value": (read, source)}
-            parts |= {"output.dense": (read, read), "output.LayerNorm": (read,)}
-            shapes |= layers(f"{block}{kind}.", **parts)
-        parts = {"intermediate.dense": (96, read), "output.dense": (read, 96), "output.LayerNorm": (read,)}
-        shapes |= layers(block, **parts)
-    shapes |= {f"{text}embeddings.word_embeddings.weight": (len(BERT_WORDS) + 2, read)}
-    shapes |= {f"{text}embeddings.position_embeddings.weight": (48, read)}
-    return shapes | layers(f"{text}embeddings.", LayerNorm=(read,)) | head_shapes(read, "mlp.layers.")
-
-
-def write_image_reward_folder(folder):
-    state = random_state(image_reward_shapes(), scale=0.2)
-    state["blip.text_encoder.embeddings.position_ids"] = torch.arange(48)[None]
-    torch.save(state, folder / "ImageReward.pt")
-    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in BERT_WORDS))
-    return folder
+from .public_layouts import (
+    BERT_WORDS, PATCH, SIDE, head_shapes, layers, pictures, random_state, write_clip_folder, write_image_reward_folder,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +35,6 @@ def verifiers(files):
 
 
 NAMES = ["clip_score", "image_reward", "aesthetic"]
-
-
-def pictures(count=3, height=70, width=150, seed=0):
-    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -349,107 +260,6 @@ def test_fluxs_clip_l_without_the_text_projection_is_refused(tmp_path, files):
     (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
     with pytest.raises(VerifierFileError, match="describes siglip, not a full CLIP model"):
         CLIPScore(tmp_path, "a house")
-
-
-class FakeMetric(nn.Module):
-    """Brightness, or the distance to a reference; like pyiqa's, it refuses what is out of range."""
-
-    def __init__(self, mode, lower_better):
-        super().__init__()
-        self.metric_mode, self.lower_better = mode, lower_better
-
-    def forward(self, target, ref=None):
-        assert target.isfinite().all() and target.min() >= 0 and target.max() <= 1 and target.shape[1] == 3
-        if self.metric_mode == "FR":
-            assert ref.shape == target.shape
-            return (target - ref).abs().mean()[None]
-        return target.mean()[None, None] + 1e-3 * torch.rand(1)
-
-
-@pytest.fixture
-def fake_pyiqa(monkeypatch, tmp_path):
-    def create_metric(name, device):
-        if name == "needs_hub":
-            torch.hub.load_state_dict_from_url("https://example.org/needs_hub.pth", model_dir=str(tmp_path))
-        if name == "needs_clip":
-            import urllib.request
-
-            urllib.request.urlopen("https://example.org/ViT-B-32.pt")
-        if name == "needs_hugging_face":
-            from huggingface_hub import hf_hub_download
-
-            hf_hub_download("nobody/nothing", "weights.pth", cache_dir=tmp_path)
-        if name == "needs_package":
-            raise ModuleNotFoundError("No module named 'pkg_resources'")
-        return FakeMetric("FR" if name == "apart" else "NR", lower_better=name in ("apart", "dark"))
-
-    needs = ["needs_hub", "needs_clip", "needs_hugging_face", "needs_package"]
-    fake = types.SimpleNamespace(create_metric=create_metric, list_models=lambda: ["apart", "bright", "dark", "fid", *needs])
-    monkeypatch.setitem(sys.modules, "pyiqa", fake)
-
-
-def test_pyiqas_sign_is_turned_and_nan_scores_last(fake_pyiqa):
-    given = torch.stack([torch.full((3, 8, 80), level) for level in (0.2, 0.9, 0.5)])
-    given[2, 0, 0, 0] = float("nan")
-    bright, dark = PyIQAMetric("bright"), PyIQAMetric("dark")
-    assert bright(given)[1] > bright(given)[0] and dark(given)[0] > dark(given)[1]
-    assert bright(given)[2] == dark(given)[2] == -torch.inf
-    assert bright.name == "pyiqa_bright" and isinstance(bright.module, nn.Module)
-
-
-def test_pyiqas_draws_are_repeated_and_leave_the_generator_alone(fake_pyiqa):
-    bright = PyIQAMetric("bright")
-    state = torch.get_rng_state()
-    assert torch.equal(bright(pictures()), bright(pictures()))
-    assert torch.equal(state, torch.get_rng_state())
-
-
-@pytest.mark.parametrize("size", [(35, 75), (70, 150), (140, 300), (35, 300)])
-def test_pyiqas_full_reference_metrics_see_the_reference_at_the_pictures_size(fake_pyiqa, size):
-    apart = PyIQAMetric("apart")
-    level = torch.tensor([0.25, 0.5])[:, None, None, None].expand(2, 3, 70, 150)
-    scores = apart(level, torch.full((3, *size), 0.5))
-    torch.testing.assert_close(scores, torch.tensor([-0.25, 0.0]), atol=1e-4, rtol=0)
-    assert (apart(level, torch.full((3, *size), torch.nan)) == -torch.inf).all()
-    with pytest.raises(ValueError, match="needs a reference; connect the degraded input"):
-        apart(level)
-
-
-@pytest.mark.parametrize(
-    "name, kind, text",
-    [
-        ("needs_hub", VerifierFileError, r"not on disk: needs_hub\.pth belongs into .*, from https://example\.org"),
-        ("needs_clip", VerifierFileError, r"ViT-B-32\.pt belongs into .*clip"),
-        ("needs_hugging_face", VerifierFileError, r"not on disk; they belong into .*pyiqa or, from Hugging Face, into .*https://.*nobody/nothing"),
-        ("needs_package", ImportError, r"needs a package that is missing \(No module named 'pkg_resources'\)"),
-        ("brigt", ValueError, r"'brigt' is no metric of single pictures in pyiqa; near it: bright"),
-        ("fid", ValueError, "no metric of single pictures"),
-    ],
-)  # fmt: skip
-def test_what_pyiqa_lacks_is_said_at_once(fake_pyiqa, name, kind, text):
-    import huggingface_hub.constants as hub
-
-    functions, started = (torch.hub.download_url_to_file, torch.hub.urlopen, hub.HF_HUB_OFFLINE), time.monotonic()
-    with pytest.raises(kind, match=text):
-        PyIQAMetric(name)
-    assert time.monotonic() - started < 5
-    assert functions == (torch.hub.download_url_to_file, torch.hub.urlopen, hub.HF_HUB_OFFLINE)
-
-
-def test_without_pyiqa_the_way_to_it_and_its_licence_are_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyiqa", None)
-    with pytest.raises(ImportError, match=r"pip install pyiqa \(its licence is PolyForm-Noncommercial\)"):
-        PyIQAMetric("musiq")
-
-
-@pytest.mark.parametrize("name", ["psnr", "ssim", "piqe"])
-def test_pyiqas_own_weightless_metrics(name):
-    pytest.importorskip("pyiqa")
-    metric, clean = PyIQAMetric(name), pictures(1, 96, 128)
-    clean = F.interpolate(clean, scale_factor=2, mode="bicubic").clamp(0, 1)
-    shown = torch.cat([clean, (clean + 0.3 * torch.randn(clean.shape)).clamp(0, 1), clean * float("nan")])
-    good, bad, broken = metric(shown, clean[0])
-    assert good > bad and broken == -torch.inf and bad.isfinite()
 
 
 def test_importing_the_verifiers_imports_neither_transformers_nor_pyiqa():

@@ -83,11 +83,10 @@ def test_the_default_picks_no_hack(scenes):
 
 def test_fidelity_is_a_hinge(scenes):
     given = scenes[0]
-    near, far = given + 0.01, given + 0.1
+    near, far = given + 0.01, given.flip(2)
     assert downsampled_psnr(near[None], given) > 33 > downsampled_psnr(far[None], given)
     closest, close, distant = Consistency()(torch.stack([given, near, far]), given)
-    missing = 33 - downsampled_psnr(far[None], given).item()
-    assert closest == close == 0 and distant.item() == pytest.approx(-missing / 4, abs=1e-5)
+    assert closest == close == 0 and distant < -1
 
 
 def test_fidelity_compares_pictures_of_different_sizes(scenes):

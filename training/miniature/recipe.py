@@ -19,7 +19,7 @@ from .latents import LatentBank, LatentCrops, encode_images
 from .scenes import build_bank
 from .text import TOKENS
 from .train_autoencoder import train_autoencoder
-from .train_base import GUIDANCE, MINI_FLUX, build_mini_flux, train_base
+from .train_base import GUIDANCE, train_base
 
 
 LEARNING_RATE = 2e-3

@@ -1,0 +1,115 @@
+"""The verifier nodes in the real ComfyUI of this process."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ..unit.public_layouts import head_shapes, random_state, write_clip_folder, write_image_reward_folder
+
+
+@pytest.fixture(scope="module")
+def shelf(comfy, tmp_path_factory):
+    """models/fluxir_verifiers with small random weights under the public names."""
+    import folder_paths
+
+    from comfyui_fluxir.nodes.folders import VERIFIERS, register_model_folders
+
+    register_model_folders()
+    folder = tmp_path_factory.mktemp("verifiers")
+    (folder / "clip-vit-large-patch14").mkdir()
+    (folder / "ImageReward").mkdir()
+    write_clip_folder(folder / "clip-vit-large-patch14")
+    write_image_reward_folder(folder / "ImageReward")
+    save_file(random_state(head_shapes(24)), folder / "head.safetensors")
+    folder_paths.add_model_folder_path(VERIFIERS, str(folder), is_default=True)
+    return folder
+
+
+@pytest.fixture
+def loaded(shelf):
+    from comfyui_fluxir.nodes import reward_models
+
+    return {
+        "clip_score": lambda: reward_models.CLIPScoreVerifier.execute("clip-vit-large-patch14", "a red house").result[0],
+        "image_reward": lambda: reward_models.ImageRewardVerifier.execute("ImageReward", "a red house").result[0],
+        "aesthetic": lambda: reward_models.AestheticVerifier.execute("clip-vit-large-patch14", "head.safetensors").result[0],
+    }
+
+
+def images(seed=0, count=3, size=64):
+    return torch.rand(count, size, size, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def score(verifier, pictures, degraded=None):
+    from comfyui_fluxir.nodes.verifiers import ScoreImages
+
+    with torch.inference_mode():
+        best, index, report = ScoreImages.execute(pictures, verifier, degraded).result
+    return best, index, json.loads(report)
+
+
+@pytest.mark.parametrize("name", ["clip_score", "image_reward", "aesthetic"])
+def test_reward_models_score_through_comfyuis_memory_management(loaded, name):
+    import comfy.model_management
+
+    verifier = loaded[name]()
+    best, index, report = score(verifier, images())
+    assert len(set(report["scores"][name])) == 3 and torch.equal(best[0], images()[index])
+    assert report["values"][index] == max(report["values"])
+    assert verifier.patchers[0] in comfy.model_management.loaded_models()
+
+
+def test_the_combos_offer_what_stands_in_the_folder(shelf):
+    from comfyui_fluxir.nodes.reward_models import AestheticVerifier, CLIPScoreVerifier
+
+    (model,) = (i for i in CLIPScoreVerifier.define_schema().inputs if i.id == "model")
+    (head,) = (i for i in AestheticVerifier.define_schema().inputs if i.id == "head")
+    assert {"clip-vit-large-patch14", "ImageReward"} <= set(model.options) and "head.safetensors" in head.options
+
+
+def test_a_missing_file_is_named_with_its_folder_and_source(shelf):
+    from comfyui_fluxir.nodes.reward_models import AestheticVerifier, CLIPScoreVerifier, PyIQAVerifier
+
+    with pytest.raises(ValueError, match="Aesthetic Verifier: verify: .*linearMSE.pth is missing; put it into .*, from "):
+        AestheticVerifier.execute("clip-vit-large-patch14", "sac+logos+ava1-l14-linearMSE.pth")
+    with pytest.raises(ValueError, match="CLIP-Score Verifier: verify: config.json is missing; put it into .*nowhere, from openai"):
+        CLIPScoreVerifier.execute("nowhere", "a house")
+    with pytest.raises(ValueError, match="^PyIQA Verifier: "):
+        PyIQAVerifier.execute("no_such_metric")
+
+
+def test_the_papers_ensemble_ranks_by_three_reward_models(loaded):
+    from comfyui_fluxir.nodes.verifiers import VerifierEnsemble
+
+    members = {f"verifier{i}": make() for i, make in enumerate(loaded.values())}
+    both = [VerifierEnsemble.execute(members, how).result[0] for how in ("rank sum", "mean z-score")]
+    reports = [score(verifier, images(count=4))[2] for verifier in both]
+    assert set(reports[0]["scores"]) == set(loaded)
+    assert all(abs(6 * value - round(6 * value)) < 1e-4 for value in reports[0]["values"])  # ranks are multiples of 1/3
+    assert not torch.allclose(*(torch.tensor(report["values"]) for report in reports))
+    assert len(both[0].patchers) == 3
+
+
+def test_the_same_verifier_twice_is_refused(loaded):
+    from comfyui_fluxir.nodes.verifiers import VerifierEnsemble
+
+    with pytest.raises(ValueError, match="Verifier Ensemble: Ensemble: the verifiers .* share a name; leave the second out"):
+        VerifierEnsemble.execute({"verifier0": loaded["aesthetic"](), "verifier1": loaded["aesthetic"]()}, "rank sum")
+
+
+def test_the_natural_image_verifier_prefers_the_undistorted_and_knows_the_input(comfy):
+    from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise
+    from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier
+    from comfyui_fluxir.training.miniature.scenes import load_photo
+
+    photo = torch.from_numpy(load_photo("astronaut")[:256, :256].copy()).permute(2, 0, 1).float() / 255
+    broken = [gaussian_blur(photo, 3), gaussian_noise(photo, 40, torch.Generator().manual_seed(0))]
+    batch = torch.stack([broken[0], photo, broken[1]]).permute(0, 2, 3, 1)
+    verifier = NaturalImageVerifier.execute().result[0]
+    assert score(verifier, batch)[1] == 1
+    _, _, report = score(verifier, batch, degraded=batch[:1])
+    assert "consistency" in report["scores"]
+    with pytest.raises(ValueError, match="Score Images: 2 degraded pictures; give the one"):
+        score(verifier, batch, degraded=batch[:2])
