@@ -88,14 +88,15 @@ class ComfyUIServer:
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return json.load(answer)
 
-    def run(self, workflow, progress=None):
+    def run(self, workflow, progress=None, ui=None):
         """Queues `workflow` (API format) and waits. Returns the paths of the pictures it saved, by node id.
 
-        `progress(node_id, step, steps)` is called as nodes report. Raises ComfyUIError with the node's message on an error.
+        `progress(node_id, step, steps)` is called as nodes report. `ui` is the same graph in UI format, which the frontend
+        sends along for the pictures' metadata. Raises ComfyUIError with the node's message on an error.
         """
-        return asyncio.run(self._run(workflow, progress or (lambda *_: None)))
+        return asyncio.run(self._run(workflow, progress or (lambda *_: None), ui))
 
-    async def _run(self, workflow, progress):
+    async def _run(self, workflow, progress, ui):
         import aiohttp
 
         client = uuid.uuid4().hex
@@ -103,7 +104,10 @@ class ComfyUIServer:
             aiohttp.ClientSession() as session,
             session.ws_connect(f"{self.url}/ws?clientId={client}", max_msg_size=0) as events,
         ):
-            queued = await session.post(f"{self.url}/prompt", json={"prompt": workflow, "client_id": client})
+            request = {"prompt": workflow, "client_id": client}
+            if ui is not None:
+                request["extra_data"] = {"extra_pnginfo": {"workflow": ui}}
+            queued = await session.post(f"{self.url}/prompt", json=request)
             answer = await queued.json()
             if queued.status != 200:
                 raise ComfyUIError(f"ComfyUI refused the workflow: {_validation_message(answer, workflow)}")

@@ -44,15 +44,61 @@ def test_a_workflow_and_its_api_twin_are_one_graph(server, name):
     assert graph(convert_ui_to_api(read(name), server.get("/object_info"))) == graph(read(name, "workflows/api"))
 
 
+def on_miniature_weights(graph):
+    """`graph` with the miniature's files for FLUX.1-dev's, and its empty prompt for the text encoders, which have no miniature."""
+    graph = json.loads(json.dumps(graph))
+    names = {"flux1-dev.safetensors": "mini-flux.safetensors", "ae.safetensors": "mini-flux-vae.safetensors"}
+    for node in graph.values():
+        node["inputs"] = {key: names.get(value, value) if isinstance(value, str) else value for key, value in node["inputs"].items()}
+        if node["class_type"] == "DualCLIPLoader":
+            node |= {"class_type": "LoadFluxIRAdapter", "inputs": {"adapter_name": "mini-flux-fluxir.safetensors"}}
+        elif node["class_type"] == "CLIPTextEncode":
+            node |= {"class_type": "NullTextConditioning", "inputs": {"adapter": node["inputs"]["clip"]}}
+    return graph
+
+
+def saver_of(graph):
+    (saver,) = (node for node, content in graph.items() if content["class_type"] == "SaveImage")
+    return saver
+
+
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_workflow_runs_as_shipped(stocked, name):
-    graph = read(name, "workflows/api")
-    (saver,) = (node for node, content in graph.items() if content["class_type"] == "SaveImage")
-    (saved,) = stocked.run(graph)[saver]
+    graph = on_miniature_weights(read(name, "workflows/api"))
+    (saved,) = stocked.run(graph)[saver_of(graph)]
     with Image.open(saved) as picture:
         assert picture.size == (104, 72)
         pixels = np.asarray(picture)
     assert pixels.std() > 0
+
+
+def test_a_search_is_in_the_pictures_metadata_and_replays_to_the_identical_picture(stocked):
+    graph, ui = (read("fluxir_search_miniature.json", folder) for folder in ("workflows/api", "workflows"))
+    saver = saver_of(graph)
+    (saved,) = stocked.run(graph, ui=ui)[saver]
+    with Image.open(saved) as picture:
+        report, kept = json.loads(picture.text["fluxir_search"]), json.loads(picture.text["prompt"])
+        first = np.asarray(picture)
+    assert report["preset"] == "fast" and report["nfe"] == report["nfe_planned"] and len(report["log"]) > 0
+    assert json.loads(picture.text["workflow"]) == ui
+    (sampler,) = (node for node in kept.values() if node["class_type"] == "TTSSampler")
+    sampler["inputs"]["keep_best"] = True  # changes nothing in the picture, but makes ComfyUI run it again
+    (replayed,) = stocked.run(kept, ui=ui)[saver]
+    with Image.open(replayed) as picture:
+        assert np.array_equal(np.asarray(picture), first)
+        assert json.loads(picture.text["fluxir_search"]) == report
+
+
+def test_the_budget_plan_is_kept_to(stocked):
+    graph = read("fluxir_search_miniature.json", "workflows/api")
+    (budget,) = (node for node, content in graph.items() if content["class_type"] == "BudgetPlan")
+    steps = []
+    stocked.run(graph, progress=lambda node, step, total: steps.append((node, step, total)))
+    (entry,) = list(stocked.get("/history?max_items=1").values())
+    report = json.loads(entry["outputs"][budget]["text"][0])
+    assert report["seconds"] == pytest.approx(report["step_seconds"] * report["nfe"], abs=0.02) and report["step_seconds"] > 0
+    (sampler,) = (node for node, content in graph.items() if content["class_type"] == "TTSSampler")
+    assert [(step, total) for node, step, total in steps if node == sampler][-1] == (report["nfe"], report["nfe"])
 
 
 def test_the_picture_size_need_not_be_a_multiple_of_the_latents(stocked):
