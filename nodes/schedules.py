@@ -124,7 +124,10 @@ class StepwiseSchedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, children, window, kernel, strength, first_improvement, guard) -> io.NodeOutput:
-        return io.NodeOutput(Greedy(children, window, make_kernel(kernel, strength), first_improvement, guard))
+        try:
+            return io.NodeOutput(Greedy(children, window, make_kernel(kernel, strength), first_improvement, guard))
+        except ValueError as error:
+            raise ValueError(f"Stepwise Schedule: {error}") from None
 
 
 class ParticleSchedule(io.ComfyNode):

@@ -28,7 +28,7 @@ def _search_inputs():
                        tooltip="The search. fast: four variants a step in the second half. best: from early on, until one is better. "
                        "paper: ResFlow-Tuner's. best_of_n: 15 whole pictures. Budget Plan says what each costs."),
         Schedule.Input("schedule", optional=True, tooltip="A search of your own, from a schedule node; replaces the preset."),
-        io.Image.Input("degraded", optional=True, tooltip="The degraded picture: candidates that leave it are refused. Any size."),
+        io.Image.Input("degraded", optional=True, tooltip="The degraded picture: a result that leaves it is refused, if the schedule has its guard. Any size."),
         io.Vae.Input("final_vae", optional=True, tooltip="Decodes the finalists for the last contest, when vae is a tiny one."),
         io.Boolean.Input("keep_best", default=False, tooltip="When you cancel, go on with the best picture so far instead of "
                          "stopping the whole graph.", advanced=True),

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from typing import NamedTuple
 
 import comfy.model_management
@@ -129,5 +130,7 @@ class ScoreImages(io.ComfyNode):
         scores = {name: values.float().cpu() for name, values in scores.items()}
         values = verifier.ensemble.combine(scores)
         best = int(values.argmax())
-        report = {"values": values.tolist(), "scores": {name: column.tolist() for name, column in scores.items()}}
+        columns = {"values": values, **scores}
+        report = {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in columns.items()}
+        report = {"values": report.pop("values"), "scores": report}
         return io.NodeOutput(images[best : best + 1], best, json.dumps(report))

@@ -22,7 +22,10 @@ def add_arguments(parser):
     curve.add_argument("models", nargs="+", metavar="LABEL=FOLDER", help="a label and a model folder, or 'miniature'")
     cost = tables.add_parser("cost", help="one model call with and without the adapter, as `fluxir bench adapter`")
     cost.add_argument("--size", choices=("miniature", "flux-dev"), default="miniature", help="base model's dimensions")
-    for table in (miniature, ablation, curve, cost):
+    tts = tables.add_parser("tts", help="every search preset on an exact mixture and on the miniature")
+    tts.add_argument("--model", default="miniature", help="'miniature' or a model folder")
+    tts.add_argument("--degradations", nargs="+", choices=EVALUATION, default=["noise", "strong"], help="(default noise strong)")
+    for table in (miniature, ablation, curve, cost, tts):
         table.add_argument("--readme", type=Path, default=README, help="the README to write the table to")
         table.add_argument("--json", type=Path, metavar="FILE", help="write every measured row")
 
@@ -33,6 +36,7 @@ def run(arguments):
         "ablation": lambda: ablation(arguments.work, arguments.steps),
         "curve": lambda: curve(dict(model.split("=", 1) for model in arguments.models)),
         "cost": lambda: cost(arguments.size),
+        "tts": lambda: tts(arguments.model, arguments.degradations),
     }[arguments.table]()
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
@@ -56,13 +60,16 @@ def miniature(model):
         cells = (_cell(rows, degradation, method, mean_over_photos) for method in METHODS)
         lines.append(f"| {degradation} | " + " | ".join(cells) + " |")
 
-    lines += ["", "PSNR of the restored photos by sampling steps:", ""]
+    lines += ["", "The restored photos by sampling steps, seed 0: PSNR in dB / GMSD.", ""]
     counts = (1, 2, 4, 8, 20)
     lines += ["| | " + " | ".join(map(str, counts)) + " |", "|---" * (len(counts) + 1) + "|"]
     by_steps = {steps: evaluate(restorer, steps=steps, seeds=SEEDS[:1]) for steps in counts}
     for degradation in EVALUATION:
-        values = (mean_over_photos(by_steps[steps], degradation, "restored", "psnr") for steps in counts)
-        lines.append(f"| {degradation} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
+        cells = (
+            "{:.2f} / {:.3f}".format(*(mean_over_photos(by_steps[n], degradation, "restored", m) for m in ("psnr", "gmsd")))
+            for n in counts
+        )
+        lines.append(f"| {degradation} | " + " | ".join(cells) + " |")
 
     lines += ["", "| photo | " + " | ".join(f"{name}: degraded -> restored" for name in EVALUATION) + " |"]
     lines += ["|---" * (len(EVALUATION) + 1) + "|"]
@@ -144,6 +151,16 @@ def cost(size):
     ]  # fmt: skip
     lines += [f"| {name} | {measured['seconds'][name]:.4f} | {ratio:.3f} |" for name, ratio in measured["ratio"].items()]
     return [measured], "\n".join(lines)
+
+
+def tts(model, degradations):
+    """(rows, Markdown) of the searches on the mixture, and on the model folder `model` over the held-out photos."""
+    from .bench_search import on_miniature, on_mixture, table
+    from .restore import Restorer
+
+    mixture = {dims: on_mixture(dims) for dims in (16, 64)}
+    rows = on_miniature(Restorer(model), degradations)
+    return [*({"dims": dims, **row} for dims in mixture for row in mixture[dims]), *rows], table(mixture, rows)
 
 
 def replace_block(readme, name, text):

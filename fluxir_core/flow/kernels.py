@@ -66,6 +66,10 @@ class CPS:
     back = 0
     keeps_time = True
 
+    def __post_init__(self):
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"cps: eta is {self.eta}; use a value from 0, the ODE, to 1, fresh noise.")
+
     def __call__(self, x, v, t, s, z):
         c = torch.tensor(math.cos(self.eta * math.pi / 2), dtype=torch.float64)
         return _mix(x, v, t, s, c, z), s

@@ -62,7 +62,7 @@ class SMC:
 class Halving:
     """Successive halving: at each round the `keep` share of the particles with the best clean estimate goes on, by the ODE.
 
-    The plain sample, particle 0, always goes on: it is the guard's measure. keep 1 is best of N.
+    The plain sample, particle 0, always goes on with at least one rival: it is the guard's measure. keep 1 is best of N.
     """
 
     particles: int = 26
@@ -81,8 +81,12 @@ class Halving:
         for step in range(steps):
             counts.append(alive)
             if step in rounds:
-                alive = max(1, int(alive * self.keep))
+                alive = self._survivors(alive)
         return counts, alive
+
+    def _survivors(self, alive):
+        """How many of `alive` particles go on: the plain sample, and at least one rival of it."""
+        return max(min(alive, 2), int(alive * self.keep))
 
     def budget(self, sigmas, finish=False):
         steps = len(sigmas) - 1
@@ -102,7 +106,7 @@ class Halving:
                 values = run.values(cohort)
                 immune = values.clone()
                 immune[0] = torch.inf
-                index = top(immune, max(1, int(len(x) * self.keep)))
+                index = top(immune, self._survivors(len(x)))
                 run.decide(step, cohort, values, index)
                 x, v = take(x, index), take(v, index)
             x, _ = ODE()(x, v, t, s)

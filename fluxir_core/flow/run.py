@@ -61,7 +61,13 @@ class Measured(NamedTuple):
 
     @staticmethod
     def join(first, second):
-        scores = {name: torch.cat([values, second.scores[name]]) for name, values in first.scores.items()}
+        """The candidates of both; a score that only one has (a verifier failed) is NaN for the other."""
+        scores = {
+            name: torch.cat([
+                part.scores.get(name, torch.full(part.latents.shape[:2], torch.nan)) for part in (first, second)
+            ])
+            for name in first.scores | second.scores
+        }  # fmt: skip
         return Measured(
             scores, torch.cat([first.pictures, second.pictures]), torch.cat([first.latents, second.latents])
         )

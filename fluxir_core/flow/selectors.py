@@ -19,12 +19,12 @@ def top(values, count):
 
 
 class Argmax:
-    """One lineage: every child is its parent's, and the best of parent and children survives."""
+    """The lineages have children in turn, and the best of everyone survive."""
 
     name = "argmax"
 
     def parents(self, values, children, generators):
-        return torch.zeros(children, values.shape[1], dtype=torch.long)
+        return (torch.arange(children) % len(values))[:, None].expand(-1, values.shape[1])
 
     def survivors(self, values, lineages):
         return top(values, lineages)
@@ -63,9 +63,9 @@ def resample(values, strength, generators):
 
     Values of minus infinity die out, unless all are; `generators` holds one generator a picture.
     """
-    usable = torch.where(values.isfinite(), values, -torch.inf)
-    usable = torch.where(usable.isfinite().any(0), usable, torch.zeros_like(usable))
-    share = torch.softmax(strength * usable.double(), 0).cumsum(0)
+    weights = torch.where(values.isfinite(), strength * values.double(), -torch.inf)
+    weights = torch.where(weights.isfinite().any(0), weights, torch.zeros_like(weights))
+    share = torch.softmax(weights, 0).cumsum(0)
     share = share / share[-1]
     offsets = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
     positions = (torch.arange(len(values), dtype=torch.float64)[:, None] + offsets) / len(values)

@@ -13,7 +13,7 @@ def search_chart(report, picture=0, size=(768, 432)):
     The score is the mean over the verifiers of z-scores over all rounds, so that rounds can be compared; dots are
     candidates, the line joins the best of those chosen. Raises ValueError when the batch has no such picture.
     """
-    rounds = [_round(entry, picture) for entry in report["log"]]
+    rounds = [_round(entry, picture) for entry in (*report["log"], *_last_contest(report))]
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     draw.text((MARGIN, 8), f"{report['schedule']['type']}: {report['nfe']} model calls, "
@@ -56,17 +56,24 @@ def _round(entry, picture):
             "scores": {name: rows[picture] for name, rows in entry["scores"].items()}}  # fmt: skip
 
 
+def _last_contest(report):
+    """The last contest in the form of a round, if one was held; a winner of -1 is the last of its candidates."""
+    if report["finalist_scores"]:
+        chosen = [[winner] for winner in report["winner"]]
+        yield {"nfe": report["nfe"], "chosen": chosen, "scores": report["finalist_scores"]}
+
+
 def _scores(rounds):
     """[[score of each candidate] of each round]; a candidate without a usable score has the lowest."""
     if not rounds:
         return []
     total = [[0.0] * len(next(iter(entry["scores"].values()))) for entry in rounds]
     for name in rounds[0]["scores"]:
-        known = [value for entry in rounds for value in entry["scores"][name] if value is not None]
+        known = [value for entry in rounds for value in entry["scores"].get(name, ()) if value is not None]
         if len(known) < 2 or not (std := statistics.pstdev(known)):
             continue
         mean, worst = statistics.fmean(known), min(known)
         for row, entry in zip(total, rounds):
-            for i, value in enumerate(entry["scores"][name]):
+            for i, value in enumerate(entry["scores"].get(name, ())):
                 row[i] += ((worst if value is None else value) - mean) / std / len(rounds[0]["scores"])
     return total

@@ -71,6 +71,11 @@ def test_resampling_copies_in_proportion():
     e = torch.tensor(2.0).exp().item()
     assert share.tolist() == pytest.approx([1 / (2 + e), e / (2 + e), 0, 1 / (2 + e)], abs=2e-3)
     assert resample(torch.full((3, 1), -torch.inf), 2.0, generator).max() <= 2
+    assert set(resample(values, 0.0, generator)[:, 0].tolist()) <= {0, 1, 3}  # no pressure, but the refused one dies
+
+
+def test_lineages_have_children_in_turn():
+    assert Argmax().parents(torch.zeros(2, 1), 5, None)[:, 0].tolist() == [0, 1, 0, 1, 0]
 
 
 def test_each_picture_takes_for_itself():

@@ -9,12 +9,13 @@ import torch
 from comfyui_fluxir.fluxir_core.flow import PRESETS, SearchStopped, Task, euler, flux_sigmas, plan, search
 from comfyui_fluxir.fluxir_core.flow.aggregate import mean_z, rank_sum
 from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
-from comfyui_fluxir.fluxir_core.flow.kernels import Relabel, Renoise, ZeroDrift
+from comfyui_fluxir.fluxir_core.flow.kernels import CPS, Relabel, Renoise, ZeroDrift
 from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
 from comfyui_fluxir.fluxir_core.flow.noise import keyed_noise
 from comfyui_fluxir.fluxir_core.flow.particles import SMC, Halving
 from comfyui_fluxir.fluxir_core.flow.paths import FULL, TWEEDIE, Coarse, Native
 from comfyui_fluxir.fluxir_core.flow.selectors import PerLineage
+from comfyui_fluxir.fluxir_core.verify import Ensemble
 from comfyui_fluxir.training.mixture import GaussianMixture
 
 UNIFORM = flux_sigmas(25, 0)
@@ -231,6 +232,35 @@ def test_img2img_starts_from_its_own_state_and_time():
     assert (MIXTURE.reward(found) >= MIXTURE.reward(base) - 1e-6).all()
 
 
+def test_halving_always_leaves_the_plain_sample_a_rival():
+    found = search(task(), NOISE, UNIFORM, Halving(15, rounds=(0.2, 0.4, 0.6, 0.8)))
+    assert [len(entry["chosen"][0]) for entry in found.report["log"]] == [7, 3, 2, 2]
+    assert (MIXTURE.reward(found.latents) > MIXTURE.reward(plain())).any()
+
+
+def test_a_verifier_that_fails_in_some_rounds_only_does_not_end_the_search():
+    calls = itertools.count()
+
+    class Moody:
+        name = "moody"
+
+        def __call__(self, pictures, reference=None):
+            if next(calls) % 2:
+                raise RuntimeError("not today")
+            return MIXTURE.held_out(pictures)
+
+    class Reward:
+        name = "reward"
+
+        def __call__(self, pictures, reference=None):
+            return MIXTURE.reward(pictures)
+
+    ensemble = Ensemble([Ensemble([Moody()], name="inner"), Reward()])
+    world = replace(task(), score=ensemble.measure, combine=ensemble.combine)
+    found = search(world, NOISE, UNIFORM, PRESETS["paper"]).latents
+    assert MIXTURE.reward(found).mean() > MIXTURE.reward(plain()).mean() + 0.8
+
+
 @pytest.mark.parametrize("build, message", [
     (lambda: Lineages(rounds=(0.2, 1.0)), "a round at 1.0 of the steps is past the last step"),
     (lambda: SMC(rounds=(2,)), "a round at 2 of the steps is past the last step"),
@@ -239,6 +269,7 @@ def test_img2img_starts_from_its_own_state_and_time():
     (lambda: Halving(keep=0), "keep is 0"),
     (lambda: Greedy(kernel=Relabel()), "relabel leaves the sigma grid"),
     (lambda: Coarse(0), "calls is 0"),
+    (lambda: CPS(1.5), "eta is 1.5; use a value from 0"),
     (lambda: search(task(), NOISE / 0, UNIFORM, PRESETS["fast"]), "the noise holds NaN or infinity"),
     (lambda: search(task(), NOISE, UNIFORM.flip(0), PRESETS["fast"]), "do not fall from 1 or less"),
     (lambda: search(task(), NOISE, UNIFORM * 14, PRESETS["fast"]), "use a flow-matching model's sigmas"),
