@@ -58,7 +58,9 @@ def load_models(folder, device="cpu", dtype=torch.float32):
     adapter = FluxIRAdapter(adapter_file.config)
     adapter.load_state_dict(adapter_file.state_dict)
     for module in (transformer, vae, adapter):
-        module.to(device, dtype).eval().requires_grad_(False)
+        module.to(device).eval().requires_grad_(False)
+        if next(module.parameters()).dtype != dtype:
+            module.to(dtype)
     return Models(transformer, NetworkSpaceVAE(vae), adapter)
 
 

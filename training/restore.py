@@ -165,8 +165,8 @@ def run(arguments):
     if arguments.json:
         height, width = found.shape[-2:]
         report = {
+            **searched,
             "input": str(arguments.input), "output": str(arguments.output), "width": width, "height": height,
             "steps": arguments.steps, "seed": arguments.seed, "seconds": round(seconds, 3), "preset": arguments.preset,
-            **searched,
         }  # fmt: skip
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")

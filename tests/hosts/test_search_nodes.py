@@ -344,3 +344,26 @@ def test_a_model_that_returns_nan_is_named(host, vae):
     model.set_model_unet_function_wrapper(lambda f, a: torch.full_like(a["input"], float("nan")))
     with pytest.raises(ValueError, match="TTS Sampler: the model returned NaN or infinity; use a data type"):
         run(host, vae, model=model)
+
+
+def test_another_flow_model_is_searched_alike(comfy, vae, tmp_path):
+    """FLUX.1-schnell's kind: no guidance, another time shift."""
+    from dataclasses import replace
+
+    import comfy.sd
+    from safetensors.torch import save_file
+
+    from .tiny import TINY, flux_weights
+
+    save_file(flux_weights(replace(TINY, guidance_embed=False)), tmp_path / "schnell.safetensors")
+    model = comfy.sd.load_diffusion_model(str(tmp_path / "schnell.safetensors"))
+
+    class Schnell:
+        pass
+
+    host = Schnell()
+    host.model = model
+    best, _, report = run(host, vae, preset="paper")
+    base = plain(host)
+    assert model.model.model_type.name == "FLOW" and report["winner"] != [-1]
+    assert vae.decode(best["samples"]).mean() > vae.decode(base).mean()
