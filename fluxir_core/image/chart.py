@@ -43,6 +43,8 @@ def search_chart(report, picture=0, size=(768, 432)):
     draw.line(line, fill=LINE, width=2)
     for x, y in line:
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), outline=LINE, width=2)
+    if report["finalist_scores"]:
+        draw.text((size[0] - MARGIN - 80, 24), "last contest", fill=INK, font=font)
     draw.text((MARGIN, size[1] - 20), "model calls", fill=INK, font=font)
     draw.text((size[0] - MARGIN - 30, size[1] - 36), str(report["nfe"]), fill=INK, font=font)
     draw.text((MARGIN, size[1] - 36), "0", fill=INK, font=font)
