@@ -122,6 +122,8 @@ class ComfyUIServer:
                     progress(data["node"], data["value"], data["max"])
                 elif kind == "execution_error":
                     raise ComfyUIError(f"{data['node_type']}: {data['exception_message'].strip()}")
+                elif kind == "execution_interrupted":
+                    raise ComfyUIError(f"{data['node_type']}: interrupted")
                 elif kind == "executing" and data["node"] is None:  # sent when the history is written
                     return self._outputs(answer["prompt_id"])
         raise ComfyUIError(f"ComfyUI closed the connection ({self._last_line()}); its log is {self.log}.")

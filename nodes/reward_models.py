@@ -61,7 +61,9 @@ def _schema(node_id, display_name, description, inputs, aliases):
 
 
 def _prompt():
-    return io.String.Input("prompt", multiline=True, default="a sharp, detailed photo", tooltip="What the picture should show.")
+    return io.String.Input(
+        "prompt", multiline=True, default="a sharp, detailed photo", tooltip="What the picture should show."
+    )
 
 
 class CLIPScoreVerifier(io.ComfyNode):

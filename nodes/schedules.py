@@ -44,7 +44,9 @@ def _kernel_inputs(names, default, strength):
 
 
 def _guard_input():
-    return io.Boolean.Input("guard", default=True, tooltip="Finish the plain sample too, and return it where nothing better was found.")
+    return io.Boolean.Input(
+        "guard", default=True, tooltip="Finish the plain sample too, and return it where nothing better was found."
+    )
 
 
 def _output():
@@ -61,8 +63,17 @@ def _spread(rounds, first, last):
 def _round_inputs(rounds=4, first=0.2, last=0.8):
     return [
         io.Int.Input("rounds", default=rounds, min=0, max=50, tooltip="Contests along the way."),
-        io.Float.Input("first_round", default=first, min=0.0, max=0.99, step=0.01, tooltip="Where the first is, as a share of the steps."),
-        io.Float.Input("last_round", default=last, min=0.0, max=0.99, step=0.01, tooltip="Where the last is, as a share of the steps."),
+        io.Float.Input(
+            "first_round",
+            default=first,
+            min=0.0,
+            max=0.99,
+            step=0.01,
+            tooltip="Where the first is, as a share of the steps.",
+        ),
+        io.Float.Input(
+            "last_round", default=last, min=0.0, max=0.99, step=0.01, tooltip="Where the last is, as a share of the steps."
+        ),
     ]
 
 
@@ -90,13 +101,27 @@ class ContestSchedule(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, lineages, children, rounds, first_round, last_round, kernel, strength, look_ahead, look_ahead_steps, survival,
-                guard) -> io.NodeOutput:
+    def execute(
+        cls,
+        lineages,
+        children,
+        rounds,
+        first_round,
+        last_round,
+        kernel,
+        strength,
+        look_ahead,
+        look_ahead_steps,
+        survival,
+        guard,
+    ) -> io.NodeOutput:
         try:
             look = {"to the end": lambda: FULL, "native steps": lambda: Native(look_ahead_steps),
                     "coarse steps": lambda: Coarse(look_ahead_steps)}[look_ahead]()  # fmt: skip
             if survival == "child against parent" and children not in (0, lineages):
-                raise ValueError(f"{children} children for {lineages} lineages; each lineage has one child there, so make them equal.")
+                raise ValueError(
+                    f"{children} children for {lineages} lineages; each lineage has one child there, so make them equal."
+                )
             return io.NodeOutput(Lineages(lineages, children, _spread(rounds, first_round, last_round),
                                           make_kernel(kernel, strength), look, SURVIVAL[survival](), guard=guard))  # fmt: skip
         except ValueError as error:

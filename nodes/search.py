@@ -64,18 +64,37 @@ class TTSSampler(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, noise, guider, sigmas, latent_image, vae, verifier, preset, schedule=None, degraded=None, final_vae=None,
-                keep_best=False) -> io.NodeOutput:
+    def execute(
+        cls,
+        noise,
+        guider,
+        sigmas,
+        latent_image,
+        vae,
+        verifier,
+        preset,
+        schedule=None,
+        degraded=None,
+        final_vae=None,
+        keep_best=False,
+    ) -> io.NodeOutput:
         latent = {k: v for k, v in latent_image.items() if k not in ("downscale_ratio_spacial", "downscale_ratio_temporal")}
         samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, latent_image["samples"])
         if not torch.isfinite(samples).all():
             raise ValueError("TTS Sampler: latent_image holds NaN or infinity; encode the picture again.")
         latent["samples"] = samples
         keys = [int(index) for index in latent.get("batch_index", range(len(samples)))]
-        search = Search("TTS Sampler", schedule or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keys, keep_best)
+        search = Search(
+            "TTS Sampler", schedule or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keys, keep_best
+        )
         sampled = guider.sample(
-            noise.generate_noise(latent), samples, search.sampler(), sigmas, denoise_mask=latent.get("noise_mask"),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=noise.seed,
+            noise.generate_noise(latent),
+            samples,
+            search.sampler(),
+            sigmas,
+            denoise_mask=latent.get("noise_mask"),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=noise.seed,
         ).to(comfy.model_management.intermediate_device())
         if search.result is None:
             raise ValueError("TTS Sampler: the sigmas hold no step; use a scheduler with at least one step.")
@@ -128,7 +147,9 @@ class SearchReportChart(io.ComfyNode):
         try:
             chart = search_chart(json.loads(report), picture)
         except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError("Search Report Chart: the text is no search report; connect the report of a TTS Sampler.") from None
+            raise ValueError(
+                "Search Report Chart: the text is no search report; connect the report of a TTS Sampler."
+            ) from None
         except ValueError as error:
             raise ValueError(f"Search Report Chart: {error}") from None
         return io.NodeOutput(torch.from_numpy(np.asarray(chart, np.float32) / 255)[None])

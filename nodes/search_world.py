@@ -1,14 +1,13 @@
 """A test-time search as a ComfyUI sampler function: the world of fluxir_core.flow.search made of a guider and VAEs."""
 
 import logging
-import math
 from dataclasses import dataclass
 
 import comfy.model_management
 import comfy.model_sampling
 import comfy.utils
 import torch
-from comfy.samplers import KSAMPLER
+from comfy.samplers import KSAMPLER, Sampler
 
 from ..fluxir_core.flow import SearchStopped, Task, plan, search
 from ..fluxir_core.flow.batching import MicroBatches
@@ -41,11 +40,11 @@ class Search:
         """The KSAMPLER that runs this search."""
         return KSAMPLER(self._sample)
 
-    def _sample(self, model, x, sigmas, extra_args=None, callback=None, disable=None):
+    def _sample(self, model, x, sigmas, extra_args, callback, disable):
         """The sampler function: x is the noised latent at sigmas[0]; returns the chosen latents at sigmas[-1]."""
         if len(sigmas) < 2:
             return x
-        world = _World(self, model, x, extra_args or {}, sigmas)
+        world = _World(self, model, x, extra_args, sigmas)
         try:
             self.result = search(world.task(), model.noise, sigmas, self.schedule, extra_args.get("seed") or 0, self.keys)
         except SearchStopped:
@@ -103,10 +102,8 @@ class _World:
     def start(self, noise):
         """The model's own noising of its latent image, at the first sigma."""
         latent = _tile(self.model.latent_image, noise)
-        sampling = self.base.model_sampling
-        maximum = float(sampling.sigma_max)
-        first = float(self.sigmas[0])
-        return sampling.noise_scaling(self.sigmas[0], noise, latent, math.isclose(maximum, first, rel_tol=1e-5) or first > maximum)
+        everything = Sampler().max_denoise(self.model.inner_model, self.sigmas)
+        return self.base.model_sampling.noise_scaling(self.sigmas[0], noise, latent, everything)
 
     def velocity(self, x, t):
         v = self.calls(self._velocity, x, t)
@@ -144,7 +141,9 @@ class _World:
             pictures = vae.decode(self.to_vae(latents))
         pictures = to_planes(pictures.reshape(-1, *pictures.shape[-3:])).cpu()
         if len(pictures) != len(latents):
-            raise ValueError(f"{len(latents)} latents decode to {len(pictures)} frames; video cannot be searched, use one picture each.")
+            raise ValueError(
+                f"{len(latents)} latents decode to {len(pictures)} frames; video cannot be searched, use one picture each."
+            )
         return pictures
 
     def score(self, pictures):

@@ -77,7 +77,10 @@ class VerifierEnsemble(io.ComfyNode):
                 io.Autogrow.Input(
                     "verifiers",
                     template=io.Autogrow.TemplatePrefix(
-                        Verifier.Input("verifier", tooltip="A verifier; each may be connected once."), "verifier", min=1, max=8
+                        Verifier.Input("verifier", tooltip="A verifier; each may be connected once."),
+                        "verifier",
+                        min=1,
+                        max=8,
                     ),
                 ),
                 io.Combo.Input(

@@ -114,7 +114,10 @@ class _Replaced:
 def table(on, rows):
     """Markdown of `on_mixture` rows {dims: rows} and of `on_miniature` rows."""
     lines = [f"On an exact Gaussian mixture, {STEPS} uniform steps: reward / held-out reward / change of log-density.", ""]
-    lines += ["| | NFE | verifications | " + " | ".join(f"{dims} dimensions" for dims in on) + " |", "|---" * (3 + len(on)) + "|"]
+    lines += [
+        "| | NFE | verifications | " + " | ".join(f"{dims} dimensions" for dims in on) + " |",
+        "|---" * (3 + len(on)) + "|",
+    ]
     for columns in zip(*on.values()):
         cells = (f"{row['reward']:.2f} / {row['held_out']:.2f} / {row['log_density']:+.1f}" for row in columns)
         costs = max(row["nfe"] for row in columns), max(row["verifications"] for row in columns)

@@ -51,8 +51,10 @@ class GaussianMixture:
         """log p of data points x (rows, dims): (rows,)."""
         distance = (x[:, None] - self.means).square().sum(-1)
         dims = x.shape[1]
-        return torch.logsumexp(-distance / (2 * self.variance), 1) - math.log(len(self.means)) - dims / 2 * math.log(
-            2 * math.pi * self.variance
+        return (
+            torch.logsumexp(-distance / (2 * self.variance), 1)
+            - math.log(len(self.means))
+            - dims / 2 * math.log(2 * math.pi * self.variance)
         )
 
     def _standardised(self, x, direction):

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from ..fluxir_core.flow import PRESETS, Task, euler, flux_sigmas, plan, search
 from ..fluxir_core.flow.batching import MicroBatches
-from ..fluxir_core.verify import DefaultEnsemble, downsampled_psnr
 from ..fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from ..fluxir_core.verify import DefaultEnsemble, downsampled_psnr
 from .host import DiffusersHost
 from .model_folder import load_models
 
@@ -130,7 +130,9 @@ def add_arguments(parser):
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
     parser.add_argument("--preset", choices=PRESETS, help="search for a better picture at test time (see `fluxir plan`)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write a report: seconds, NFE, seed, sizes, the search's log")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write a report: seconds, NFE, seed, sizes, the search's log"
+    )
 
 
 def run(arguments):

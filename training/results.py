@@ -16,7 +16,9 @@ def add_arguments(parser):
     miniature = tables.add_parser("miniature", help="the bundled miniature on held-out photos, its gates")
     miniature.add_argument("--model", default="miniature", help="'miniature' or a model folder")
     ablation = tables.add_parser("ablation", help="FluxIR without f(u) and without the pixel loss")
-    ablation.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="the folder of `fluxir train miniature`")
+    ablation.add_argument(
+        "--work", type=Path, default=Path(".cache/miniature"), help="the folder of `fluxir train miniature`"
+    )
     ablation.add_argument("--steps", type=int, default=700, help="training steps of each variant (default 700)")
     curve = tables.add_parser("curve", help="several trainings of the miniature side by side")
     curve.add_argument("models", nargs="+", metavar="LABEL=FOLDER", help="a label and a model folder, or 'miniature'")
@@ -24,7 +26,9 @@ def add_arguments(parser):
     cost.add_argument("--size", choices=("miniature", "flux-dev"), default="miniature", help="base model's dimensions")
     tts = tables.add_parser("tts", help="every search preset on an exact mixture and on the miniature")
     tts.add_argument("--model", default="miniature", help="'miniature' or a model folder")
-    tts.add_argument("--degradations", nargs="+", choices=EVALUATION, default=["noise", "strong"], help="(default noise strong)")
+    tts.add_argument(
+        "--degradations", nargs="+", choices=EVALUATION, default=["noise", "strong"], help="(default noise strong)"
+    )
     for table in (miniature, ablation, curve, cost, tts):
         table.add_argument("--readme", type=Path, default=README, help="the README to write the table to")
         table.add_argument("--json", type=Path, metavar="FILE", help="write every measured row")
@@ -82,7 +86,9 @@ def miniature(model):
         lines.append(f"| {photo} | " + " | ".join(cells) + " |")
 
     lines += ["", "| gate | measured | |", "|---|---|---|"]
-    lines += [f"| {gate} | {value:+.3f} | {'reached' if passed else 'missed'} |" for gate, (value, passed) in gates(rows).items()]
+    lines += [
+        f"| {gate} | {value:+.3f} | {'reached' if passed else 'missed'} |" for gate, (value, passed) in gates(rows).items()
+    ]
     return rows, "\n".join(lines)
 
 
@@ -171,5 +177,7 @@ def replace_block(readme, name, text):
     content = readme.read_text()
     pattern = rf"(<!-- results: {re.escape(name)} -->\n).*?<!-- end -->"
     if not re.search(pattern, content, re.S):
-        raise ValueError(f"{readme} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs.")
+        raise ValueError(
+            f"{readme} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs."
+        )
     readme.write_text(re.sub(pattern, lambda match: f"{match[1]}{text}\n<!-- end -->", content, count=1, flags=re.S))

@@ -164,7 +164,9 @@ KERNELS = {kernel.name: kernel for kernel in (ODE, OU, CPS, FlowGRPO, ZeroDrift,
 def check_keeps_time(name, kernel):
     """Raises ValueError where `kernel` cannot move a population that walks the grid in step."""
     if not kernel.keeps_time:
-        raise ValueError(f"{name}: the kernel {kernel.name} leaves the sigma grid; use ode, ou, cps, flow_grpo, zero_drift or rotate.")
+        raise ValueError(
+            f"{name}: the kernel {kernel.name} leaves the sigma grid; use ode, ou, cps, flow_grpo, zero_drift or rotate."
+        )
 
 
 def evolve_noise(noise, beta, z):

@@ -68,9 +68,7 @@ class Measured(NamedTuple):
             ])
             for name in first.scores | second.scores
         }  # fmt: skip
-        return Measured(
-            scores, torch.cat([first.pictures, second.pictures]), torch.cat([first.latents, second.latents])
-        )
+        return Measured(scores, torch.cat([first.pictures, second.pictures]), torch.cat([first.latents, second.latents]))
 
 
 class Run:
@@ -121,7 +119,9 @@ class Run:
         scores = self.task.score(pictures)
         bad = {name: tuple(values.shape) for name, values in scores.items() if values.shape != (len(pictures),)}
         if bad:
-            raise ValueError(f"TTS: the verifiers gave scores of shapes {bad} for {len(pictures)} pictures; give one a picture.")
+            raise ValueError(
+                f"TTS: the verifiers gave scores of shapes {bad} for {len(pictures)} pictures; give one a picture."
+            )
         sizes = latents.shape[:2]
         scores = {name: values.detach().float().cpu().unflatten(0, sizes) for name, values in scores.items()}
         return Measured(scores, pictures.unflatten(0, sizes), latents)

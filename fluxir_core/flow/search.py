@@ -91,6 +91,8 @@ def _check(noise, sigmas, keys):
     if any(b >= a for a, b in zip(values, values[1:])) or values[0] > 1.001:
         raise ValueError(f"TTS: the sigmas {values} do not fall from 1 or less; use a flow-matching model's sigmas.")
     if values[-1] != 0:
-        raise ValueError(f"TTS: the last sigma is {values[-1]:.3g}; a search needs the whole way to 0, so do not split it there.")
+        raise ValueError(
+            f"TTS: the last sigma is {values[-1]:.3g}; a search needs the whole way to 0, so do not split it there."
+        )
     if len(keys) != len(noise):
         raise ValueError(f"TTS: {len(keys)} keys for {len(noise)} pictures; give one each.")

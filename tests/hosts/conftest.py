@@ -33,3 +33,20 @@ def server(request, tmp_path_factory):
         port = free.getsockname()[1]
     with ComfyUIServer(comfyui_path(request.param), tmp_path_factory.mktemp("comfyui"), port) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def host(comfy, tmp_path_factory):
+    """A tiny FLUX with its adapter, loaded in this process: a comfy_host.Host."""
+    from .comfy_host import Host
+
+    return Host(tmp_path_factory.mktemp("tiny"), excitation=0.1)
+
+
+@pytest.fixture(scope="session")
+def vae(host):
+    """The tiny FLUX's VAE as ComfyUI loads it."""
+    import comfy.sd
+    import comfy.utils
+
+    return comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(host.paths["vae"])))

@@ -49,7 +49,8 @@ def test_the_plain_sample_of_a_search_is_restores_own(folder):
 def test_how_many_candidates_share_a_call_does_not_matter(folder):
     restorer, pictures = Restorer(folder), torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
     found = [
-        restorer.search(pictures, [5, 6], PRESETS["best_of_n"], DefaultEnsemble(), steps=2, at_once=size)[0] for size in (1, 4, 15)
+        restorer.search(pictures, [5, 6], PRESETS["best_of_n"], DefaultEnsemble(), steps=2, at_once=size)[0]
+        for size in (1, 4, 15)
     ]
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found[0], found[2], atol=1e-4, rtol=1e-4)

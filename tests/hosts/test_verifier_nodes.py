@@ -74,7 +74,9 @@ def test_a_missing_file_is_named_with_its_folder_and_source(shelf):
 
     with pytest.raises(ValueError, match="Aesthetic Verifier: verify: .*linearMSE.pth is missing; put it into .*, from "):
         AestheticVerifier.execute("clip-vit-large-patch14", "sac+logos+ava1-l14-linearMSE.pth")
-    with pytest.raises(ValueError, match="CLIP-Score Verifier: verify: config.json is missing; put it into .*nowhere, from openai"):
+    with pytest.raises(
+        ValueError, match="CLIP-Score Verifier: verify: config.json is missing; put it into .*nowhere, from openai"
+    ):
         CLIPScoreVerifier.execute("nowhere", "a house")
     with pytest.raises(ValueError, match="^PyIQA Verifier: "):
         PyIQAVerifier.execute("no_such_metric")

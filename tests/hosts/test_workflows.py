@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,23 @@ def test_a_search_is_in_the_pictures_metadata_and_replays_to_the_identical_pictu
     with Image.open(replayed) as picture:
         assert np.array_equal(np.asarray(picture), first)
         assert json.loads(picture.text["fluxir_search"]) == report
+
+
+def test_cancelling_a_search_leaves_the_server_as_it_was(stocked):
+    graph = read("fluxir_search_miniature.json", "workflows/api")
+    (sampler,) = (node for node, content in graph.items() if content["class_type"] == "TTSSampler")
+    graph[sampler]["inputs"]["preset"] = "best_of_n"
+    asked = []
+
+    def cancel(node, step, total):
+        if node == sampler and not asked:
+            asked.append(urllib.request.urlopen(urllib.request.Request(f"{stocked.url}/interrupt", method="POST")).status)
+
+    with pytest.raises(ComfyUIError, match="^TTSSampler: interrupted"):
+        stocked.run(graph, progress=cancel)
+    assert asked == [200]
+    graph[sampler]["inputs"]["preset"] = "fast"
+    assert stocked.run(graph)[saver_of(graph)]
 
 
 def test_the_budget_plan_is_kept_to(stocked):

@@ -1,0 +1,151 @@
+"""How the TTS Sampler behaves: memory, cancelling, previews, broken verifiers, bad input."""
+
+import pytest
+import torch
+
+from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
+
+from .search_host import Judge, plain, run, sigmas, verifier
+
+
+def test_when_memory_runs_out_fewer_candidates_share_a_call(host, vae):
+    model = host.model.clone()
+
+    def crowded(function, arguments):
+        if len(arguments["input"]) > 2:
+            raise torch.cuda.OutOfMemoryError("pretended")
+        return function(arguments["input"], arguments["timestep"], **arguments["c"])
+
+    model.set_model_unet_function_wrapper(crowded)
+    best, _, report = run(host, vae, model=model, preset="best_of_n")
+    assert report["at_once"] == 2
+    torch.testing.assert_close(best["samples"], run(host, vae, preset="best_of_n")[0]["samples"], atol=2e-4, rtol=1e-3)
+
+
+def interrupted(host, after):
+    """A model that is cancelled by the artist at its call number `after`."""
+    import comfy.model_management
+
+    model, calls = host.model.clone(), []
+
+    def call(function, arguments):
+        calls.append(1)
+        if len(calls) == after:
+            comfy.model_management.interrupt_current_processing()
+        return function(arguments["input"], arguments["timestep"], **arguments["c"])
+
+    model.set_model_unet_function_wrapper(call)
+    return model
+
+
+def test_cancelling_stops_the_graph_and_leaves_comfyui_as_it_was(host, vae):
+    import comfy.model_management
+
+    before = run(host, vae)[0]["samples"]
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        run(host, vae, model=interrupted(host, 8), preset="paper")
+    assert not comfy.model_management.processing_interrupted()
+    assert torch.equal(run(host, vae)[0]["samples"], before)
+
+
+def test_cancelling_can_keep_the_best_so_far(host, vae):
+    import comfy.model_management
+
+    best, _, report = run(host, vae, model=interrupted(host, 13), preset="paper", keep_best=True)
+    assert report["stopped"] and len(report["log"]) >= 1 and best["samples"].isfinite().all()
+    assert not comfy.model_management.processing_interrupted()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):  # nothing was scored yet
+        run(host, vae, model=interrupted(host, 2), preset="paper", keep_best=True)
+
+
+def test_the_node_shows_a_montage_of_the_candidates(host, vae, monkeypatch):
+    import comfy.utils
+
+    shown = []
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, **_: shown.append((value, total, preview))
+    )
+    _, _, report = run(host, vae, preset="paper")
+    previews = [preview for _, _, preview in shown if preview]
+    assert len(previews) == len(report["log"]) and previews[0][0] == "JPEG" and previews[0][1].width == 512
+    assert shown[-1][0] == shown[-1][1] == report["nfe"]
+
+
+class Fails:
+    name = "fails"
+
+    def __call__(self, pictures, reference=None):
+        raise RuntimeError("no weights")
+
+
+class Constant:
+    name = "constant"
+
+    def __call__(self, pictures, reference=None):
+        return torch.full((len(pictures),), self.value)
+
+    def __init__(self, value=0.0):
+        self.value = value
+
+
+def test_a_broken_verifier_is_left_out_and_one_that_decides_nothing_leaves_the_plain_sample(host, vae):
+    with_broken = run(host, vae, judge=verifier(Judge(), Fails()), preset="paper")[0]["samples"]
+    assert torch.equal(with_broken, run(host, vae, preset="paper")[0]["samples"])
+    for value in (0.0, float("nan")):
+        best, _, report = run(host, vae, judge=verifier(Constant(value)), preset="fast")
+        torch.testing.assert_close(best["samples"], plain(host), atol=1e-4, rtol=1e-4)
+        assert report["winner"] == [-1]
+    with pytest.raises(ValueError, match="every verifier failed: fails .no weights.; choose others"):
+        run(host, vae, judge=verifier(Fails()))
+
+
+def test_the_real_decoder_judges_the_finalists_only(host, vae):
+    decoded = []
+
+    class Final:
+        def decode(self, latents):
+            decoded.append(len(latents))
+            return vae.decode(latents)
+
+    _, _, report = run(host, vae, preset="fast", final_vae=Final())
+    assert decoded == [1, 1]
+    assert report["verifications"] == plan(PRESETS["fast"], sigmas(), finish=True)["verifications"]
+
+
+def test_the_degraded_picture_keeps_the_search_near_it(host, vae):
+    """The verifier likes bright pictures only; the fidelity guard refuses those that leave the input."""
+    base = vae.decode(plain(host))
+    _, _, free = run(host, vae, preset="best_of_n")
+    _, _, near = run(host, vae, preset="best_of_n", degraded=base)
+    assert free["winner"] != [-1] and near["winner"] in ([-1], [0])
+
+
+def test_bad_input_is_refused_with_one_sentence(host, vae):
+    nan = {"samples": torch.full((1, 16, 8, 8), float("nan"))}
+    with pytest.raises(ValueError, match="TTS Sampler: latent_image holds NaN or infinity; encode"):
+        run(host, vae, latent=nan)
+    with pytest.raises(ValueError, match="TTS Sampler: TTS: the last sigma is .*; a search needs the whole way to 0"):
+        run(host, vae, steps=sigmas()[:3])
+    with pytest.raises(ValueError, match="TTS Sampler: the sigmas hold no step"):
+        run(host, vae, steps=sigmas()[:1])
+    with pytest.raises(ValueError, match="TTS Sampler: 2 degraded pictures for a sampled batch of 3; give one, or one each"):
+        run(host, vae, latent={"samples": torch.zeros(3, 16, 8, 8)}, degraded=torch.zeros(2, 64, 64, 3))
+
+
+def test_a_model_that_is_no_flow_model_is_refused(host, vae):
+    import comfy.model_sampling
+
+    class Eps(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+        pass
+
+    model = host.model.clone()
+    model.add_object_patch("model_sampling", Eps(model.model.model_config))
+    with pytest.raises(ValueError, match="TTS Sampler: the model is a Flux of another kind than flow matching; use a flow"):
+        run(host, vae, model=model, steps=torch.tensor([14.0, 7.0, 0.0]))
+
+
+def test_a_model_that_returns_nan_is_named(host, vae):
+    model = host.model.clone()
+    model.set_model_unet_function_wrapper(lambda f, a: torch.full_like(a["input"], float("nan")))
+    with pytest.raises(ValueError, match="TTS Sampler: the model returned NaN or infinity; use a data type"):
+        run(host, vae, model=model)
