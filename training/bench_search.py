@@ -1,5 +1,6 @@
 """`fluxir results tts`: every search preset side by side, on an exact mixture and on the miniature's held-out photos."""
 
+import logging
 import time
 
 import torch
@@ -39,37 +40,48 @@ def on_mixture(dims, samples=400):
 
 
 def on_miniature(restorer, degradations, presets=tuple(PRESETS), seed=0):
-    """Rows {preset, degradation, photo, nfe, verifications, psnr, ssim, gmsd, near, worse, seconds, overhead}.
+    """Rows {preset, degradation, photo, nfe, verifications, psnr, ssim, gmsd, near, reward, worse, seconds, overhead}.
 
-    25 steps on FLUX's sigmas. near is the exposure-matched PSNR to the degraded picture, in dB; worse says whether the last
-    contest valued the result below the plain sample's (False where the schedule has no plain sample to compare with);
-    overhead is the share of the seconds outside model calls, decodes and verifiers.
+    25 steps on FLUX's sigmas. near is the exposure-matched PSNR to the degraded picture, in dB; reward the ensemble's value
+    in one cohort of all presets' pictures, over the plain sample's; worse whether the ensemble, comparing the two alone, values
+    the picture below the plain sample; overhead the share of the seconds outside model calls, decodes and verifiers.
     """
-    photos = held_out_photos()
     rows = []
     for degradation in degradations:
-        for i, (photo, clean) in enumerate(photos.items()):
+        for i, (photo, clean) in enumerate(held_out_photos().items()):
             degraded = degrade_named(clean, degradation, seed=i)[None]
-            for preset in ("plain", *presets):
-                clock = _Clock()
-                started = time.perf_counter()
-                if preset == "plain":
-                    picture, report = restorer.restore(degraded, [seed], STEPS, SHIFT), {"nfe": STEPS, "verifications": 0}
-                    worse = False
-                else:
-                    with clock.watching(restorer):
-                        picture, report = restorer.search(
-                            degraded, [seed], PRESETS[preset], clock.verifier(DefaultEnsemble()), STEPS, SHIFT
-                        )
-                    worse = bool(report["baseline_score"]) and report["score"][0] < report["baseline_score"][0]
-                seconds = time.perf_counter() - started
-                measured = {name: value.item() for name, value in quality(picture, clean[None]).items()}
+            found = {name: _restored(restorer, degraded, name, seed) for name in ("plain", *presets)}
+            pictures = torch.cat([picture for picture, _ in found.values()])
+            ensemble = DefaultEnsemble()
+            measured = ensemble.measure(pictures, degraded)
+            together = ensemble.combine(measured)
+            full, near = quality(pictures, clean.expand_as(pictures)), downsampled_psnr(pictures, degraded)
+            for k, (name, (_, costs)) in enumerate(found.items()):
+                alone = ensemble.combine({score: values[[0, k]] for score, values in measured.items()})
                 rows.append({
-                    "preset": preset, "degradation": degradation, "photo": photo, "nfe": report["nfe"],
-                    "verifications": report["verifications"], **measured, "near": downsampled_psnr(picture, degraded).item(),
-                    "worse": worse, "seconds": seconds, "overhead": 1 - clock.seconds / seconds if clock.seconds else 0.0,
+                    "preset": name, "degradation": degradation, "photo": photo, **costs,
+                    **{measure: values[k].item() for measure, values in full.items()}, "near": near[k].item(),
+                    "reward": (together[k] - together[0]).item(), "worse": bool(alone[1] < alone[0]),
                 })  # fmt: skip
+            logging.info("%s %s: %s", degradation, photo, {row["preset"]: round(row["psnr"], 2) for row in rows[-len(found) :]})
     return rows
+
+
+def _restored(restorer, degraded, preset, seed):
+    """(picture, {nfe, verifications, seconds, overhead}) of one preset, or of the plain sample."""
+    clock, started = _Clock(), time.perf_counter()
+    if preset == "plain":
+        picture, report = restorer.restore(degraded, [seed], STEPS, SHIFT), {"nfe": STEPS, "verifications": 0}
+    else:
+        with clock.watching(restorer):
+            picture, report = restorer.search(
+                degraded, [seed], PRESETS[preset], clock.verifier(DefaultEnsemble()), STEPS, SHIFT
+            )
+    seconds = time.perf_counter() - started
+    overhead = 1 - clock.seconds / seconds if clock.seconds else 0.0
+    return picture, {
+        "nfe": report["nfe"], "verifications": report["verifications"], "seconds": seconds, "overhead": overhead
+    }  # fmt: skip
 
 
 class _Clock:
@@ -127,9 +139,11 @@ def table(on, rows):
     photos = len({row["photo"] for row in rows})
     lines += [
         "", f"On the miniature, {photos} held-out photos of 256 pixels, seed 0, {STEPS} steps on FLUX's sigmas: PSNR in dB / SSIM / "
-        "GMSD against the original, which no search sees, and closeness to the degraded picture in dB.", "",
-        "| | NFE | verifications | " + " | ".join(degradations) + " | worse than plain | seconds, of plain | overhead |",
-        "|---" * (6 + len(degradations)) + "|",
+        "GMSD against the original, which no search sees; the ensemble's reward over the plain sample's; closeness to the degraded "
+        "picture in dB.", "",
+        "| | NFE | verifications | " + " | ".join(f"{d} | reward | near" for d in degradations)
+        + " | worse than plain | seconds, of plain | overhead |",
+        "|---" * (6 + 3 * len(degradations)) + "|",
     ]  # fmt: skip
     plain_seconds = _mean([row for row in rows if row["preset"] == "plain"], "seconds")
     for preset in dict.fromkeys(row["preset"] for row in rows):
@@ -137,8 +151,8 @@ def table(on, rows):
         cells = []
         for degradation in degradations:
             here = [row for row in own if row["degradation"] == degradation]
-            psnr, ssim, gmsd, near = (_mean(here, name) for name in ("psnr", "ssim", "gmsd", "near"))
-            cells.append(f"{psnr:.2f} / {ssim:.3f} / {gmsd:.3f}, {near:.1f}")
+            psnr, ssim, gmsd, reward, near = (_mean(here, name) for name in ("psnr", "ssim", "gmsd", "reward", "near"))
+            cells.append(f"{psnr:.2f} / {ssim:.3f} / {gmsd:.3f} | {reward:+.2f} | {near:.1f}")
         lines.append(
             f"| {preset} | {_mean(own, 'nfe'):.0f} | {_mean(own, 'verifications'):.0f} | " + " | ".join(cells)
             + f" | {sum(row['worse'] for row in own)} of {len(own)} | {_mean(own, 'seconds') / plain_seconds:.1f} | "

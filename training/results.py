@@ -27,7 +27,7 @@ def add_arguments(parser):
     tts = tables.add_parser("tts", help="every search preset on an exact mixture and on the miniature")
     tts.add_argument("--model", default="miniature", help="'miniature' or a model folder")
     tts.add_argument(
-        "--degradations", nargs="+", choices=EVALUATION, default=["noise", "strong"], help="(default noise strong)"
+        "--degradations", nargs="+", choices=EVALUATION, default=["strong"], help="(default strong)"
     )
     for table in (miniature, ablation, curve, cost, tts):
         table.add_argument("--readme", type=Path, default=README, help="the README to write the table to")

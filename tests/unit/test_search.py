@@ -87,9 +87,9 @@ def test_nothing_to_search_is_the_plain_sample_bit_for_bit(schedule):
     assert torch.equal(search(task(), NOISE, UNIFORM, schedule).latents, plain())
 
 
-def test_no_perturbation_is_the_plain_sample():
-    quiet = Lineages(1, 3, kernel=ZeroDrift(0))
-    torch.testing.assert_close(search(task(), NOISE, UNIFORM, quiet).latents, plain())
+@pytest.mark.parametrize("kernel", [ZeroDrift(0), Relabel(0)], ids=lambda k: k.name)
+def test_no_perturbation_is_the_plain_sample_bit_for_bit(kernel):
+    assert torch.equal(search(task(), NOISE, UNIFORM, Lineages(1, 3, kernel=kernel)).latents, plain())
 
 
 @pytest.mark.parametrize("name", PRESETS)
