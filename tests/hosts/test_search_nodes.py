@@ -5,7 +5,7 @@ import torch
 
 from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
 
-from .comfy_host import picture, prompt
+from .comfy_host import picture, prompt, random
 from .search_host import Calls, guider, noise, plain, run, sigmas, verifier
 
 
@@ -92,6 +92,61 @@ def test_each_picture_of_a_batch_is_restored_from_its_own_input(host, vae):
             {"samples": torch.zeros(1, 16, 8, 8), "batch_index": [1]}, vae, verifier(), "best_of_n",
         ).result[0]["samples"]  # fmt: skip
     torch.testing.assert_close(both["samples"][1:], alone, atol=2e-4, rtol=1e-3)
+
+
+def company(host, kind):
+    """A model and positive conditioning with what other nodes and packs put there."""
+    import comfy.sd
+
+    model, positive = host.model, prompt(3)
+    if kind == "LoRA":
+        name = "diffusion_model.double_blocks.0.img_attn.proj"
+        lora = {f"{name}.lora_up.weight": random(1, 128, 4), f"{name}.lora_down.weight": random(2, 4, 128)}
+        model = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0)[0]
+    elif kind == "ControlNet":
+        from comfy.controlnet import ControlBase
+
+        class Hint(ControlBase):
+            def get_control(self, x, t, cond, batched_number, transformer_options):
+                tiled = self.cond_hint_original.repeat(len(x) // len(self.cond_hint_original), 1, 1)
+                return {"input": [tiled], "output": []}
+
+            def copy(self):
+                return self
+
+            def get_models(self):
+                return []
+
+        hint = Hint()
+        hint.cond_hint_original = random(4, 2, 16, 128)
+        positive = [[positive[0][0], {**positive[0][1], "control": hint, "control_apply_to_uncond": False}]]
+    elif kind == "reference latents":
+        positive = prompt(3, reference_latents=[picture(5, batch=2)])
+    elif kind == "regions":
+        half = torch.zeros(1, 8, 8)
+        half[..., :4] = 1
+        positive = [
+            [c, {**options, "mask": mask, "mask_strength": 1.0, "set_area_to_bounds": False}]
+            for (c, options), mask in zip((prompt(3)[0], prompt(4)[0]), (half, 1 - half))
+        ]
+    elif kind == "adapter":
+        model = host.apply(lq=picture(1, batch=2))
+    return model, positive
+
+
+@pytest.mark.parametrize("kind", ["LoRA", "ControlNet", "reference latents", "regions", "adapter"])
+def test_candidates_that_share_a_call_keep_their_own_conditioning(host, vae, monkeypatch, kind):
+    """A batch of two pictures, eight candidates a call or one: whatever the graph holds meets its own picture."""
+    from comfyui_fluxir.nodes import search_world
+
+    model, positive = company(host, kind)
+    options = {"model": model, "positive": positive, "latent": {"samples": torch.zeros(2, 16, 8, 8)}, "preset": "best_of_n"}
+    together = run(host, vae, **options)[0]["samples"]
+    monkeypatch.setattr(search_world, "MOST_AT_ONCE", 1)
+    best, _, report = run(host, vae, **options)
+    assert report["at_once"] == 1
+    torch.testing.assert_close(together, best["samples"], atol=3e-4, rtol=1e-3)
+    assert not torch.allclose(best["samples"], run(host, vae, **{**options, "model": None, "positive": None})[0]["samples"])
 
 
 def test_the_sampler_form_gives_the_same_picture(host, vae):
