@@ -14,9 +14,14 @@ from dataclasses import dataclass
 import torch
 
 
+def _exact(t):
+    """A time, tensor or float, as float64 on the CPU: not every device knows float64."""
+    return t.cpu().double() if torch.is_tensor(t) else torch.tensor(t, dtype=torch.float64)
+
+
 def log_snr(t):
     """lambda(t) = ln((1 - t) / t); minus infinity at t = 1, infinity at 0. Takes a tensor or a float, returns float64."""
-    t = torch.as_tensor(t, dtype=torch.float64)
+    t = _exact(t)
     return torch.log((1 - t) / t)
 
 
@@ -85,8 +90,8 @@ class FlowGRPO:
     keeps_time = True
 
     def __call__(self, x, v, t, s, z):
-        t = torch.as_tensor(t, dtype=torch.float64)
-        root = torch.where(t >= 1, torch.as_tensor(s, dtype=torch.float64), t)
+        t = _exact(t)
+        root = torch.where(t >= 1, _exact(s), t)
         g2, step = self.a**2 * root / (1 - root), t - s
         drift_x = (1 - g2 * step / (2 * t)).float().to(x)
         drift_v = ((1 + g2 * (1 - t) / (2 * t)) * step).float().to(x)
