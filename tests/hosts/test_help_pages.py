@@ -11,12 +11,15 @@ DOCS = Path(__file__).resolve().parents[2] / "web" / "docs"
 @pytest.fixture(scope="module")
 def schemas(comfy):
     """{node_id: Schema} of every node of the pack."""
-    from comfyui_fluxir.nodes import FluxIRExtension
-    from comfyui_fluxir.nodes.folders import register_model_folders
+    import comfyui_fluxir
 
-    register_model_folders()
-    listed = asyncio.run(FluxIRExtension().get_node_list())
-    return {schema.node_id: schema for schema in (node.define_schema() for node in listed)}
+    async def listed():
+        extension = await comfyui_fluxir.comfy_entrypoint()
+        await extension.on_load()
+        return await extension.get_node_list()
+
+    nodes = asyncio.run(listed())
+    return {schema.node_id: schema for schema in (node.define_schema() for node in nodes)}
 
 
 def shown(part):

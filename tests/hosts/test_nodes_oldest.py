@@ -11,8 +11,8 @@ HERE = Path(__file__).parent
 
 
 def test_the_nodes_pass_their_tests_on_the_oldest_supported_comfyui():
-    names = ("test_nodes.py", "test_nodes_injection.py", "test_nodes_company.py", "test_two_hosts.py")
-    files = [HERE / name for name in names]
+    subjects = ("nodes", "nodes_injection", "nodes_company", "two_hosts", "help_pages")
+    files = [HERE / f"test_{subject}.py" for subject in subjects]
     environment = {**os.environ, "COMFYUI_PATH": str(comfyui_path(OLDEST))}
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *map(str, files)]
     ended = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True, timeout=600)
