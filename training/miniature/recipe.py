@@ -33,9 +33,9 @@ class Plan:
     scenes: int = 2000
     crops: int = 2400
     versions: int = 2
-    autoencoder_steps: int = 7000
-    base_steps: int = 1600
-    adapter_steps: int = 3000
+    autoencoder_steps: int = 10500
+    base_steps: int = 2800
+    adapter_steps: int = 5000
     adapter_rank: int = 64
     size: int = 256
     seed: int = 0
