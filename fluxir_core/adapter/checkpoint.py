@@ -51,10 +51,27 @@ def save_adapter(path, adapter, metadata):
     described = {
         **metadata, "format_version": FORMAT_VERSION, "kind": KIND, "config": json.dumps(asdict(adapter.config)),
     }  # fmt: skip
-    weights = {key: value.detach().cpu().contiguous() for key, value in adapter.state_dict().items()}
+    write_safetensors(path, adapter.state_dict(), described)
+
+
+def write_safetensors(path, weights, metadata):
+    """Writes `weights` (name to tensor) and `metadata` (str to str) to `path`, atomically."""
+    weights = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     partial = Path(path).with_suffix(".partial")
-    save_file(weights, partial, described)
+    save_file(weights, partial, metadata)
     partial.replace(path)
+
+
+def read_safetensors(path):
+    """Metadata and weights of a safetensors file. Raises AdapterFileError on any other file; never opens a pickle."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise AdapterFileError(
+            f"{Path(path).name} cannot be read as a safetensors file ({error}); "
+            "download it again, or export it with `fluxir`."
+        ) from None
 
 
 def load_adapter(path):
@@ -64,24 +81,13 @@ def load_adapter(path):
     kind or version, lacks weights, has weights of the wrong shape, or holds NaN or infinity.
     """
     name = Path(path).name
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            weights = {key: file.get_tensor(key) for key in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise AdapterFileError(
-            f"{name} cannot be read as a safetensors file ({error}); download it again, or export it with `fluxir`."
-        ) from None
+    metadata, weights = read_safetensors(path)
     if metadata.get("kind") != KIND:
         raise AdapterFileError(
             f"{name} is no FluxIR adapter (its kind is {metadata.get('kind', 'not stated')}); "
             "choose a file made by `fluxir`."
         )
-    if metadata.get("format_version") != FORMAT_VERSION:
-        raise AdapterFileError(
-            f"{name} has format version {metadata.get('format_version')}, but this pack reads {FORMAT_VERSION}; "
-            "update the pack."
-        )
+    check_version(name, metadata)
     config, expected = _read_config(name, metadata)
     report = LoadReport(
         matched=[key for key in expected if key in weights],
@@ -96,18 +102,35 @@ def load_adapter(path):
                 f"{name}: {key} has shape {list(weights[key].shape)}, but its configuration says "
                 f"{list(expected[key].shape)}; export it again."
             )
-        if not torch.isfinite(weights[key].float()).all():
-            raise AdapterFileError(f"{name}: {key} holds NaN or infinite values; go back to an earlier checkpoint.")
+        check_finite(name, key, weights[key])
     return LoadedAdapter(config, {key: weights[key] for key in report.matched}, metadata, report)
+
+
+def check_version(name, metadata):
+    """Raises AdapterFileError unless the file `name` has the format version that this pack reads."""
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise AdapterFileError(
+            f"{name} has format version {metadata.get('format_version')}, but this pack reads {FORMAT_VERSION}; "
+            "update the pack."
+        )
+
+
+def check_finite(name, key, value):
+    """Raises AdapterFileError when `value`, stored under `key` in the file `name`, holds NaN or infinity."""
+    if not torch.isfinite(value.float()).all():
+        raise AdapterFileError(f"{name}: {key} holds NaN or infinite values; go back to an earlier checkpoint.")
+
+
+def read_dims(fields):
+    """FluxDimensions from what JSON makes of them. Raises KeyError or TypeError on fields that are not theirs."""
+    return FluxDimensions(**{**fields, "axes_dim": tuple(fields["axes_dim"])})
 
 
 def _read_config(name, metadata):
     """The AdapterConfig that the header states, and the (meta) state dict of the adapter it describes."""
     try:
         fields = json.loads(metadata["config"])
-        dims = fields.pop("dims")
-        dims["axes_dim"] = tuple(dims["axes_dim"])
-        config = AdapterConfig(dims=FluxDimensions(**dims), **fields)
+        config = AdapterConfig(dims=read_dims(fields.pop("dims")), **fields)
         return config, FluxIRAdapter(config, device="meta").state_dict()
     except (ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise AdapterFileError(f"{name} has an unreadable configuration ({error}); export it again.") from None

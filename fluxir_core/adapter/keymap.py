@@ -1,5 +1,7 @@
 """FLUX transformer weights between BFL's key layout (ComfyUI's) and diffusers'."""
 
+import re
+
 import torch
 
 _EMBEDDERS = {
@@ -43,6 +45,11 @@ _BLOCKS = (
     ("double_blocks", "transformer_blocks", _DOUBLE, _DOUBLE_FUSED),
     ("single_blocks", "single_transformer_blocks", _SINGLE, _SINGLE_FUSED),
 )
+_UNDERSCORED = {
+    name.replace(".", "_"): name
+    for names in (_EMBEDDERS, _DOUBLE, _SINGLE, _DOUBLE_FUSED, _SINGLE_FUSED)
+    for name in names
+}
 
 
 def bfl_to_diffusers(state_dict):
@@ -61,7 +68,7 @@ def bfl_to_diffusers(state_dict):
             for part, piece in zip(parts, value.split(sizes)):
                 converted[f"{prefix}{part}.{kind}"] = piece
         else:
-            converted[f"{prefix}{names[module]}.{kind}"] = _swap_halves(value) if "adaLN" in module else value
+            converted[f"{prefix}{names[module]}.{kind}"] = swap_halves(value) if "adaLN" in module else value
     return converted
 
 
@@ -75,7 +82,7 @@ def diffusers_to_bfl(state_dict):
             name = names[module]
             # BFL calls the weight of its q and k norms `scale`.
             converted[f"{prefix}{name}.{'scale' if name.endswith('_norm') else kind}"] = (
-                _swap_halves(value) if "adaLN" in name else value
+                swap_halves(value) if "adaLN" in name else value
             )
         elif module == parts[0]:
             stem = key.removesuffix(f"{module}.{kind}")
@@ -84,12 +91,31 @@ def diffusers_to_bfl(state_dict):
     return converted
 
 
+def diffusers_parts(module):
+    """Names of the diffusers modules that BFL's `module` holds, in the order of its outputs. Raises KeyError."""
+    prefix, name, _, names, fused = _locate(f"{module}.", 0)
+    return tuple(f"{prefix}{part}" for part in fused.get(name) or (names[name],))
+
+
+def bfl_module(module):
+    """Name of BFL's module that holds diffusers' `module`. Raises KeyError when FLUX has no such module."""
+    prefix, name, _, names, fused = _locate(f"{module}.", 1)
+    return prefix + (next((fused[parts] for parts in fused if name in parts), None) or names[name])
+
+
+def kohya_to_bfl(name):
+    """BFL's name of a module whose dots are underscores in `name` ("double_blocks_0_img_attn_qkv"), as kohya's scripts
+    write them. Raises KeyError when FLUX has no such module."""
+    blocks, index, module = re.fullmatch(r"(?:(double_blocks|single_blocks)_(\d+)_)?(.+)", name).groups()
+    return (f"{blocks}.{index}." if blocks else "") + _UNDERSCORED[module]
+
+
 def _locate(key, side):
     """Splits a key of layout `side` (0 BFL, 1 diffusers): (prefix in the other layout, module, kind, names, fused)."""
     module, _, kind = key.rpartition(".")
     for *layouts, names, fused in _BLOCKS:
         if module.startswith(layouts[side] + "."):
-            _, index, module = module.split(".", 2)
+            index, _, module = module.removeprefix(layouts[side] + ".").partition(".")
             return (f"{layouts[1 - side]}.{index}.", module, kind, *_direction(names, fused, side))
     return ("", module, kind, *_direction(_EMBEDDERS, {}, side))
 
@@ -105,5 +131,6 @@ def _attention_width(state_dict, key):
     return state_dict[key].shape[0] // 3
 
 
-def _swap_halves(value):
-    return torch.cat(value.chunk(2)[::-1])
+def swap_halves(value, dim=0):
+    """`value` with the two halves of `dim` in the other order: the last adaLN's shift and scale."""
+    return torch.cat(value.chunk(2, dim)[::-1], dim)
