@@ -7,6 +7,7 @@ from .folders import register_model_folders
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
 from .schedules import BudgetPlan, ContestSchedule, ParticleSchedule, StepwiseSchedule
 from .search import SearchReportChart, TTSSampler, TTSSamplerSelect
+from .ummf import ApplyUMMFLoRA, UMMFConditioning
 from .verifiers import NaturalImageVerifier, ScoreImages, VerifierEnsemble
 
 
@@ -17,6 +18,7 @@ class FluxIRExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             LoadFluxIRAdapter, ApplyFluxIRAdapter, NullTextConditioning,
+            UMMFConditioning, ApplyUMMFLoRA,
             TTSSampler, TTSSamplerSelect, SearchReportChart,
             NaturalImageVerifier, VerifierEnsemble, ScoreImages,
             AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier,

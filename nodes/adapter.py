@@ -1,22 +1,20 @@
 """Nodes that load a FluxIR adapter, apply it to a FLUX model and condition the model without a text encoder."""
 
 import logging
+from functools import partial
 from typing import NamedTuple
 
-import comfy.ldm.flux.model
-import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
-import comfy.utils
 import folder_paths
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
-from ..fluxir_core.adapter import AdapterFileError, FluxDimensions, FluxIRAdapter, check_base, load_adapter
+from ..fluxir_core.adapter import AdapterFileError, FluxIRAdapter, check_base, load_adapter
 from .folders import ADAPTERS
 from .injection import FluxIRInjection
+from .native_flux import attach, attention, flux_dimensions, managed, native_flux
 
 KEY = "fluxir"
 Adapter = io.Custom("FLUXIR_ADAPTER")
@@ -29,29 +27,6 @@ class LoadedFluxIR(NamedTuple):
     patcher: comfy.model_patcher.ModelPatcher
     null_text: torch.Tensor
     null_pooled: torch.Tensor
-
-
-def flux_dimensions(flux: comfy.ldm.flux.model.Flux) -> FluxDimensions:
-    """The sizes of a loaded FLUX transformer, read from its parameters rather than from possibly quantised weights."""
-    params = flux.params
-    return FluxDimensions(
-        hidden_size=params.hidden_size,
-        num_heads=params.num_heads,
-        context_dim=params.context_in_dim,
-        vec_dim=params.vec_in_dim or 0,
-        in_channels=flux.in_channels,
-        double_blocks=params.depth,
-        single_blocks=params.depth_single_blocks,
-        guidance_embed=params.guidance_embed,
-        axes_dim=tuple(params.axes_dim),
-        theta=params.theta,
-        mlp_ratio=params.mlp_ratio,
-    )
-
-
-def attention(query, key, value):
-    """ComfyUI's choice of attention for this machine: (B, heads, N, head_dim) to (B, N, hidden)."""
-    return optimized_attention(query, key, value, query.shape[1], skip_reshape=True)
 
 
 class LoadFluxIRAdapter(io.ComfyNode):
@@ -85,19 +60,8 @@ class LoadFluxIRAdapter(io.ComfyNode):
             raise AdapterFileError(f"Load FluxIR Adapter: {error}") from None
         logging.info("FluxIR adapter %s: %s", adapter_name, loaded.report)
         weights = loaded.state_dict
-        offload_device = comfy.model_management.unet_offload_device()
-        network = FluxIRAdapter(
-            loaded.config,
-            ops=comfy.ops.manual_cast,
-            attention=attention,
-            device=offload_device,
-            dtype=comfy.utils.weight_dtype(weights),
-        ).eval()
-        patcher = comfy.model_patcher.CoreModelPatcher(
-            network, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
-        )
-        # ComfyUI's dynamic loader streams weights from the file's memory map, which a copy would defeat.
-        network.load_state_dict(weights, assign=patcher.is_dynamic())
+        build = partial(FluxIRAdapter, loaded.config, ops=comfy.ops.manual_cast, attention=attention)
+        patcher = managed(build, weights)
         return io.NodeOutput(LoadedFluxIR(adapter_name, patcher, weights["null_text"], weights["null_pooled"]))
 
 
@@ -132,12 +96,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, adapter, degraded, strength, start_percent, end_percent) -> io.NodeOutput:
-        flux = model.get_model_object("diffusion_model")
-        if not isinstance(flux, comfy.ldm.flux.model.Flux):
-            raise ValueError(
-                f"Apply FluxIR Adapter: the model is a {type(flux).__name__}, but the adapter needs ComfyUI's own "
-                "FLUX; load a FLUX.1 model with Load Diffusion Model (a nunchaku loader's model cannot take adapters)."
-            )
+        flux = native_flux(model, "Apply FluxIR Adapter")
         network = adapter.patcher.model
         try:
             check_base(network.config, flux_dimensions(flux))
@@ -163,9 +122,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
             model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, injection.prepare_sampling)
             model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, injection.pre_run)
             model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, injection.cleanup)
-            others = model.get_additional_models_with_key(KEY)
-            if not any(other.is_clone(adapter.patcher) for other in others):
-                model.set_additional_models(KEY, [*others, adapter.patcher])
+            attach(model, KEY, adapter.patcher)
         return io.NodeOutput(model)
 
 

@@ -1,0 +1,231 @@
+"""UMMF's nodes in the real ComfyUI: the same as core's references, as diffusers, and undone afterwards."""
+
+import pytest
+import torch
+
+from comfyui_fluxir.fluxir_core.adapter import KONTEXT, OMINI, ConditionMode, LoRA, save_lora
+from comfyui_fluxir.fluxir_core.flow import euler, flux_sigmas
+from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+
+from .comfy_host import picture, prompt
+from .test_ummf_diffusers import random_lora
+from .tiny import TINY
+
+ALONE = ConditionMode(attention="alone")
+MODES = {"kontext": KONTEXT, "omini": OMINI, "alone": ALONE}
+SCALE, SHIFT = 0.3611, 0.1159
+
+
+@pytest.fixture(scope="module")
+def nodes(host):
+    from comfyui_fluxir.nodes import ummf
+
+    return ummf
+
+
+@pytest.fixture(scope="module")
+def loras(host, tmp_path_factory):
+    """Names of LoRA files of every mode, and of one whose output is zero, in ComfyUI's folder."""
+    import folder_paths
+
+    folder = tmp_path_factory.mktemp("loras")
+    folder_paths.add_model_folder_path("loras", str(folder), is_default=True)
+    for name, mode in MODES.items():
+        save_lora(folder / f"ummf-{name}.safetensors", random_lora(), {}, mode)
+        save_lora(folder / f"zero-{name}.safetensors", LoRA.new(TINY, 4), {}, mode)
+    folder_paths.filename_list_cache.clear()
+    return folder
+
+
+def conditioned(nodes, lq=None, positive=None, **options):
+    lq = picture(1) if lq is None else lq
+    return nodes.UMMFConditioning.execute(positive or prompt(3), {"samples": lq}, **options).result[0]
+
+
+def applied(nodes, host, name, strength=1.0):
+    return nodes.ApplyUMMFLoRA.execute(host.model, f"{name}.safetensors", strength).result[0]
+
+
+def injection(nodes, model):
+    return model.callbacks["on_cleanup"][nodes.KEY][-1].__self__
+
+
+def test_without_a_lora_the_conditioning_is_cores_reference(host, nodes):
+    import node_helpers
+
+    theirs = node_helpers.conditioning_set_values(prompt(3), {"reference_latents": [picture(1)]}, append=True)
+    shown = host.sample(host.model, positive=conditioned(nodes))
+    assert torch.equal(shown, host.sample(host.model, positive=theirs))
+    assert (shown - host.sample(host.model)).abs().mean() > 0.01
+
+
+def test_our_stream_is_cores_own_way_with_references(host, nodes, loras):
+    """A strength of next to 1 takes our way, exactly 1 takes core's."""
+    ours = host.sample(host.model, positive=conditioned(nodes, strength=1 + 1e-7))
+    torch.testing.assert_close(ours, host.sample(host.model, positive=conditioned(nodes)), rtol=1e-4, atol=1e-5)
+
+
+def in_diffusers(folder, mode, noise, lq, conditioning, steps=4):
+    from comfyui_fluxir.training.model_folder import load_models
+    from comfyui_fluxir.training.ummf_host import UMMFHost
+
+    [[text, extra]] = conditioning
+    batch, grid = len(noise), noise.shape[-2:]
+    ummf = UMMFHost(load_models(folder).transformer, random_lora(), mode)
+    tokens = pack_latents((lq - SHIFT) * SCALE)
+    with torch.no_grad():
+        condition = ummf.prepare(tokens.expand(batch, -1, -1), text.expand(batch, -1, -1),
+                                 extra["pooled_output"].expand(batch, -1), image_ids(*grid),
+                                 (grid[0] // 2, grid[1] // 2), (lq.shape[2] // 2, lq.shape[3] // 2))  # fmt: skip
+        guidance = torch.full((batch,), extra["guidance"])
+        found = euler(lambda x, sigma: ummf.velocity(x, sigma, condition, guidance), pack_latents(noise), flux_sigmas(steps))
+    return unpack_latents(found, *grid) / SCALE + SHIFT
+
+
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize("size", [(8, 12), (4, 6)], ids=["same size", "smaller"])
+def test_both_hosts_reach_the_same_latent(host, nodes, loras, name, size):
+    noise, lq = picture(2, 2, 8, 12), picture(1, 1, *size)
+    model = applied(nodes, host, f"ummf-{name}")
+    in_comfyui = host.sample(model, noise=noise, positive=conditioned(nodes, lq))
+    expected = in_diffusers(host.folder, MODES[name], noise, lq, prompt(3))
+    torch.testing.assert_close(in_comfyui, expected, rtol=1e-4, atol=1e-4)
+    assert (in_comfyui - host.sample(host.model, noise=noise)).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_batches_cfg_and_candidates_are_the_rows_by_themselves(host, nodes, loras, name):
+    """Two pictures, four rows (two candidates of each), with a negative prompt that has the pictures too."""
+    lq, noise = picture(1, 2), picture(2, 4)
+    model = applied(nodes, host, f"ummf-{name}")
+    negative = prompt(7)
+    batched = host.sample(model, noise=noise, positive=conditioned(nodes, lq), cfg=3.0,
+                          negative=conditioned(nodes, lq, negative))  # fmt: skip
+    for row in range(4):
+        own = lq[row % 2 : row % 2 + 1]
+        alone = host.sample(model, noise=noise[row : row + 1], positive=conditioned(nodes, own), cfg=3.0,
+                            negative=conditioned(nodes, own, negative))  # fmt: skip
+        torch.testing.assert_close(batched[row : row + 1], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_keys_and_values_are_computed_once_for_each_picture_and_prompt(host, nodes, loras, monkeypatch):
+    from comfyui_fluxir.fluxir_core.adapter import ConditionBranch
+
+    rows = []
+    run = ConditionBranch.remember
+    monkeypatch.setattr(ConditionBranch, "remember", lambda self, tokens, *rest: rows.append(len(tokens)) or run(self, tokens, *rest))
+    model = applied(nodes, host, "ummf-alone")
+    lq, noise = picture(1, 2), picture(2, 6)
+    kept = host.sample(model, noise=noise, positive=conditioned(nodes, lq))
+    assert rows == [2]
+    assert injection(nodes, model)._remembered == []
+    import comfy.model_management
+
+    free = comfy.model_management.get_free_memory
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device, both=False: free(device, both) if both else 0)
+    again = host.sample(model, noise=noise, positive=conditioned(nodes, lq))
+    assert rows == [2]
+    torch.testing.assert_close(kept, again, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize("scale", [1, 2], ids=["same resolution", "half the resolution"])
+def test_a_tile_sees_its_part_of_the_condition(host, nodes, loras, name, scale):
+    import nodes as core
+
+    lq = picture(1, 1, 16 // scale, 16 // scale)
+    noise = picture(2, 1, 16, 16)
+    model = applied(nodes, host, f"ummf-{name}")
+    tiled = core.ConditioningSetArea().append(conditioned(nodes, lq), 64, 64, 64, 0, 1.0)[0]  # the upper right quarter
+    whole = host.sample(model, noise=noise, positive=tiled)
+    part = lq[..., : 8 // scale, 8 // scale :]
+    alone = host.sample(model, noise=noise[..., :8, 8:], positive=conditioned(nodes, part))
+    torch.testing.assert_close(whole[..., :8, 8:], alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_strength_grows_with_its_widget(host, nodes, loras, name):
+    model = applied(nodes, host, f"zero-{name}")
+    bare = host.sample(model)
+    assert torch.equal(host.sample(model, positive=conditioned(nodes, strength=0)), bare)
+    far = [(host.sample(model, positive=conditioned(nodes, strength=s), steps=1) - host.sample(model, steps=1)).abs().mean()
+           for s in (0.01, 0.3, 1.0, 3.0)]  # fmt: skip
+    assert far == sorted(far) and far[0] > 0
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_lora_strength_0_is_the_model_that_only_sees_the_picture(host, nodes, loras, name):
+    ours = host.sample(applied(nodes, host, f"ummf-{name}", 0.0), positive=conditioned(nodes))
+    theirs = host.sample(applied(nodes, host, f"zero-{name}"), positive=conditioned(nodes))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_afterwards_the_model_is_as_it_was(host, nodes, loras):
+    before = host.sample(host.model)
+    for name in MODES:
+        model = applied(nodes, host, f"ummf-{name}")
+        host.sample(model, positive=conditioned(nodes))
+        assert torch.equal(host.sample(host.model), before)
+    with pytest.raises(ValueError, match="NaN"):
+        conditioned(nodes, picture(1) * torch.nan)
+    assert torch.equal(host.sample(host.model), before)
+
+
+def test_it_works_with_the_fluxir_adapter_and_another_attention(host, nodes, loras):
+    model = applied(nodes, host, "ummf-alone")
+    both = host.apply(model)
+    alone = host.sample(model, positive=conditioned(nodes))
+    with_adapter = host.sample(both, positive=conditioned(nodes))
+    assert (with_adapter - alone).abs().mean() > 0.01
+    seen = []
+
+    def another(func, *args, **kwargs):
+        seen.append(args[1].shape[2])
+        return func(*args, **kwargs)
+
+    patched = model.clone()
+    patched.model_options["transformer_options"]["optimized_attention_override"] = another
+    assert torch.equal(host.sample(patched, positive=conditioned(nodes)), alone)
+    assert max(seen) == 8 + 16 + 16  # text, output and condition
+
+
+def test_a_reference_is_a_second_picture(host, nodes, loras):
+    model = applied(nodes, host, "ummf-omini")
+    one = host.sample(model, positive=conditioned(nodes))
+    two = host.sample(model, positive=conditioned(nodes, reference={"samples": picture(9, 1, 4, 8)}))
+    assert (one - two).abs().mean() > 1e-3
+
+
+def test_pictures_are_encoded_by_the_vae(host, nodes, vae):
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        [[_, from_image]] = nodes.UMMFConditioning.execute(prompt(3), image, vae=vae).result[0]
+        [[_, from_latent]] = nodes.UMMFConditioning.execute(prompt(3), {"samples": vae.encode(image)}).result[0]
+    assert torch.equal(from_image["reference_latents"][0], from_latent["reference_latents"][0])
+    with pytest.raises(ValueError, match="connect the model's VAE"):
+        nodes.UMMFConditioning.execute(prompt(3), image)
+
+
+def test_what_cannot_work_is_refused(host, nodes, loras, tmp_path):
+    class Other:
+        def get_model_object(self, name):
+            return torch.nn.Linear(1, 1)
+
+    with pytest.raises(ValueError, match="Apply UMMF LoRA: the model is a Linear"):
+        nodes.ApplyUMMFLoRA.execute(Other(), "ummf-omini.safetensors", 1.0)
+    from dataclasses import replace
+
+    wide = replace(TINY, hidden_size=256, num_heads=2)
+    save_lora(loras / "wide.safetensors", LoRA.new(wide, 4), {}, OMINI)
+    import folder_paths
+
+    folder_paths.filename_list_cache.clear()
+    with pytest.raises(ValueError, match="Apply UMMF LoRA: wide.safetensors"):
+        nodes.ApplyUMMFLoRA.execute(host.model, "wide.safetensors", 1.0)
+    model = applied(nodes, host, "ummf-omini")
+    import nodes as core
+
+    tiled = core.ConditioningSetArea().append(conditioned(nodes, strength=0.5), 64, 64, 64, 64, 1.0)[0]
+    with pytest.raises(ValueError, match="encode the degraded picture at the sampled size"):
+        host.sample(host.model, noise=picture(2, 1, 16, 16), positive=tiled)
+    assert torch.isfinite(host.sample(model, noise=picture(2, 1, 16, 16), positive=tiled)).all()
