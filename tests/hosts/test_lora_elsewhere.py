@@ -1,0 +1,139 @@
+"""LoRA files of this pack in other programs' loaders: the same velocity in diffusers, ComfyUI and by LoRA.delta."""
+
+import logging
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from comfyui_fluxir.fluxir_core.adapter import OMINI, LoRA, linear_sizes, load_lora, lora_targets, save_lora
+from comfyui_fluxir.fluxir_core.adapter.keymap import bfl_module, diffusers_parts
+from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents
+from comfyui_fluxir.training.base_model import load_transformer
+from comfyui_fluxir.training.host import call_transformer, exact_time
+
+from .tiny import TINY, flux_weights
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory):
+    path = tmp_path_factory.mktemp("flux") / "flux.safetensors"
+    save_file(flux_weights(), path)
+    return path
+
+
+def in_diffusers(flux):
+    transformer = load_transformer(flux).eval().requires_grad_(False)
+    exact_time(transformer)
+    return transformer
+
+
+@pytest.fixture
+def transformer(flux):
+    return in_diffusers(flux)
+
+
+@pytest.fixture(scope="module")
+def latent():
+    return torch.randn(2, 16, 8, 12, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def prompt():
+    generator = torch.Generator().manual_seed(2)
+    return dict(
+        t=torch.tensor([0.3, 0.97]), text=torch.randn(2, 5, 64, generator=generator),
+        pooled=torch.randn(2, 32, generator=generator), guidance=torch.tensor([4.0, 2.5]),
+    )  # fmt: skip
+
+
+@pytest.fixture(params=["OminiControl's modules", "every module"])
+def lora(request):
+    """Ranks 1 to 3 and scales 0.5, 0.75, 1 by turns."""
+    sizes = lora_targets(TINY) if "Omini" in request.param else linear_sizes(TINY)
+    lora = LoRA({name: (*size, 1 + i % 3, 0.5 + i % 3 / 4) for i, (name, size) in enumerate(sizes.items())}, TINY)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in lora.parameters():
+            weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
+    return lora
+
+
+@torch.no_grad()
+def velocity(transformer, latent, prompt):
+    return call_transformer(transformer, pack_latents(latent), image_ids=image_ids(8, 12), **prompt)
+
+
+def by_hooks(transformer, lora, latent, prompt):
+    """The velocity with LoRA.delta added to every Linear's output, a fused module's delta cut into its parts."""
+    sizes, hooks = linear_sizes(TINY), []
+
+    def hook(name, module, args, output):
+        bfl = bfl_module(name)
+        parts = diffusers_parts(bfl)
+        delta = lora.delta(bfl, args[0])
+        if delta is None:
+            return output
+        if name == "norm_out.linear":  # its halves trade places between the layouts
+            return output + torch.cat(delta.chunk(2, -1)[::-1], -1)
+        return output + delta.split([sizes[part][1] for part in parts], -1)[parts.index(name)]
+
+    for name, module in transformer.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            hooks.append(module.register_forward_hook(lambda *call, name=name: hook(name, *call)))
+    result = velocity(transformer, latent, prompt)
+    for handle in hooks:
+        handle.remove()
+    return result
+
+
+def test_diffusers_loads_what_the_delta_says(tmp_path, transformer, lora, latent, prompt):
+    save_lora(tmp_path / "lora.safetensors", lora, {"licence": "Apache-2.0"}, OMINI)
+    bare, expected = velocity(transformer, latent, prompt), by_hooks(transformer, lora, latent, prompt)
+    transformer.load_lora_adapter(tmp_path, weight_name="lora.safetensors")
+    torch.testing.assert_close(velocity(transformer, latent, prompt), expected, rtol=1e-5, atol=1e-5)
+    assert (expected - bare).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "kohya"])
+def test_comfyui_loads_the_same_from_both_layouts(
+    comfy, caplog, tmp_path, flux, transformer, lora, latent, prompt, layout
+):
+    import comfy.utils
+
+    path = tmp_path / "lora.safetensors"
+    save_lora(path, lora, {}, OMINI, layout)
+    model = comfy.sd.load_diffusion_model(str(flux))
+    with caplog.at_level(logging.WARNING):
+        patched, _ = comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(str(path)), 1.0, 1.0)
+    assert "not loaded" not in caplog.text.lower()
+    changed = {key.removeprefix("diffusion_model.").removesuffix(".weight") for key in patched.patches}
+    assert changed == set(lora.bfl_modules)
+    patched.patch_model()
+    with torch.inference_mode():
+        in_comfyui = patched.model.diffusion_model(
+            latent, prompt["t"], prompt["text"], prompt["pooled"], prompt["guidance"], transformer_options={}
+        )
+    patched.unpatch_model()
+    expected = by_hooks(transformer, lora, latent, prompt)
+    torch.testing.assert_close(pack_latents(in_comfyui), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_lora_trained_with_peft_and_saved_by_diffusers_is_read(tmp_path, flux, transformer, latent, prompt):
+    """OminiControl's way: peft's adapter on the transformer, saved by FluxPipeline in one file without a mode."""
+    from diffusers import FluxPipeline
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    names = sorted(lora_targets(TINY))
+    transformer.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=names, init_lora_weights="gaussian"))
+    torch.manual_seed(4)
+    for name, weight in transformer.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    FluxPipeline.save_lora_weights(tmp_path, transformer_lora_layers=get_peft_model_state_dict(transformer))
+    expected = velocity(transformer, latent, prompt)
+    loaded = load_lora(next(tmp_path.glob("*.safetensors")))
+    assert (loaded.mode, loaded.layout, sorted(loaded.shapes)) == (OMINI, "diffusers", names)
+    lora = LoRA(loaded.shapes, TINY)
+    lora.load_state_dict(loaded.state_dict)
+    torch.testing.assert_close(by_hooks(in_diffusers(flux), lora, latent, prompt), expected, rtol=1e-5, atol=1e-5)
