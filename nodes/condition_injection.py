@@ -6,7 +6,6 @@ A CONDITIONING carries the condition pictures as core's `reference_latents`, so 
 
 import logging
 from functools import partial
-from typing import NamedTuple
 
 import comfy.conds
 import comfy.hooks
@@ -14,14 +13,12 @@ import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ..fluxir_core.adapter import KONTEXT, ConditionBranch, ConditionMemory, condition_positions, crop_to_tile
+from ..fluxir_core.adapter import KONTEXT, ConditionBranch, ConditionCache, ConditionMemory, condition_positions, crop_to_tile
 from .native_flux import attention, flux_dimensions
 
 KEY = "fluxir_ummf"
 STRENGTH = "fluxir_condition_strength"
 TILE = "fluxir_tile"
-MAX_REMEMBERED = 4
-"""Conditionings whose keys and values are kept: cond and uncond, and a scheduled prompt or two."""
 
 
 class TileCond(comfy.conds.CONDConstant):
@@ -29,12 +26,6 @@ class TileCond(comfy.conds.CONDConstant):
 
     def process_cond(self, batch_size, area=None, **kwargs):
         return self._copy_with(None if area is None else tuple(area))
-
-
-class _Remembered(NamedTuple):
-    key: torch.Tensor
-    ids: torch.Tensor
-    memory: list
 
 
 class ConditionInjection:
@@ -47,7 +38,7 @@ class ConditionInjection:
     def __init__(self, mode, lora=None, lora_strength=1.0):
         self.mode, self.lora, self.lora_strength = mode, lora, lora_strength
         self.full = None
-        self._remembered: list[_Remembered] = []
+        self._cache = ConditionCache()
 
     def prepare_sampling(self, executor, model, noise_shape, *args, **kwargs):
         """PREPARE_SAMPLING: the whole latent's size, of which a call may see a tile. Core counts the condition's memory."""
@@ -56,7 +47,7 @@ class ConditionInjection:
 
     def cleanup(self, _model_patcher):
         """ON_CLEANUP, also after an interrupt or an error: nothing of one run outlives it."""
-        self._remembered.clear()
+        self._cache.clear()
 
     def diffusion_model(self, executor, x, timestep, context, y=None, guidance=None, ref_latents=None, control=None,
                         transformer_options={}, **kwargs):
@@ -85,7 +76,7 @@ class ConditionInjection:
         return crop_to_tile(latents, tile, full)
 
     def _beside(self, flux, x, timestep, y, guidance, references, strength, transformer_options):
-        """The condition tokens of this call: a stream, or remembered keys and values."""
+        """The condition tokens of this call: a stream, or keys and values that are known from an earlier one."""
         _, output_ids = flux.process_img(x[:1], transformer_options=transformer_options)
         columns = -(-x.shape[3] // flux.patch_size)
         grid = output_ids[0].unflatten(0, (-1, columns))
@@ -98,30 +89,18 @@ class ConditionInjection:
         pooled = x.new_zeros(len(x), flux.params.vec_in_dim) if y is None else y[:, : flux.params.vec_in_dim]
         branch = ConditionBranch(flux.get_submodule, flux_dimensions(flux), self.mode, self.lora, self.lora_strength)
         if self.mode.constant:
-            remembered = self._remember(branch, tokens, ids, pooled, strength)
-            if remembered is not None:
-                return remembered
+            recalled = self._cache.recall(branch, tokens, ids, pooled, lambda q, k, v, _bias: attention(q, k, v),
+                                          partial(_fits, tokens.device))  # fmt: skip
+            if recalled is not None:
+                return ConditionMemory(*recalled, strength)
         return branch.start(tokens, ids, branch.vector(timestep, guidance, pooled), strength)
 
-    def _remember(self, branch, tokens, ids, pooled, strength):
-        """The condition's keys and values, computed once for each distinct picture and prompt of a run.
 
-        Compared by content: candidates repeat the pictures, cond and uncond share them. None where memory is short.
-        """
-        rows, inverse = torch.unique(torch.cat([tokens.flatten(1), pooled], 1), dim=0, return_inverse=True)
-        for entry in self._remembered:
-            if torch.equal(entry.ids, ids) and torch.equal(entry.key, rows):
-                return ConditionMemory(entry.memory, inverse, strength)
-        needed = 2 * branch.dims.blocks * len(rows) * tokens.shape[1] * branch.dims.hidden_size * tokens.element_size()
-        if needed > comfy.model_management.get_free_memory(tokens.device) / 2:
-            logging.info("UMMF: %.1f GB of keys and values do not fit; they are computed at every step", needed / 2**30)
-            return None
-        first = torch.stack([(inverse == row).nonzero()[0, 0] for row in range(len(rows))])
-        vector = branch.vector(None, None, pooled[first])
-        memory = branch.remember(tokens[first], ids, vector, lambda q, k, v, _bias: attention(q, k, v))
-        del self._remembered[: -MAX_REMEMBERED + 1]
-        self._remembered.append(_Remembered(rows, ids, memory))
-        return ConditionMemory(memory, inverse, strength)
+def _fits(device, size):
+    if size <= comfy.model_management.get_free_memory(device) / 2:
+        return True
+    logging.info("UMMF: %.1f GB of keys and values do not fit; they are computed at every step", size / 2**30)
+    return False
 
 
 def _attend(beside, double_blocks, following, func, query, key, value, heads, *args, mask=None, transformer_options=None,

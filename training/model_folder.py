@@ -1,11 +1,11 @@
-"""A folder of models as `fluxir restore --model` takes it: a FLUX transformer, its VAE and a FluxIR adapter."""
+"""A folder of models as `fluxir restore --model` takes it: a FLUX transformer, its VAE, a FluxIR adapter, a UMMF LoRA."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..fluxir_core.adapter import FluxIRAdapter, check_base, load_adapter
+from ..fluxir_core.adapter import FluxIRAdapter, LoRA, ConditionMode, check_base, check_lora_base, load_adapter, load_lora
 from .base_model import flux_dimensions, load_transformer, load_vae
 
 MINIATURE = Path(__file__).resolve().parent.parent / "models" / "miniature"
@@ -16,6 +16,8 @@ class Models:
     transformer: torch.nn.Module
     vae: "NetworkSpaceVAE"
     adapter: FluxIRAdapter
+    lora: LoRA | None
+    mode: ConditionMode | None
 
 
 class NetworkSpaceVAE:
@@ -41,8 +43,8 @@ def load_models(folder, device="cpu", dtype=torch.float32):
     """Loads `folder`: "miniature" for the bundled one, or a path.
 
     A path holds either the three folders of models/miniature (diffusion_models, vae, fluxir_adapters), one safetensors file
-    in each, or a diffusers FLUX model (transformer, vae) with a fluxir_adapters folder beside them. Raises ValueError with
-    one sentence on a folder that is neither.
+    in each, or a diffusers FLUX model (transformer, vae) with a fluxir_adapters folder beside them; in either case a folder
+    loras may hold a UMMF LoRA. Raises ValueError with one sentence on a folder that is neither.
     """
     folder = MINIATURE if str(folder) == "miniature" else Path(folder)
     adapter_file = load_adapter(_only_file(folder / "fluxir_adapters"))
@@ -57,11 +59,22 @@ def load_models(folder, device="cpu", dtype=torch.float32):
     check_base(adapter_file.config, flux_dimensions(transformer))
     adapter = FluxIRAdapter(adapter_file.config)
     adapter.load_state_dict(adapter_file.state_dict)
-    for module in (transformer, vae, adapter):
+    lora, mode = _load_lora(folder / "loras", adapter_file.config.dims)
+    for module in filter(None, (transformer, vae, adapter, lora)):
         module.to(device).eval().requires_grad_(False)
         if next(module.parameters()).dtype != dtype:
             module.to(dtype)
-    return Models(transformer, NetworkSpaceVAE(vae), adapter)
+    return Models(transformer, NetworkSpaceVAE(vae), adapter, lora, mode)
+
+
+def _load_lora(folder, dims):
+    if not folder.is_dir():
+        return None, None
+    loaded = load_lora(_only_file(folder))
+    check_lora_base(loaded, dims)
+    lora = LoRA(loaded.shapes, dims)
+    lora.load_state_dict(loaded.state_dict)
+    return lora, loaded.mode
 
 
 def _only_file(folder):

@@ -14,6 +14,7 @@ from ..fluxir_core.tokens import image_ids, pack_latents, unpack_latents
 from ..fluxir_core.verify import DefaultEnsemble, downsampled_psnr
 from .host import DiffusersHost
 from .model_folder import load_models
+from .ummf_host import UMMFHost
 
 PER_PICTURE = ("score", "baseline_score", "winner")
 PATCH = 16
@@ -21,16 +22,23 @@ PATCH = 16
 
 
 class Restorer:
-    """A FLUX transformer with its FluxIR adapter and VAE, on `device`, taking and giving pictures.
+    """A FLUX transformer with its adapter and VAE, on `device`, taking and giving pictures.
 
-    `folder` is as for `training.model_folder.load_models`. The models compute in `dtype`, the sampler in float32.
+    `folder` is as for `training.model_folder.load_models`. `adapter` says what shows the model the degraded picture:
+    "fluxir", or "ummf" for the folder's LoRA. The models compute in `dtype`, the sampler in float32. Raises ValueError when
+    the folder has no LoRA.
     """
 
-    def __init__(self, folder, device="cpu", dtype=torch.float32):
+    def __init__(self, folder, device="cpu", dtype=torch.float32, adapter="fluxir"):
         models = load_models(folder, device, dtype)
         self.vae, self.device, self.dtype = models.vae, device, dtype
         self.adapter = models.adapter
-        self.host = DiffusersHost(models.transformer, models.adapter)
+        if adapter == "fluxir":
+            self.host = DiffusersHost(models.transformer, models.adapter)
+        elif models.lora is None:
+            raise ValueError(f"--adapter: {folder} has no loras folder; put a UMMF LoRA there, or use fluxir.")
+        else:
+            self.host = UMMFHost(models.transformer, models.lora, models.mode)
 
     @torch.no_grad()
     def restore(self, pictures, seeds, steps=20, shift=1.15, strength=1.0, callback=None):
@@ -127,6 +135,7 @@ def add_arguments(parser):
     parser.add_argument("output", type=Path, metavar="OUT", help="where the restored picture is written")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the output over the input's (default 1)")
     parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see the README)")
+    parser.add_argument("--adapter", choices=("fluxir", "ummf"), default="fluxir", help="what shows the model the picture")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
     parser.add_argument("--preset", choices=PRESETS, help="search for a better picture at test time (see `fluxir plan`)")
@@ -147,7 +156,8 @@ def run(arguments):
         size = [max(PATCH, round(extent * arguments.scale)) for extent in picture.shape[-2:]]
         picture = F.interpolate(picture, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     on_gpu = torch.cuda.is_available()
-    restorer = Restorer(arguments.model, *(("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)))
+    machine = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
+    restorer = Restorer(arguments.model, *machine, arguments.adapter)
     settings = {"steps": arguments.steps, "shift": 1.15}
     started = time.perf_counter()
     if arguments.preset:
@@ -169,6 +179,7 @@ def run(arguments):
         report = {
             **searched,
             "input": str(arguments.input), "output": str(arguments.output), "width": width, "height": height,
-            "steps": arguments.steps, "seed": arguments.seed, "seconds": round(seconds, 3), "preset": arguments.preset,
+            "steps": arguments.steps, "seed": arguments.seed, "seconds": round(seconds, 3),
+            "adapter": arguments.adapter, "preset": arguments.preset,
         }  # fmt: skip
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")

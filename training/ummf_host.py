@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import torch
 
-from ..fluxir_core.adapter import ConditionBranch, ConditionMemory, condition_positions, diffusers_parts, layer_key
+from ..fluxir_core.adapter import (
+    ConditionBranch, ConditionCache, ConditionMemory, condition_positions, diffusers_parts, layer_key,
+)  # fmt: skip
 from .base_model import flux_dimensions
 from .host import call_transformer, exact_time
 
@@ -18,7 +20,6 @@ class ShownPicture(NamedTuple):
     image_ids: torch.Tensor
     tokens: torch.Tensor
     ids: torch.Tensor
-    memory: dict
 
 
 class UMMFHost:
@@ -34,6 +35,7 @@ class UMMFHost:
             raise ValueError(f"UMMF: the LoRA is for {lora.dims}, but the transformer is {dims}; choose the LoRA made for it.")
         self.transformer, self.lora, self.mode, self.strength = transformer, lora, mode, strength
         self.branch = ConditionBranch(self._module, dims, mode, lora if mode.tokens == "condition" else None)
+        self.cache = ConditionCache()
         self._beside = None
         self._handles = list(exact_time(transformer))
         if mode.tokens == "all":
@@ -50,13 +52,13 @@ class UMMFHost:
             handle.remove()
         self.transformer.set_attn_processor(self._processors)
 
-    def prepare(self, lq_tokens, text, pooled, image_ids, grid=None, lq_grid=None):
-        """What is computed once per picture: `lq_tokens` (B, M, 64) of a latent of `lq_grid` tokens (rows, columns), `text`
-        (B, L, context), `pooled` (B, vec), `image_ids` (N, 3) of `grid` tokens. Square grids need not be given."""
-        grid = grid or _square(len(image_ids))
-        lq_grid = lq_grid or (grid if lq_tokens.shape[1] == len(image_ids) else _square(lq_tokens.shape[1]))
-        ids = condition_positions(image_ids.unflatten(0, grid), *lq_grid, self.mode)
-        return ShownPicture(text, pooled, image_ids, lq_tokens, ids, {})
+    def prepare(self, lq_tokens, text, pooled, image_ids, lq_grid=None):
+        """What is computed once per picture: `lq_tokens` (B, M, 64), `text` (B, L, context), `pooled` (B, vec), `image_ids`
+        (N, 3). `lq_grid` (rows, columns) of the condition's tokens is the output's unless given."""
+        columns = int((image_ids[:, 1] == image_ids[0, 1]).sum())
+        grid = image_ids.unflatten(0, (-1, columns))
+        ids = condition_positions(grid, *(lq_grid or grid.shape[:2]), self.mode)
+        return ShownPicture(text, pooled, image_ids, lq_tokens, ids)
 
     def velocity(self, tokens, t, condition, guidance):
         """v at `tokens` (B, N, 64) and `t` (B,) in [0, 1], with `guidance` (B,); (B, N, 64)."""
@@ -78,10 +80,9 @@ class UMMFHost:
 
     def _show(self, shown, t, guidance):
         if self.mode.constant and not torch.is_grad_enabled():
-            if "kept" not in shown.memory:
-                vector = self.branch.vector(None, None, shown.pooled)
-                shown.memory["kept"] = self.branch.remember(shown.tokens, shown.ids, vector, _attention)
-            return ConditionMemory(shown.memory["kept"], None, self.strength)
+            recalled = self.cache.recall(self.branch, shown.tokens, shown.ids, shown.pooled, _attention)
+            return ConditionMemory(*recalled, self.strength)
+        self.cache.clear()  # a training step changes the LoRA
         vector = self.branch.vector(t, guidance, shown.pooled)
         return self.branch.start(shown.tokens, shown.ids, vector, self.strength)
 
@@ -128,9 +129,3 @@ def _attention(query, key, value, bias):
     mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, bias)
     return mixed.transpose(1, 2).flatten(2)
 
-
-def _square(tokens):
-    side = int(tokens**0.5)
-    if side * side != tokens:
-        raise ValueError(f"UMMF: {tokens} tokens are no square picture; give their grid (rows, columns).")
-    return side, side

@@ -1,5 +1,6 @@
 from .checkpoint import AdapterFileError, LoadedAdapter, LoadReport, check_base, load_adapter, save_adapter
-from .condition import ConditionBranch, ConditionMemory, ConditionStream, condition_positions, crop_to_tile
+from .condition import ConditionBranch, ConditionStream, condition_positions, crop_to_tile
+from .condition_memory import ConditionCache, ConditionMemory
 from .dimensions import FLUX_DEV, FluxDimensions
 from .keymap import bfl_to_diffusers, diffusers_parts, diffusers_to_bfl
 from .lora import LoRA, LoRALayer, layer_key, linear_sizes, lora_targets
@@ -8,9 +9,9 @@ from .mode import KONTEXT, OMINI, ConditionMode
 from .model import AdapterConfig, Condition, Control, FluxIRAdapter
 
 __all__ = [
-    "FLUX_DEV", "KONTEXT", "OMINI", "AdapterConfig", "AdapterFileError", "Condition", "ConditionBranch", "ConditionMemory",
-    "ConditionMode", "ConditionStream", "Control", "FluxDimensions", "FluxIRAdapter", "LoRA", "LoRALayer", "LoadReport",
-    "LoadedAdapter", "LoadedLoRA", "bfl_to_diffusers", "check_base", "check_lora_base", "condition_positions", "crop_to_tile",
-    "diffusers_parts", "diffusers_to_bfl", "layer_key", "linear_sizes", "load_adapter", "load_lora", "lora_targets",
-    "save_adapter", "save_lora",
+    "FLUX_DEV", "KONTEXT", "OMINI", "AdapterConfig", "AdapterFileError", "Condition", "ConditionBranch", "ConditionCache",
+    "ConditionMemory", "ConditionMode", "ConditionStream", "Control", "FluxDimensions", "FluxIRAdapter", "LoRA", "LoRALayer",
+    "LoadReport", "LoadedAdapter", "LoadedLoRA", "bfl_to_diffusers", "check_base", "check_lora_base", "condition_positions",
+    "crop_to_tile", "diffusers_parts", "diffusers_to_bfl", "layer_key", "linear_sizes", "load_adapter", "load_lora",
+    "lora_targets", "save_adapter", "save_lora",
 ]  # fmt: skip

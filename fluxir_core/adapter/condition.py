@@ -141,7 +141,7 @@ class ConditionStream:
 
     def __init__(self, branch, tokens, ids, vector, strength):
         self.branch, self.vector, self.rotary = branch, vector, branch._rotary(ids)
-        self.bias = _log_strength(strength)
+        self.bias = log_strength(strength)
         # By block, so that gradient checkpointing may run any of them again.
         self.states = {0: branch._apply("img_in", tokens)}
 
@@ -154,7 +154,7 @@ class ConditionStream:
         *own, leave = branch.enter(index, self.states[index], self.vector, self.rotary)
         if branch.mode.attention == "alone":
             attended = attention(*own, None)
-            mixed = _attend_to_memory(query, key, value, own[1], own[2], self.bias, attention)
+            mixed = attend_to_memory(query, key, value, own[1], own[2], self.bias, attention)
         else:
             joined = (torch.cat([base, extra.to(base)], 2) for base, extra in zip((query, key, value), own))
             both = attention(*joined, self._joint_bias(query, count, own[0].shape[2]))
@@ -171,24 +171,8 @@ class ConditionStream:
         return bias[None, None]
 
 
-class ConditionMemory:
-    """Condition tokens whose keys and values are already known (`ConditionBranch.remember`).
-
-    `rows` (B,) says which of the memory's pictures each row of the call belongs to; None when they are the same.
-    """
-
-    def __init__(self, memory, rows=None, strength=1.0):
-        self.memory, self.rows, self.bias = memory, rows, _log_strength(strength)
-
-    def attend(self, index, query, key, value, attention):
-        """As ConditionStream's."""
-        more_keys, more_values = self.memory[index]
-        if self.rows is not None:
-            more_keys, more_values = more_keys[self.rows], more_values[self.rows]
-        return _attend_to_memory(query, key, value, more_keys, more_values, self.bias, attention)
-
-
-def _attend_to_memory(query, key, value, more_keys, more_values, bias, attention):
+def attend_to_memory(query, key, value, more_keys, more_values, bias, attention):
+    """Attention of the base's queries to its own and more keys and values; `bias` (a number or None) is on the latter."""
     count, extra = key.shape[2], more_keys.shape[2]
     if bias is not None:
         row = query.new_zeros(count + extra)
@@ -198,9 +182,9 @@ def _attend_to_memory(query, key, value, more_keys, more_values, bias, attention
     return attention(query, *joined, bias)
 
 
-def _log_strength(strength):
-    """Strength as a bias on the attention to the condition: its weights are multiplied by `strength` before they are
-    normalised. Raises ValueError unless it is above 0."""
+def log_strength(strength):
+    """Strength as a bias on attention, None for 1: the weights are multiplied by `strength` before they are normalised.
+    Raises ValueError unless it is above 0."""
     if not strength > 0:
         raise ValueError(f"condition strength is {strength}; use a value above 0, or leave the condition out.")
     return None if strength == 1 else math.log(strength)

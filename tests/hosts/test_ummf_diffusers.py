@@ -152,9 +152,9 @@ def test_strength_goes_from_the_bare_model_to_the_condition(transformer, given, 
 def test_a_smaller_condition_covers_the_same_area(transformer, given):
     host = UMMFHost(transformer, random_lora(), OMINI)
     small = torch.randn(2, 4, 64)
-    condition = host.prepare(small, given["text"], given["pooled"], given["image_ids"])
+    condition = host.prepare(small, given["text"], given["pooled"], given["image_ids"], (2, 2))
     assert condition.ids.tolist() == [[0, row, column] for row in (0.5, 2.5) for column in (0.5, 2.5)]
-    assert velocity(host, given, small).shape == given["tokens"].shape
+    assert velocity(host, given, small, lq_grid=(2, 2)).shape == given["tokens"].shape
 
 
 @pytest.mark.parametrize("mode", [KONTEXT, OMINI, ALONE], ids=["kontext", "omini", "alone"])

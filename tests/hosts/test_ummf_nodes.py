@@ -76,7 +76,7 @@ def in_diffusers(folder, mode, noise, lq, conditioning, steps=4):
     with torch.no_grad():
         condition = ummf.prepare(tokens.expand(batch, -1, -1), text.expand(batch, -1, -1),
                                  extra["pooled_output"].expand(batch, -1), image_ids(*grid),
-                                 (grid[0] // 2, grid[1] // 2), (lq.shape[2] // 2, lq.shape[3] // 2))  # fmt: skip
+                                 (lq.shape[2] // 2, lq.shape[3] // 2))  # fmt: skip
         guidance = torch.full((batch,), extra["guidance"])
         found = euler(lambda x, sigma: ummf.velocity(x, sigma, condition, guidance), pack_latents(noise), flux_sigmas(steps))
     return unpack_latents(found, *grid) / SCALE + SHIFT
@@ -118,7 +118,7 @@ def test_keys_and_values_are_computed_once_for_each_picture_and_prompt(host, nod
     lq, noise = picture(1, 2), picture(2, 6)
     kept = host.sample(model, noise=noise, positive=conditioned(nodes, lq))
     assert rows == [2]
-    assert injection(nodes, model)._remembered == []
+    assert injection(nodes, model)._cache._kept == []
     import comfy.model_management
 
     free = comfy.model_management.get_free_memory

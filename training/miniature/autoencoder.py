@@ -73,6 +73,14 @@ def widen(narrow):
     return widened
 
 
+def narrowed(state_dict):
+    """The NarrowTAESD that `widen` made `state_dict` from."""
+    narrow = NarrowTAESD()
+    shapes = {key: value.shape for key, value in narrow.state_dict().items()}
+    narrow.load_state_dict({key: state_dict[key][tuple(map(slice, shape))].float() for key, shape in shapes.items()})
+    return narrow.eval()
+
+
 def latent_statistics_loss(latents):
     """How far the latents' per-channel mean and standard deviation are from 0 and 1: what the flow model expects."""
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))

@@ -1,22 +1,18 @@
 """`fluxir train miniature`: makes every file of models/miniature from procedural pictures and scikit-image's photos."""
 
 import json
-import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ...fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter, diffusers_to_bfl
-from ...fluxir_core.degrade import degrade_random
 from ..fluxir import FluxIRRecipe, train_fluxir
 from ..host import DiffusersHost
 from . import export
-from .autoencoder import LATENT_CHANNELS
+from .bank import drawn_bank, encoded_bank
 from .checkpoint import Checkpoint
-from .latents import LatentBank, LatentCrops, encode_images
-from .scenes import build_bank
+from .latents import LatentCrops
 from .text import TOKENS
 from .train_autoencoder import train_autoencoder
 from .train_base import GUIDANCE, train_base
@@ -53,9 +49,9 @@ def train_miniature(plan, work, out, device="cpu"):
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     _check_plan(plan, work / "plan.json")
-    images, words = _bank(plan, work)
+    images, words = drawn_bank(plan, work)
     autoencoder = train_autoencoder(images, plan.autoencoder_steps, Checkpoint(work / "autoencoder.pt"), device, seed=plan.seed)
-    bank = _latents(plan, work, autoencoder, images, words)
+    bank = encoded_bank(plan, work, autoencoder, images, words)
     transformer = train_base(bank, plan.base_steps, Checkpoint(work / "base.pt"), device, seed=plan.seed)
     recipe = FluxIRRecipe(steps=plan.adapter_steps, batch=64, learning_rate=LEARNING_RATE)
     adapter = train_adapter(bank, autoencoder, transformer, recipe, plan, Checkpoint(work / "fluxir.pt"))
@@ -87,9 +83,9 @@ def train_adapter(bank, autoencoder, transformer, recipe, plan, checkpoint):
 
 def load_trained(work, plan, device="cpu"):
     """The finished stages 1 and 2 of `work`, with the latents: (bank, autoencoder, transformer)."""
-    images, words = _bank(plan, work)
+    images, words = drawn_bank(plan, work)
     autoencoder = train_autoencoder(images, plan.autoencoder_steps, Checkpoint(work / "autoencoder.pt"), device)
-    bank = _latents(plan, work, autoencoder, images, words)
+    bank = encoded_bank(plan, work, autoencoder, images, words)
     return bank, autoencoder, train_base(bank, plan.base_steps, Checkpoint(work / "base.pt"), device)
 
 
@@ -98,36 +94,3 @@ def _check_plan(plan, path):
     if path.exists() and path.read_text() != written:
         raise SystemExit(f"fluxir train miniature: {path.parent} holds another plan's work; choose another --work folder.")
     path.write_text(written)
-
-
-def _bank(plan, work):
-    """Images (N, 3, H, W) uint8 and their words, made once and kept in `work`."""
-    path = work / "bank.npy"
-    if not path.exists():
-        logging.info("drawing %d scenes and cropping %d photos", plan.scenes, plan.crops)
-        images, words = build_bank(plan.scenes, plan.crops, plan.size, plan.seed)
-        (work / "words.json").write_text(json.dumps(words))
-        np.save(path, images)
-    return torch.from_numpy(np.load(path)).permute(0, 3, 1, 2), json.loads((work / "words.json").read_text())
-
-
-def degraded_versions(image, plan, index):
-    """`plan.versions` random degradations of `image` (3, H, W) uint8, the `index`-th of the bank; the same every time."""
-    generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + index)
-    versions = [degrade_random(image.float() / 255, generator) for _ in range(plan.versions)]
-    return (torch.stack(versions) * 255).round().byte()
-
-
-def _latents(plan, work, autoencoder, images, words):
-    path = work / "latents.pt"
-    if not path.exists():
-        logging.info("degrading and encoding %d pictures", len(images))
-        side = plan.size // 8
-        degraded = torch.empty(len(images), plan.versions, LATENT_CHANNELS, side, side, dtype=torch.half)
-        for i, image in enumerate(images):
-            degraded[i] = encode_images(autoencoder, degraded_versions(image, plan, i))
-        partial = path.with_suffix(".partial")
-        torch.save({"clean": encode_images(autoencoder, images), "degraded": degraded}, partial)
-        partial.rename(path)
-    saved = torch.load(path, weights_only=True)
-    return LatentBank(saved["clean"], saved["degraded"], words)

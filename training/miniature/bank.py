@@ -1,0 +1,46 @@
+"""The miniature's training bank: pictures, their words, their degraded versions, drawn and encoded once and kept in a folder."""
+
+import json
+import logging
+
+import numpy as np
+import torch
+
+from ...fluxir_core.degrade import degrade_random
+from .autoencoder import LATENT_CHANNELS
+from .latents import LatentBank, encode_images
+from .scenes import build_bank
+
+
+def drawn_bank(plan, work):
+    """Images (N, 3, H, W) uint8 and their words, made once and kept in `work`."""
+    path = work / "bank.npy"
+    if not path.exists():
+        logging.info("drawing %d scenes and cropping %d photos", plan.scenes, plan.crops)
+        images, words = build_bank(plan.scenes, plan.crops, plan.size, plan.seed)
+        (work / "words.json").write_text(json.dumps(words))
+        np.save(path, images)
+    return torch.from_numpy(np.load(path)).permute(0, 3, 1, 2), json.loads((work / "words.json").read_text())
+
+
+def degraded_versions(image, plan, index):
+    """`plan.versions` random degradations of `image` (3, H, W) uint8, the `index`-th of the bank; the same every time."""
+    generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + index)
+    versions = [degrade_random(image.float() / 255, generator) for _ in range(plan.versions)]
+    return (torch.stack(versions) * 255).round().byte()
+
+
+def encoded_bank(plan, work, autoencoder, images, words):
+    """The LatentBank of `images` (N, 3, H, W) uint8 and `plan.versions` degradations of each, made once and kept in `work`."""
+    path = work / "latents.pt"
+    if not path.exists():
+        logging.info("degrading and encoding %d pictures", len(images))
+        side = plan.size // 8
+        degraded = torch.empty(len(images), plan.versions, LATENT_CHANNELS, side, side, dtype=torch.half)
+        for i, image in enumerate(images):
+            degraded[i] = encode_images(autoencoder, degraded_versions(image, plan, i))
+        partial = path.with_suffix(".partial")
+        torch.save({"clean": encode_images(autoencoder, images), "degraded": degraded}, partial)
+        partial.rename(path)
+    saved = torch.load(path, weights_only=True)
+    return LatentBank(saved["clean"], saved["degraded"], words)
