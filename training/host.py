@@ -96,8 +96,9 @@ class DiffusersHost:
         return torch.add(tokens, residual, alpha=self.strength)
 
 
-def call_transformer(transformer, tokens, t, text, pooled, image_ids, guidance):
-    """The velocity (B, N, 64) of a bare FluxTransformer2DModel; `guidance` is left out where the model has none."""
+def call_transformer(transformer, tokens, t, text, pooled, image_ids, guidance, **residuals):
+    """The velocity (B, N, 64) of a bare FluxTransformer2DModel; `guidance` is left out where the model has none.
+    `residuals` are a ControlNet's."""
     return transformer(
         hidden_states=tokens,
         timestep=t,
@@ -107,6 +108,7 @@ def call_transformer(transformer, tokens, t, text, pooled, image_ids, guidance):
         txt_ids=image_ids.new_zeros(text.shape[1], 3),
         guidance=guidance if transformer.config.guidance_embeds else None,
         return_dict=False,
+        **residuals,
     )[0]
 
 

@@ -22,14 +22,17 @@ def add_arguments(parser):
     ablation.add_argument("--steps", type=int, default=700, help="training steps of each variant (default 700)")
     curve = tables.add_parser("curve", help="several trainings of the miniature side by side")
     curve.add_argument("models", nargs="+", metavar="LABEL=FOLDER", help="a label and a model folder, or 'miniature'")
-    cost = tables.add_parser("cost", help="one model call with and without the adapter, as `fluxir bench adapter`")
+    cost = tables.add_parser("cost", help="one model call with and without the adapters, as `fluxir bench`")
     cost.add_argument("--size", choices=("miniature", "flux-dev"), default="miniature", help="base model's dimensions")
     tts = tables.add_parser("tts", help="every search preset on an exact mixture and on the miniature")
     tts.add_argument("--model", default="miniature", help="'miniature' or a model folder")
     tts.add_argument(
         "--degradations", nargs="+", choices=EVALUATION, default=["strong"], help="(default strong)"
     )
-    for table in (miniature, ablation, curve, cost, tts):
+    fusion = tables.add_parser("fusion", help="UMMF against direct addition and ControlNet, and the bundled UMMF LoRA")
+    fusion.add_argument("--work", type=Path, default=Path(".cache/ummf"), help="the folder of `fluxir train ummf`")
+    fusion.add_argument("--steps", type=int, default=400, help="training steps of each variant (default 400)")
+    for table in (miniature, ablation, curve, cost, tts, fusion):
         table.add_argument("--readme", type=Path, default=README, help="the README to write the table to")
         table.add_argument("--json", type=Path, metavar="FILE", help="write every measured row")
 
@@ -41,6 +44,7 @@ def run(arguments):
         "curve": lambda: curve(dict(model.split("=", 1) for model in arguments.models)),
         "cost": lambda: cost(arguments.size),
         "tts": lambda: tts(arguments.model, arguments.degradations),
+        "fusion": lambda: fusion(arguments.work, arguments.steps),
     }[arguments.table]()
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
@@ -145,18 +149,20 @@ def curve(models):
 
 
 def cost(size):
-    """(rows, Markdown) of `bench_adapter` at `size`, with a ControlNet for comparison."""
-    from .bench import bench_adapter
+    """(rows, Markdown) of `bench_adapter`, with a ControlNet for comparison, and of `bench_condition` at `size`."""
+    from .bench import bench_adapter, bench_condition
 
-    measured = bench_adapter(size, controlnet=True)
-    lines = [
-        f"One model call at {measured['pixels']} pixels a side, {size} dimensions with random weights, SE rank {measured['rank']}, "
-        f"{measured['dtype']}, {measured['device']}: median of {measured['repeats']} rounds, in turns; peak memory of the run "
-        f"{measured['peak_gb']} GB.",
-        "", "| | seconds | ratio to bare |", "|---|---|---|",
-    ]  # fmt: skip
-    lines += [f"| {name} | {measured['seconds'][name]:.4f} | {ratio:.3f} |" for name, ratio in measured["ratio"].items()]
-    return [measured], "\n".join(lines)
+    rows, lines = [bench_adapter(size, controlnet=True), bench_condition(size)], []
+    for measured, rank in zip(rows, ("SE rank", "LoRA rank")):
+        lines += [
+            f"One model call at {measured['pixels']} pixels a side, {size} dimensions with random weights, {rank} "
+            f"{measured['rank']}, {measured['dtype']}, {measured['device']}: median of {measured['repeats']} rounds, in turns; "
+            f"peak memory of the run {measured['peak_gb']} GB.",
+            "", "| | seconds | ratio to bare |", "|---|---|---|",
+        ]  # fmt: skip
+        lines += [f"| {name} | {measured['seconds'][name]:.4f} | {ratio:.3f} |" for name, ratio in measured["ratio"].items()]
+        lines.append("")
+    return rows, "\n".join(lines[:-1])
 
 
 def tts(model, degradations):
@@ -167,6 +173,26 @@ def tts(model, degradations):
     mixture = {dims: on_mixture(dims) for dims in (16, 64)}
     rows = on_miniature(Restorer(model), degradations)
     return [*({"dims": dims, **row} for dims in mixture for row in mixture[dims]), *rows], table(mixture, rows)
+
+
+def fusion(work, steps):
+    """(rows, Markdown) of `fusion.compare` after `steps`, and of the bundled LoRA beside the bundled FluxIR adapter."""
+    from .fusion import compare
+    from .miniature.evaluate import evaluate
+    from .restore import Restorer
+    from .train_ummf import CONFIGS, UMMFConfig
+
+    config = UMMFConfig.load(CONFIGS / "ummf-miniature.yaml")
+    rows = compare(config, work, steps)
+    counts = {row["variant"]: row["parameters"] for row in rows}
+    bundled = [
+        {"variant": f"bundled {name}", **row}
+        for name, adapter in (("UMMF LoRA", "ummf"), ("FluxIR adapter", "fluxir"))
+        for row in evaluate(Restorer("miniature", adapter=adapter), seeds=(0,))
+    ]
+    trained = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    table = _restored_table([*rows, *bundled], "variant")
+    return [*rows, *bundled], f"Each variant trained for {steps} steps; numbers it trains: {trained}. {table}"
 
 
 def replace_block(readme, name, text):

@@ -43,19 +43,20 @@ class UMMFConfig:
 def _typed(cls, values, where):
     """`cls` from a mapping of its fields. Numbers may be whole where a float is expected, nothing else is converted."""
     known = {field.name: field for field in fields(cls)}
-    unknown = [name for name in values or {} if name not in known]
-    if not isinstance(values, dict) or unknown:
-        wrong = f"has no setting {unknown[0]!r}" if unknown else "is no mapping"
-        raise ValueError(f"{where} {wrong}; use {', '.join(known)}.")
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is no mapping; use {', '.join(known)}.")
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{where} has no setting {name!r}; use {', '.join(known)}.")
     typed = {}
     for name, value in values.items():
         kind = known[name].type
         if hasattr(kind, "__dataclass_fields__"):
             typed[name] = _typed(kind, value, f"{where}: {name}")
             continue
-        if isinstance(value, int) and not isinstance(value, bool) and kind in (float, float | None):
+        if isinstance(value, int) and kind in (float, float | None):
             value = float(value)
-        if not isinstance(value, kind):
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{where}: {name} is {value!r}, but a {getattr(kind, '__name__', kind)} is expected.")
         typed[name] = value
     try:

@@ -29,21 +29,21 @@ class UMMFRecipe:
 
 
 def train_ummf(host, batches, recipe, checkpoint, autocast=torch.bfloat16, seed=0):
-    """Trains the LoRA of `host` (a UMMFHost with its transformer frozen) by flow matching and returns its averaged copy.
+    """Trains the adapter of `host` (a UMMFHost's LoRA; the transformer is frozen) by flow matching. Returns its averaged copy.
 
     `batches(step)` gives tokens `clean`, `degraded` (B, N, 64), `text`, `pooled` and `image_ids`.
     """
     from prodigyopt import Prodigy
 
     torch.manual_seed(seed)
-    lora = host.lora.train()
-    average = averaged(lora, recipe.average)
+    adapter = host.adapter.train()
+    average = averaged(adapter, recipe.average)
     optimizer = Prodigy(
-        lora.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, use_bias_correction=True,
+        adapter.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, use_bias_correction=True,
         safeguard_warmup=True,
     )  # fmt: skip
 
-    for step in checkpoint.steps(recipe.steps, lora, average, optimizer):
+    for step in checkpoint.steps(recipe.steps, adapter, average, optimizer):
         batch = batches(step)
         z0, z1 = batch.clean, torch.randn_like(batch.clean)
         t = sample_logit_normal(len(z0), device=z0.device)
@@ -55,10 +55,10 @@ def train_ummf(host, batches, recipe, checkpoint, autocast=torch.bfloat16, seed=
         loss = F.mse_loss(velocity.float(), z1 - z0)
 
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(lora.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        average.update_parameters(lora)
+        average.update_parameters(adapter)
         if step % 50 == 0:
             logging.info("ummf step %d loss %.4f d %.2e", step, loss.item(), optimizer.param_groups[0]["d"])
     return average.module.eval()

@@ -33,7 +33,7 @@ class UMMFHost:
         dims = flux_dimensions(transformer)
         if lora.dims != dims:
             raise ValueError(f"UMMF: the LoRA is for {lora.dims}, but the transformer is {dims}; choose the LoRA made for it.")
-        self.transformer, self.lora, self.mode, self.strength = transformer, lora, mode, strength
+        self.transformer, self.adapter, self.strength = transformer, lora, strength
         self.branch = ConditionBranch(self._module, dims, mode, lora if mode.tokens == "condition" else None)
         self.cache = ConditionCache()
         self._beside = None
@@ -57,7 +57,7 @@ class UMMFHost:
         (N, 3). `lq_grid` (rows, columns) of the condition's tokens is the output's unless given."""
         columns = int((image_ids[:, 1] == image_ids[0, 1]).sum())
         grid = image_ids.unflatten(0, (-1, columns))
-        ids = condition_positions(grid, *(lq_grid or grid.shape[:2]), self.mode)
+        ids = condition_positions(grid, *(lq_grid or grid.shape[:2]), self.branch.mode)
         return ShownPicture(text, pooled, image_ids, lq_tokens, ids)
 
     def velocity(self, tokens, t, condition, guidance):
@@ -79,7 +79,7 @@ class UMMFHost:
         )
 
     def _show(self, shown, t, guidance):
-        if self.mode.constant and not torch.is_grad_enabled():
+        if self.branch.mode.constant and not torch.is_grad_enabled():
             recalled = self.cache.recall(self.branch, shown.tokens, shown.ids, shown.pooled, _attention)
             return ConditionMemory(*recalled, self.strength)
         self.cache.clear()  # a training step changes the LoRA
@@ -92,7 +92,7 @@ class UMMFHost:
         return parts[0] if len(parts) == 1 else lambda x: torch.cat([part(x) for part in parts], -1)
 
     def _change(self, name, _module, args, output):
-        return output + self.lora.layers[layer_key(name)](args[0]) if self.strength else None
+        return output + self.adapter.layers[layer_key(name)](args[0]) if self.strength else None
 
 
 class _JointProcessor:

@@ -128,7 +128,7 @@ def test_what_attends_to_itself_alone_is_computed_once(transformer, given, lq):
     for ours, theirs in zip(kept, again):
         torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-5)
     assert (kept[0] - kept[1]).abs().mean() > 0.01
-    joint = velocity(UMMFHost(transformer, host.lora, OMINI), given, lq)
+    joint = velocity(UMMFHost(transformer, host.adapter, OMINI), given, lq)
     assert (joint - velocity(host, given, lq)).abs().mean() > 1e-4
 
 
