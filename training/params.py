@@ -1,8 +1,8 @@
-"""`fluxir params`: the adapter's parameters at FLUX.1-dev size, as in the paper's Table 2."""
+"""`fluxir params`: an adapter's parameters at FLUX.1-dev size, as in the papers."""
 
 import json
 
-from ..fluxir_core.adapter import FLUX_DEV, AdapterConfig, FluxIRAdapter
+from ..fluxir_core.adapter import FLUX_DEV, AdapterConfig, FluxIRAdapter, LoRA
 
 TEXT_TOKENS = 512
 
@@ -19,13 +19,25 @@ def count_parameters(rank):
     return {**counts, "total": sum(counts.values())}
 
 
+def count_ummf(rank):
+    """Parameters of FLUX.1-dev's UMMF LoRA of `rank`: {"modules", "total"}."""
+    lora = LoRA.new(FLUX_DEV, rank, device="meta")
+    return {"modules": len(lora.shapes), "total": sum(parameter.numel() for parameter in lora.parameters())}
+
+
 def add_arguments(parser):
-    parser.add_argument("--rank", default="32", help="rank of the SE layers, or 'full' (default 32)")
+    parser.add_argument("--adapter", choices=("fluxir", "ummf"), default="fluxir", help="FluxIR's, or UMMF's LoRA")
+    parser.add_argument("--rank", help="rank of the SE layers or the LoRA (default 32, UMMF 16), or FluxIR's 'full'")
 
 
 def run(arguments):
-    if arguments.rank != "full" and not (arguments.rank.isdigit() and int(arguments.rank) > 0):
-        raise SystemExit(f"fluxir params: --rank is {arguments.rank}; use a positive whole number or 'full'.")
-    counts = count_parameters(None if arguments.rank == "full" else int(arguments.rank))
-    millions = {name: round(count / 1e6, 1) for name, count in counts.items()}
-    print(json.dumps({"rank": arguments.rank, **counts, "millions": millions}))
+    ummf = arguments.adapter == "ummf"
+    rank = arguments.rank or ("16" if ummf else "32")
+    if not (rank == "full" and not ummf) and not (rank.isdigit() and int(rank) > 0):
+        raise SystemExit(f"fluxir params: --rank is {rank}; use a positive whole number{'' if ummf else ' or ' + repr('full')}.")
+    if ummf:
+        counts = count_ummf(int(rank))
+    else:
+        counts = count_parameters(None if rank == "full" else int(rank))
+    millions = {name: round(count / 1e6, 1) for name, count in counts.items() if name != "modules"}
+    print(json.dumps({"rank": rank, **counts, "millions": millions}))
