@@ -50,6 +50,21 @@ def injection(nodes, model):
     return model.callbacks["on_cleanup"][nodes.KEY][-1].__self__
 
 
+@pytest.fixture
+def computed(monkeypatch):
+    """How many pictures' keys and values were computed, by call."""
+    from comfyui_fluxir.fluxir_core.adapter import ConditionBranch
+
+    rows, remember = [], ConditionBranch.remember
+
+    def counted(self, tokens, *rest):
+        rows.append(len(tokens))
+        return remember(self, tokens, *rest)
+
+    monkeypatch.setattr(ConditionBranch, "remember", counted)
+    return rows
+
+
 def test_without_a_lora_the_conditioning_is_cores_reference(host, nodes):
     import node_helpers
 
@@ -108,23 +123,22 @@ def test_batches_cfg_and_candidates_are_the_rows_by_themselves(host, nodes, lora
         torch.testing.assert_close(batched[row : row + 1], alone, rtol=1e-4, atol=1e-4)
 
 
-def test_keys_and_values_are_computed_once_for_each_picture_and_prompt(host, nodes, loras, monkeypatch):
-    from comfyui_fluxir.fluxir_core.adapter import ConditionBranch
-
-    rows = []
-    run = ConditionBranch.remember
-    monkeypatch.setattr(ConditionBranch, "remember", lambda self, tokens, *rest: rows.append(len(tokens)) or run(self, tokens, *rest))
+def test_keys_and_values_are_computed_once_for_each_picture_and_prompt(host, nodes, loras, computed, monkeypatch):
     model = applied(nodes, host, "ummf-alone")
     lq, noise = picture(1, 2), picture(2, 6)
     kept = host.sample(model, noise=noise, positive=conditioned(nodes, lq))
-    assert rows == [2]
+    assert computed == [2]
     assert injection(nodes, model)._cache._kept == []
     import comfy.model_management
 
     free = comfy.model_management.get_free_memory
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device, both=False: free(device, both) if both else 0)
+
+    def none_free(device, both=False):
+        return free(device, both) if both else 0
+
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", none_free)
     again = host.sample(model, noise=noise, positive=conditioned(nodes, lq))
-    assert rows == [2]
+    assert computed == [2]
     torch.testing.assert_close(kept, again, rtol=1e-5, atol=1e-5)
 
 
@@ -229,3 +243,31 @@ def test_what_cannot_work_is_refused(host, nodes, loras, tmp_path):
     with pytest.raises(ValueError, match="encode the degraded picture at the sampled size"):
         host.sample(host.model, noise=picture(2, 1, 16, 16), positive=tiled)
     assert torch.isfinite(host.sample(model, noise=picture(2, 1, 16, 16), positive=tiled)).all()
+
+
+def test_an_ominicontrol_file_is_known_by_its_keys(host, nodes, loras):
+    """Their files hold no metadata: the same weights under their keys alone sample as our own file of that mode."""
+    import folder_paths
+    from safetensors.torch import load_file, save_file
+
+    ours = loras / "ummf-omini.safetensors"
+    weights = load_file(ours)
+    assert all(key.startswith("transformer.") and (".lora_A.weight" in key or ".lora_B.weight" in key) for key in weights)
+    save_file(weights, loras / "canny.safetensors")
+    folder_paths.filename_list_cache.clear()
+    theirs = host.sample(applied(nodes, host, "canny"), positive=conditioned(nodes))
+    assert torch.equal(theirs, host.sample(applied(nodes, host, "ummf-omini"), positive=conditioned(nodes)))
+
+
+def test_a_search_computes_the_conditions_keys_and_values_once(host, nodes, loras, vae, computed, monkeypatch):
+    from .search_host import run
+
+    model, lq = applied(nodes, host, "ummf-alone"), picture(1, 2)
+    options = {"latent": {"samples": torch.zeros(2, 16, 8, 8)}, "positive": conditioned(nodes, lq), "preset": "best_of_n"}
+    together = run(host, vae, model=model, **options)[0]["samples"]
+    assert computed == [2]
+    from comfyui_fluxir.nodes import search_world
+
+    monkeypatch.setattr(search_world, "MOST_AT_ONCE", 1)
+    alone = run(host, vae, model=model, **options)[0]["samples"]
+    torch.testing.assert_close(together, alone, atol=3e-4, rtol=1e-3)
