@@ -13,7 +13,7 @@ from comfy_api.latest import io
 
 from ..fluxir_core.adapter import AdapterFileError, FluxIRAdapter, check_base, load_adapter
 from .folders import ADAPTERS
-from .injection import FluxIRInjection
+from .adapter_injection import FluxIRInjection
 from .native_flux import attach, attention, flux_dimensions, managed, native_flux
 
 KEY = "fluxir"
