@@ -5,9 +5,14 @@ import socket
 import sys
 
 import pytest
+import torch
 
 from comfyui_fluxir.demo.comfyui import ComfyUIServer
 from comfyui_fluxir.demo.environment import NEWEST, OLDEST, comfyui_path
+from comfyui_fluxir.fluxir_core.adapter import bfl_to_diffusers
+from comfyui_fluxir.fluxir_core.tokens import image_ids
+
+from .tiny import flux_weights
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +55,27 @@ def vae(host):
     import comfy.utils
 
     return comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(host.paths["vae"])))
+
+
+@pytest.fixture
+def transformer():
+    """A tiny diffusers FLUX of random weights."""
+    from diffusers import FluxTransformer2DModel
+
+    model = FluxTransformer2DModel(
+        num_layers=2, num_single_layers=2, num_attention_heads=1, joint_attention_dim=64, pooled_projection_dim=32,
+        guidance_embeds=True,
+    )  # fmt: skip
+    model.load_state_dict(bfl_to_diffusers(flux_weights()))
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def given():
+    """One call's inputs for it."""
+    torch.manual_seed(0)
+    ids = image_ids(8, 8)
+    return dict(
+        tokens=torch.randn(2, 16, 64), t=torch.tensor([0.25, 1.0]), text=torch.randn(2, 8, 64),
+        pooled=torch.randn(2, 32), image_ids=ids, guidance=torch.full((2,), 4.0),
+    )  # fmt: skip

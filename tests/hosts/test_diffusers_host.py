@@ -6,34 +6,11 @@ import pytest
 import torch
 
 from comfyui_fluxir.fluxir_core.adapter import (
-    FLUX_DEV, AdapterConfig, AdapterFileError, FluxIRAdapter, bfl_to_diffusers,
+    FLUX_DEV, AdapterConfig, AdapterFileError, FluxIRAdapter,
 )  # fmt: skip
-from comfyui_fluxir.fluxir_core.tokens import image_ids
 from comfyui_fluxir.training.host import DiffusersHost, call_transformer
 
 from .tiny import TINY, flux_weights, tiny_adapter
-
-
-@pytest.fixture
-def transformer():
-    from diffusers import FluxTransformer2DModel
-
-    model = FluxTransformer2DModel(
-        num_layers=2, num_single_layers=2, num_attention_heads=1, joint_attention_dim=64, pooled_projection_dim=32,
-        guidance_embeds=True,
-    )  # fmt: skip
-    model.load_state_dict(bfl_to_diffusers(flux_weights()))
-    return model.eval().requires_grad_(False)
-
-
-@pytest.fixture
-def given():
-    torch.manual_seed(0)
-    ids = image_ids(8, 8)
-    return dict(
-        tokens=torch.randn(2, 16, 64), t=torch.tensor([0.25, 1.0]), text=torch.randn(2, 8, 64),
-        pooled=torch.randn(2, 32), image_ids=ids, guidance=torch.full((2,), 4.0),
-    )  # fmt: skip
 
 
 def bare(transformer, given):

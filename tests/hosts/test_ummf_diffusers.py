@@ -5,36 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from comfyui_fluxir.fluxir_core.adapter import KONTEXT, OMINI, ConditionMode, LoRA, bfl_to_diffusers
-from comfyui_fluxir.fluxir_core.tokens import image_ids
+from comfyui_fluxir.fluxir_core.adapter import KONTEXT, OMINI, ConditionMode, LoRA
 from comfyui_fluxir.training.host import call_transformer
 from comfyui_fluxir.training.ummf_host import UMMFHost
 
-from .tiny import TINY, flux_weights
+from .tiny import TINY
 
 ALONE = ConditionMode(attention="alone")
 CONDITION = 16
-
-
-@pytest.fixture
-def transformer():
-    from diffusers import FluxTransformer2DModel
-
-    model = FluxTransformer2DModel(
-        num_layers=2, num_single_layers=2, num_attention_heads=1, joint_attention_dim=64, pooled_projection_dim=32,
-        guidance_embeds=True,
-    )  # fmt: skip
-    model.load_state_dict(bfl_to_diffusers(flux_weights()))
-    return model.eval().requires_grad_(False)
-
-
-@pytest.fixture
-def given():
-    torch.manual_seed(0)
-    return dict(
-        tokens=torch.randn(2, 16, 64), t=torch.tensor([0.25, 0.9]), text=torch.randn(2, 8, 64),
-        pooled=torch.randn(2, 32), image_ids=image_ids(8, 8), guidance=torch.full((2,), 4.0),
-    )  # fmt: skip
 
 
 @pytest.fixture
