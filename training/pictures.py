@@ -49,6 +49,7 @@ class FolderCrops:
         if not self.files:
             raise ValueError(f"--config: the data folder {folder} holds no photo ({', '.join(sorted(SUFFIXES))}); give another.")
         self.size, self.batch, self.models, self.device = size, batch, models, device
+        self.dtype = next(models.vae.vae.parameters()).dtype
         self.description = f"{len(self.files)} photos of the folder {Path(folder).name}, degraded at random"
 
     @torch.no_grad()
@@ -56,9 +57,9 @@ class FolderCrops:
         clean = torch.stack([self._crop() for _ in range(self.batch)])
         generator = torch.Generator().manual_seed(torch.randint(2**62, ()).item())
         degraded = torch.stack([degrade_random(picture, generator) for picture in clean])
-        clean, degraded = (self.models.vae.encode(pictures.to(self.device)) for pictures in (clean, degraded))
+        clean, degraded = (self.models.vae.encode(p.to(self.device, self.dtype)).float() for p in (clean, degraded))
         grid, adapter = tuple(clean.shape[-2:]), self.models.adapter
-        text, pooled = (value.expand(self.batch, *value.shape) for value in (adapter.null_text, adapter.null_pooled))
+        text, pooled = (value.float().expand(self.batch, *value.shape) for value in (adapter.null_text, adapter.null_pooled))
         return Batch(pack_latents(clean), pack_latents(degraded), text, pooled, image_ids(*grid).to(self.device), grid)
 
     def _crop(self):

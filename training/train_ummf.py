@@ -68,7 +68,7 @@ def _typed(cls, values, where):
 def train(config, work, out, device="cpu"):
     """Trains by `config` (UMMFConfig), resuming from what `work` holds, and writes the LoRA to the file `out`."""
     work = Path(work)
-    models = load_models(config.model, device)
+    models = load_models(config.model, device, torch.bfloat16 if device == "cuda" else torch.float32)
     if config.data == "miniature":
         batches = MiniatureCrops(config.size, config.recipe.batch, work, device)
     else:
