@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ApplyFluxIRAdapter, LoadFluxIRAdapter, NullTextConditioning
+from .caption import CaptionImage, DegradationCheck
 from .folders import register_model_folders
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
 from .schedules import BudgetPlan, ContestSchedule, ParticleSchedule, StepwiseSchedule
@@ -19,6 +20,7 @@ class FluxIRExtension(ComfyExtension):
         return [
             LoadFluxIRAdapter, ApplyFluxIRAdapter, NullTextConditioning,
             UMMFConditioning, ApplyUMMFLoRA,
+            DegradationCheck, CaptionImage,
             TTSSampler, TTSSamplerSelect, SearchReportChart,
             NaturalImageVerifier, VerifierEnsemble, ScoreImages,
             AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier,

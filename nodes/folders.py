@@ -6,6 +6,7 @@ import folder_paths
 
 ADAPTERS = "fluxir_adapters"
 VERIFIERS = "fluxir_verifiers"
+CAPTIONERS = "fluxir_captioners"
 MINIATURE = Path(__file__).resolve().parent.parent / "models" / "miniature"
 
 
@@ -19,7 +20,8 @@ def register_model_folders() -> None:
         folder_paths.add_model_folder_path(key, str(MINIATURE / key))
     folder_paths.add_model_folder_path(ADAPTERS, str(Path(folder_paths.models_dir) / ADAPTERS))
     folder_paths.add_model_folder_path(ADAPTERS, str(MINIATURE / ADAPTERS))
-    folder_paths.add_model_folder_path(VERIFIERS, str(Path(folder_paths.models_dir) / VERIFIERS))
+    for key in (VERIFIERS, CAPTIONERS):
+        folder_paths.add_model_folder_path(key, str(Path(folder_paths.models_dir) / key))
     # A new key starts without a list of extensions, which would offer every file of the folder.
     paths, _ = folder_paths.folder_names_and_paths[ADAPTERS]
     folder_paths.folder_names_and_paths[ADAPTERS] = (paths, {".safetensors"})

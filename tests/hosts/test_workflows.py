@@ -1,9 +1,7 @@
 """The shipped workflows, in a real ComfyUI server of the oldest and of the newest supported version."""
 
 import json
-import shutil
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,27 +9,15 @@ from PIL import Image
 
 from comfyui_fluxir.demo.comfyui import ComfyUIError
 
-from .tiny import write_tiny
+from .workflow_host import PACK, PROMPT, node_of, on_miniature_weights, read, stock
 
-PACK = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted(path.name for path in (PACK / "workflows").glob("*.json"))
-
-
-def read(name, folder="workflows"):
-    return json.loads((PACK / folder / name).read_text())
 
 
 @pytest.fixture
 def stocked(server, tmp_path):
     """A server that finds the shipped weights, or tiny ones of their names, and a picture of the shipped name."""
-    for key, path in write_tiny(tmp_path).items():
-        if not (PACK / "models" / "miniature" / key / path.name).exists():
-            target = server.base / "models" / key / path.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
-    (server.base / "input").mkdir(exist_ok=True)
-    pixels = np.random.default_rng(0).integers(0, 255, (72, 104, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(server.base / "input" / "fluxir_demo_degraded.png")
+    stock(server.base, tmp_path)
     return server
 
 
@@ -45,45 +31,58 @@ def test_a_workflow_and_its_api_twin_are_one_graph(server, name):
     assert graph(convert_ui_to_api(read(name), server.get("/object_info"))) == graph(read(name, "workflows/api"))
 
 
-def on_miniature_weights(graph):
-    """`graph` with the miniature's files for FLUX.1-dev's, and its empty prompt for the text encoders, which have no miniature."""
-    graph = json.loads(json.dumps(graph))
-    names = {"flux1-dev.safetensors": "mini-flux.safetensors", "ae.safetensors": "mini-flux-vae.safetensors"}
-    for node in graph.values():
-        node["inputs"] = {key: names.get(value, value) if isinstance(value, str) else value for key, value in node["inputs"].items()}
-        if node["class_type"] == "DualCLIPLoader":
-            node |= {"class_type": "LoadFluxIRAdapter", "inputs": {"adapter_name": "mini-flux-fluxir.safetensors"}}
-        elif node["class_type"] == "CLIPTextEncode":
-            node |= {"class_type": "NullTextConditioning", "inputs": {"adapter": node["inputs"]["clip"]}}
-    return graph
-
-
-def saver_of(graph):
-    (saver,) = (node for node, content in graph.items() if content["class_type"] == "SaveImage")
-    return saver
-
-
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_workflow_runs_as_shipped(stocked, name):
     graph = on_miniature_weights(read(name, "workflows/api"))
-    (saved,) = stocked.run(graph)[saver_of(graph)]
+    (saved,) = stocked.run(graph, ui=read(name))[node_of(graph, "SaveImage")]
     with Image.open(saved) as picture:
         assert picture.size == (104, 72)
+        assert ("fluxir_search" in picture.text) == any(node["class_type"] == "TTSSampler" for node in graph.values())
         pixels = np.asarray(picture)
     assert pixels.std() > 0
 
 
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_download_link_is_of_a_file_that_its_node_loads(name):
+    for node in read(name)["nodes"]:
+        for link in node["properties"].get("models", []):
+            assert link["name"] in node["widgets_values"] and link["url"].endswith(f"/{link['name']}")
+            assert link["url"].startswith("https://huggingface.co/") and "/resolve/" in link["url"] and link["directory"]
+
+
+def texts_of(stocked, graph):
+    """{node id: text} of what `graph` shows, sampling and pictures left out."""
+    pictures = ("SaveImage", "PreviewImage", "ImageCompare")
+    stocked.run({node: content for node, content in graph.items() if content["class_type"] not in pictures})
+    (entry,) = stocked.get("/history?max_items=1").values()
+    return {node: output["text"][0] for node, output in entry["outputs"].items()}
+
+
+def test_the_caption_of_the_cleaned_picture_is_the_prompt(stocked):
+    graph = on_miniature_weights(read("ummf_flux_search.json", "workflows/api"))
+    texts = texts_of(stocked, graph)
+    assert texts[PROMPT] == texts[node_of(graph, "CaptionImage")] and texts[PROMPT].strip()
+
+
+def test_a_cleaned_picture_that_shows_something_else_is_not_described(stocked):
+    graph = on_miniature_weights(read("ummf_flux_search.json", "workflows/api"))
+    scaled = graph[node_of(graph, "ImageScale")]
+    scaled |= {"class_type": "ImageInvert", "inputs": {"image": scaled["inputs"]["image"]}}
+    texts = texts_of(stocked, graph)
+    assert texts[PROMPT] == "" and node_of(graph, "CaptionImage") not in texts
+
+
 def test_a_search_is_in_the_pictures_metadata_and_replays_to_the_identical_picture(stocked):
     graph, ui = (read("fluxir_search_miniature.json", folder) for folder in ("workflows/api", "workflows"))
-    saver = saver_of(graph)
+    saver = node_of(graph, "SaveImage")
     (saved,) = stocked.run(graph, ui=ui)[saver]
     with Image.open(saved) as picture:
         report, kept = json.loads(picture.text["fluxir_search"]), json.loads(picture.text["prompt"])
         first = np.asarray(picture)
     assert report["preset"] == "fast" and report["nfe"] == report["nfe_planned"] and len(report["log"]) > 0
     assert json.loads(picture.text["workflow"]) == ui
-    (sampler,) = (node for node in kept.values() if node["class_type"] == "TTSSampler")
-    sampler["inputs"]["keep_best"] = True  # changes nothing in the picture, but makes ComfyUI run it again
+    # It changes nothing in the picture, but makes ComfyUI run it again.
+    kept[node_of(kept, "TTSSampler")]["inputs"]["keep_best"] = True
     (replayed,) = stocked.run(kept, ui=ui)[saver]
     with Image.open(replayed) as picture:
         assert np.array_equal(np.asarray(picture), first)
@@ -92,7 +91,7 @@ def test_a_search_is_in_the_pictures_metadata_and_replays_to_the_identical_pictu
 
 def test_cancelling_a_search_leaves_the_server_as_it_was(stocked):
     graph = read("fluxir_search_miniature.json", "workflows/api")
-    (sampler,) = (node for node, content in graph.items() if content["class_type"] == "TTSSampler")
+    sampler = node_of(graph, "TTSSampler")
     graph[sampler]["inputs"]["preset"] = "best_of_n"
     asked = []
 
@@ -104,20 +103,20 @@ def test_cancelling_a_search_leaves_the_server_as_it_was(stocked):
         stocked.run(graph, progress=cancel)
     assert asked == [200]
     graph[sampler]["inputs"]["preset"] = "fast"
-    assert stocked.run(graph)[saver_of(graph)]
+    assert stocked.run(graph)[node_of(graph, "SaveImage")]
 
 
 def test_the_budget_plan_is_kept_to(stocked):
     graph = read("fluxir_search_miniature.json", "workflows/api")
-    (budget,) = (node for node, content in graph.items() if content["class_type"] == "BudgetPlan")
-    (noise,) = (content for content in graph.values() if content["class_type"] == "RandomNoise")
-    noise["inputs"]["noise_seed"] = 4711  # of no other test: a graph that ran before would come from ComfyUI's cache
+    budget = node_of(graph, "BudgetPlan")
+    # Of no other test: a graph that ran before would come from ComfyUI's cache.
+    graph[node_of(graph, "RandomNoise")]["inputs"]["noise_seed"] = 4711
     steps = []
     stocked.run(graph, progress=lambda node, step, total: steps.append((node, step, total)))
     (entry,) = list(stocked.get("/history?max_items=1").values())
     report = json.loads(entry["outputs"][budget]["text"][0])
     assert report["seconds"] == pytest.approx(report["step_seconds"] * report["nfe"], abs=0.02) and report["step_seconds"] > 0
-    (sampler,) = (node for node, content in graph.items() if content["class_type"] == "TTSSampler")
+    sampler = node_of(graph, "TTSSampler")
     assert [(step, total) for node, step, total in steps if node == sampler][-1] == (report["nfe"], report["nfe"])
 
 

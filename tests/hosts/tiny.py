@@ -5,7 +5,9 @@ import math
 import torch
 from safetensors.torch import save_file
 
-from comfyui_fluxir.fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter, save_adapter
+from comfyui_fluxir.fluxir_core.adapter import (
+    AdapterConfig, ConditionMode, FluxDimensions, FluxIRAdapter, LoRA, save_adapter, save_lora,
+)  # fmt: skip
 
 TINY = FluxDimensions(
     hidden_size=128, num_heads=1, context_dim=64, vec_dim=32, double_blocks=2, single_blocks=2, guidance_embed=True
@@ -111,3 +113,25 @@ def write_tiny(folder, dims=TINY, **adapter_options):
     save_file(vae_weights(), paths["vae"])
     save_adapter(paths["fluxir_adapters"], tiny_adapter(base, dims, **adapter_options), {})
     return paths
+
+
+def write_tiny_lora(path, dims=TINY, seed=0, rank=4, scale=0.3):
+    """Write a UMMF LoRA whose output is not zero; its keys and values are the same at every step."""
+    lora, generator = LoRA.new(dims, rank), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in lora.parameters():
+            weight.copy_(scale * torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_lora(path, lora, {}, ConditionMode(attention="alone"))
+
+
+def write_tiny_remover(path, scale=4, seed=0, change=0.002):
+    """Write an upscale model (SRVGGNetCompact) that enlarges `scale` times and changes next to nothing."""
+    weights, generator, width = {}, torch.Generator().manual_seed(seed), 8
+    for layer, outputs, inputs in ((0, width, 3), (2, 3 * scale**2, width)):
+        weights[f"body.{layer}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) / math.sqrt(9 * inputs)
+        weights[f"body.{layer}.bias"] = torch.zeros(outputs)
+    weights["body.1.weight"] = torch.full((width,), 0.1)  # PReLU
+    weights["body.2.weight"] *= change  # what the last layer gives is added to the picture
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, path)

@@ -1,0 +1,157 @@
+"""Nodes that describe pictures for a prompt, and that drop the description where the described picture is unusable."""
+
+import logging
+from pathlib import Path
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+from torch.nn import functional as F
+
+from ..fluxir_core.caption import MOST_TOKENS, Captioner
+from ..fluxir_core.verify.usable import removal_check
+from .folders import CAPTIONERS
+from .verifiers import to_planes
+
+CATEGORY = "FluxIR/conditioning"
+QWEN_FOLDER = "Qwen2.5-VL-7B-Instruct"
+
+
+def _folders():
+    """{name: path} of the folders in models/fluxir_captioners, the public one first, whether it is there or not."""
+    roots = [Path(root) for root in folder_paths.get_folder_paths(CAPTIONERS)]
+    entries = [entry for root in reversed(roots) if root.is_dir() for entry in sorted(root.iterdir()) if entry.is_dir()]
+    return {QWEN_FOLDER: roots[0] / QWEN_FOLDER} | {entry.name: entry for entry in entries}
+
+
+def _show(node, text):
+    """Shows `text` on the node while ComfyUI's server runs it."""
+    if node.hidden is not None and node.hidden.unique_id:
+        from server import PromptServer  # not before: outside the server this import can fail
+
+        PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+
+
+def _findings(degraded, cleaned):
+    try:
+        return removal_check(to_planes(cleaned), to_planes(degraded))
+    except ValueError as error:
+        raise ValueError(f"Degradation Check: {error}") from None
+
+
+def _report(findings):
+    lines = []
+    for number, finding in enumerate(findings, 1):
+        verdict = "usable" if finding.usable else f"not usable, because {' and '.join(finding.reasons)}"
+        values = ", ".join(f"{name} {value:.2f}" for name, value in finding.measured.items())
+        lines.append(f"picture {number}: {verdict}" + (f" ({values})" if values else ""))
+    return "\n".join(lines)
+
+
+class DegradationCheck(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DegradationCheck",
+            display_name="Degradation Check",
+            category=CATEGORY,
+            description="Checks what a degradation remover made of a picture, and drops a caption of it that would mislead.",
+            search_aliases=["degradation remover", "swinir", "caption", "is usable", "fluxir"],
+            inputs=[
+                io.Image.Input("degraded", tooltip="The degraded picture, or a batch of them."),
+                io.Image.Input("cleaned", tooltip="What a remover made of it, such as Upscale Image (using Model)."),
+                io.String.Input(
+                    "caption",
+                    optional=True,
+                    lazy=True,
+                    force_input=True,
+                    tooltip="What describes the cleaned picture. The node it comes from runs only when the check passes.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="cleaned",
+                    tooltip="The cleaned picture; in place of one that fails, the degraded picture at its size.",
+                ),
+                io.String.Output(display_name="caption", tooltip="The caption, or nothing when a picture fails."),
+                io.Boolean.Output(display_name="usable", tooltip="Whether every picture of the batch passes."),
+                io.String.Output(display_name="report", tooltip="What was measured of each picture, and why it fails."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def check_lazy_status(cls, degraded, cleaned, **lazy):
+        # A caption that is connected and not made yet is None here; one that is not connected is absent.
+        wanted = "caption" in lazy and lazy["caption"] is None
+        return ["caption"] if wanted and all(finding.usable for finding in _findings(degraded, cleaned)) else []
+
+    @classmethod
+    def execute(cls, degraded, cleaned, caption=None) -> io.NodeOutput:
+        findings = _findings(degraded, cleaned)
+        report = _report(findings)
+        usable = all(finding.usable for finding in findings)
+        if not usable:
+            failed = [line for line, finding in zip(report.splitlines(), findings) if not finding.usable]
+            logging.warning("Degradation Check: %s. There is no caption.", "; ".join(failed))
+            size = cleaned.shape[1:3]
+            spare = F.interpolate(to_planes(degraded), size, mode="bicubic", antialias=True).clamp(0, 1).movedim(1, -1)
+            kept = to_planes(cleaned).movedim(1, -1)
+            cleaned = torch.stack([(k if f.usable else s) for k, s, f in zip(kept, spare, findings)])
+        _show(cls, report)
+        return io.NodeOutput(cleaned, (caption or "") if usable else "", usable, report, ui=ui.PreviewText(report))
+
+
+class CaptionImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CaptionImage",
+            display_name="Caption Image (Qwen2.5-VL)",
+            category=CATEGORY,
+            description="Describes a picture in one paragraph, as a prompt for its restoration.",
+            search_aliases=["caption", "describe image", "image to text", "vlm", "qwen", "fluxir"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture to describe, after a degradation remover; one, not a batch."),
+                io.Combo.Input(
+                    "model",
+                    options=list(_folders()),
+                    tooltip="A folder in models/fluxir_captioners with all files of Qwen/Qwen2.5-VL-7B-Instruct.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="caption", tooltip="For a text encoder or Degradation Check.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, image, model) -> io.NodeOutput:
+        if len(image) != 1:
+            raise ValueError(f"Caption Image: {len(image)} pictures; give one, because a prompt describes one picture.")
+        pictures, progress = to_planes(image), comfy.utils.ProgressBar(MOST_TOKENS)
+
+        def on_token():
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            progress.update(1)
+
+        try:
+            captioner = Captioner(_folders()[model])
+            if not captioner.knows(pictures):
+                patcher = _moved(captioner.module)  # held until the caption is made
+                comfy.model_management.load_models_gpu([patcher])
+            (caption,) = captioner(pictures, on_token)
+        except (ValueError, ImportError) as error:
+            raise ValueError(f"Caption Image: {error}") from None
+        _show(cls, caption)
+        return io.NodeOutput(caption, ui=ui.PreviewText(caption))
+
+
+def _moved(module):
+    """A ModelPatcher, through which ComfyUI moves `module`."""
+    return comfy.model_patcher.ModelPatcher(
+        torch.nn.ModuleList([module]),  # it sets `device`, which transformers' own models refuse
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )

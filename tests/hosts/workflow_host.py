@@ -1,0 +1,72 @@
+"""What the shipped workflows need in order to run in a test: small files of the names they ask for, and substitutes."""
+
+import json
+import shutil
+from pathlib import Path
+
+from PIL import Image
+
+from comfyui_fluxir.fluxir_core.adapter import load_adapter
+
+from ..unit.public_captioner import write_qwen_folder
+from .tiny import write_tiny, write_tiny_lora, write_tiny_remover
+
+PACK = Path(__file__).resolve().parents[2]
+MINIATURE = PACK / "models" / "miniature"
+PROMPT = "prompt"
+LORA = "mini-flux-ummf.safetensors"
+STANDS_IN = {
+    "flux1-dev.safetensors": "mini-flux.safetensors",
+    "flux1-dev-kontext_fp8_scaled.safetensors": "mini-flux.safetensors",
+    "flux1-dev-ummf.safetensors": LORA,
+    "ae.safetensors": "mini-flux-vae.safetensors",
+}
+
+
+def read(name, folder="workflows"):
+    return json.loads((PACK / folder / name).read_text())
+
+
+def node_of(graph, kind):
+    """The id of the one node of class `kind` in `graph` (API format)."""
+    (found,) = (node for node, content in graph.items() if content["class_type"] == kind)
+    return found
+
+
+def stock(base, scratch, size=(104, 72)):
+    """Give the server in `base` tiny weights for those that the pack does not ship, and a photo of the shipped name."""
+    models = base / "models"
+    used = {key: MINIATURE / key / path.name for key, path in write_tiny(scratch).items()}
+    for key, shipped in used.items():
+        if not shipped.exists():
+            used[key] = models / key / shipped.name
+            used[key].parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(scratch / key / shipped.name, used[key])
+    if not (MINIATURE / "loras" / LORA).exists():
+        write_tiny_lora(models / "loras" / LORA, load_adapter(used["fluxir_adapters"]).config.dims)
+    write_tiny_remover(models / "upscale_models" / "RealESRGAN_x4plus.safetensors")
+    captioner = models / "fluxir_captioners" / "Qwen2.5-VL-7B-Instruct"
+    if not captioner.exists():
+        captioner.mkdir(parents=True)
+        write_qwen_folder(captioner)
+    (base / "input").mkdir(exist_ok=True)
+    with Image.open(PACK / "demo" / "photo_degraded.png") as photo:
+        photo.convert("RGB").crop((0, 0, *size)).save(base / "input" / "fluxir_demo_degraded.png")
+
+
+def on_miniature_weights(graph):
+    """`graph` with the miniature's files for FLUX.1's, and its empty prompt for the text encoders, which have no miniature.
+
+    A prompt that another node writes is shown as PROMPT instead, so that what writes it runs.
+    """
+    graph = json.loads(json.dumps(graph))
+    for node in list(graph.values()):
+        inputs = node["inputs"]
+        inputs |= {key: STANDS_IN[value] for key, value in inputs.items() if isinstance(value, str) and value in STANDS_IN}
+        if node["class_type"] == "DualCLIPLoader":
+            node |= {"class_type": "LoadFluxIRAdapter", "inputs": {"adapter_name": "mini-flux-fluxir.safetensors"}}
+        elif node["class_type"] == "CLIPTextEncode":
+            node |= {"class_type": "NullTextConditioning", "inputs": {"adapter": inputs["clip"]}}
+            if isinstance(inputs["text"], list):
+                graph[PROMPT] = {"class_type": "PreviewAny", "inputs": {"source": inputs["text"]}}
+    return graph
