@@ -135,6 +135,17 @@ def test_files_in_half_precision_stay_so(folder, tmp_path):
     assert not any(p.requires_grad for p in captioner.module.parameters()) and captioner(pictures(1))[0]
 
 
+def test_the_3b_models_tied_words_are_not_missing(folder, tmp_path):
+    copy(folder, tmp_path, ["model.safetensors"])
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    weights = load_file(folder / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    module = Captioner(tmp_path).module
+    assert torch.equal(module.lm_head.weight, weights["model.embed_tokens.weight"])
+
+
 @pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "model.safetensors"])
 def test_a_missing_file_is_named_with_its_folder_and_source(folder, tmp_path, missing):
     copy(folder, tmp_path, [missing])
