@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ApplyFluxIRAdapter, LoadFluxIRAdapter, NullTextConditioning
 from .caption import CaptionImage, DegradationCheck
+from .degrade import DegradeImage
 from .folders import register_model_folders
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
 from .schedules import BudgetPlan, ContestSchedule, ParticleSchedule, StepwiseSchedule
@@ -25,4 +26,5 @@ class FluxIRExtension(ComfyExtension):
             NaturalImageVerifier, VerifierEnsemble, ScoreImages,
             AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier,
             ContestSchedule, StepwiseSchedule, ParticleSchedule, BudgetPlan,
+            DegradeImage,
         ]  # fmt: skip

@@ -1,6 +1,8 @@
 from .basic import downscale, gaussian_noise, jpeg, low_light, gaussian_blur
 from .mixture import EVALUATION, degrade_named, degrade_random
+from .tasks import TASKS
 
 __all__ = [
-    "EVALUATION", "degrade_named", "degrade_random", "downscale", "gaussian_blur", "gaussian_noise", "jpeg", "low_light",
+    "EVALUATION", "TASKS", "degrade_named", "degrade_random", "downscale", "gaussian_blur", "gaussian_noise", "jpeg",
+    "low_light",
 ]  # fmt: skip

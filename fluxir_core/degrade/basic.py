@@ -18,11 +18,11 @@ def gaussian_noise(image, sigma, generator, grey=False):
 
 
 def jpeg(image, quality):
-    """JPEG compression at `quality` 1-100, colour at half resolution."""
-    pixels = (image.permute(1, 2, 0) * 255).round().byte().numpy()
+    """JPEG compression at `quality` 1-100, colour at half resolution; Pillow's, on the CPU whatever the device."""
+    pixels = (image.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=int(quality))
-    return torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1).to(image.device).float() / 255
 
 
 def gaussian_blur(image, sigma):
