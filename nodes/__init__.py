@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ApplyFluxIRAdapter, LoadFluxIRAdapter, NullTextConditioning
 from .caption import CaptionImage, DegradationCheck
+from .colour import MatchColour
 from .degrade import DegradeImage
 from .folders import register_model_folders
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
@@ -22,6 +23,7 @@ class FluxIRExtension(ComfyExtension):
             LoadFluxIRAdapter, ApplyFluxIRAdapter, NullTextConditioning,
             UMMFConditioning, ApplyUMMFLoRA,
             DegradationCheck, CaptionImage,
+            MatchColour,
             TTSSampler, TTSSamplerSelect, SearchReportChart,
             NaturalImageVerifier, VerifierEnsemble, ScoreImages,
             AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier,
