@@ -6,6 +6,7 @@ from .adapter import ApplyFluxIRAdapter, LoadFluxIRAdapter, NullTextConditioning
 from .caption import CaptionImage, DegradationCheck
 from .colour import MatchColour
 from .degrade import DegradeImage
+from .evaluate import EvaluateRestoration
 from .folders import register_model_folders
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
 from .schedules import BudgetPlan, ContestSchedule, ParticleSchedule, StepwiseSchedule
@@ -29,4 +30,5 @@ class FluxIRExtension(ComfyExtension):
             AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier,
             ContestSchedule, StepwiseSchedule, ParticleSchedule, BudgetPlan,
             DegradeImage,
+            EvaluateRestoration,
         ]  # fmt: skip

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.utils
 import folder_paths
 import torch
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from ..fluxir_core.caption import MOST_TOKENS, Captioner
 from ..fluxir_core.verify.usable import removal_check
 from .folders import CAPTIONERS
+from .runtime import moved, show
 from .verifiers import to_planes
 
 CATEGORY = "FluxIR/conditioning"
@@ -25,14 +25,6 @@ def _folders():
     roots = [Path(root) for root in folder_paths.get_folder_paths(CAPTIONERS)]
     entries = [entry for root in reversed(roots) if root.is_dir() for entry in sorted(root.iterdir()) if entry.is_dir()]
     return {QWEN_FOLDER: roots[0] / QWEN_FOLDER} | {entry.name: entry for entry in entries}
-
-
-def _show(node, text):
-    """Shows `text` on the node while ComfyUI's server runs it."""
-    if node.hidden is not None and node.hidden.unique_id:
-        from server import PromptServer  # not before: outside the server this import can fail
-
-        PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
 
 
 def _findings(degraded, cleaned):
@@ -101,7 +93,7 @@ class DegradationCheck(io.ComfyNode):
             spare = F.interpolate(to_planes(degraded), size, mode="bicubic", antialias=True).clamp(0, 1).movedim(1, -1)
             kept = to_planes(cleaned).movedim(1, -1)
             cleaned = torch.stack([(k if f.usable else s) for k, s, f in zip(kept, spare, findings)])
-        _show(cls, report)
+        show(cls, report)
         return io.NodeOutput(cleaned, (caption or "") if usable else "", usable, report, ui=ui.PreviewText(report))
 
 
@@ -139,19 +131,10 @@ class CaptionImage(io.ComfyNode):
         try:
             captioner = Captioner(_folders()[model])
             if not captioner.knows(pictures):
-                patcher = _moved(captioner.module)  # held until the caption is made
+                patcher = moved(captioner.module)  # held until the caption is made
                 comfy.model_management.load_models_gpu([patcher])
             (caption,) = captioner(pictures, on_token)
         except (ValueError, ImportError) as error:
             raise ValueError(f"Caption Image: {error}") from None
-        _show(cls, caption)
+        show(cls, caption)
         return io.NodeOutput(caption, ui=ui.PreviewText(caption))
-
-
-def _moved(module):
-    """A ModelPatcher, through which ComfyUI moves `module`."""
-    return comfy.model_patcher.ModelPatcher(
-        torch.nn.ModuleList([module]),  # it sets `device`, which transformers' own models refuse
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )

@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-import comfy.model_management
-import comfy.model_patcher
 import folder_paths
-import torch
 from comfy_api.latest import io
 
 from ..fluxir_core.verify import Ensemble
@@ -14,6 +11,7 @@ from ..fluxir_core.verify.clip_score import CLIPScore
 from ..fluxir_core.verify.image_reward import ImageReward
 from ..fluxir_core.verify.pyiqa_metric import PyIQAMetric
 from .folders import VERIFIERS
+from .runtime import moved
 from .verifiers import LoadedVerifier, Verifier
 
 CATEGORY = "FluxIR/search/verifiers"
@@ -44,12 +42,7 @@ def _managed(node, make):
         verifier = make()
     except (ValueError, ImportError) as error:
         raise ValueError(f"{node}: {error}") from None
-    patcher = comfy.model_patcher.ModelPatcher(
-        torch.nn.ModuleList([verifier.module]),  # it sets `device`, which transformers' own models refuse
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )  # fmt: skip
-    return io.NodeOutput(LoadedVerifier(Ensemble([verifier], name=f"{verifier.name}_verifier"), (patcher,)))
+    return io.NodeOutput(LoadedVerifier(Ensemble([verifier], name=f"{verifier.name}_verifier"), (moved(verifier.module),)))
 
 
 def _schema(node_id, display_name, description, inputs, aliases):

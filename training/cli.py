@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     "params": ("params", "count the adapter's parameters at FLUX.1-dev size"),
     "restore": ("restore", "restore a picture"),
+    "eval": ("evaluate", "measure restored pictures"),
     "plan": ("plan", "what a search costs before it runs"),
     "train": ("train", "train the weights the nodes load"),
     "bench": ("bench", "measure what the adapter costs"),

@@ -1,0 +1,82 @@
+"""The node that measures restored pictures."""
+
+import json
+import math
+
+import comfy.model_management
+import comfy.utils
+from comfy_api.latest import io, ui
+
+from ..fluxir_core.verify.evaluation import Evaluation, markdown
+from .runtime import moved, show
+from .verifiers import to_planes
+
+
+class EvaluateRestoration(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="EvaluateRestoration",
+            display_name="Evaluate Restoration",
+            category="FluxIR/image",
+            description="Measures restored pictures: alone, against the degraded ones and against the originals.",
+            search_aliases=["psnr", "ssim", "lpips", "musiq", "metrics", "image quality", "benchmark", "fluxir"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("restored", tooltip="The restored pictures."),
+                io.Image.Input(
+                    "degraded",
+                    optional=True,
+                    tooltip="What they restore, of any size: one for each, or one for all. Adds closeness.",
+                ),
+                io.Image.Input(
+                    "original",
+                    optional=True,
+                    tooltip="The undamaged pictures, as large as the restored; one for each or all. Adds PSNR, SSIM, GMSD.",
+                ),
+                io.String.Input(
+                    "metrics",
+                    default="",
+                    tooltip="Further metrics of the library pyiqa, by name, with commas between: lpips, maniqa, clipiqa+, "
+                    "musiq. One whose weights are not on disk is named and skipped. Empty: what needs no weights.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="table", tooltip="The values, or their means, as a Markdown table."),
+                io.String.Output(display_name="values", tooltip="Every picture's values and what is skipped, as JSON."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, restored, metrics="", degraded=None, original=None) -> io.NodeOutput:
+        management, device = comfy.model_management, comfy.model_management.get_torch_device()
+        names = dict.fromkeys(filter(None, (name.strip() for name in metrics.split(","))))
+        partners = {"degraded": degraded, "original": original}
+        for which, given in partners.items():
+            if given is not None and len(given) not in (1, len(restored)):
+                raise ValueError(
+                    f"Evaluate Restoration: {len(given)} {which} pictures for {len(restored)} restored ones; "
+                    "give one for each, or one for all."
+                )
+        try:
+            evaluation = Evaluation(names, original is not None)
+            patchers = [moved(metric.module) for metric in evaluation.metrics.values()]  # held until all is measured
+            management.load_models_gpu(patchers)
+            progress, rows = comfy.utils.ProgressBar(len(restored)), []
+            for number in range(len(restored)):
+                management.throw_exception_if_processing_interrupted()
+                rows.append(evaluation(*(_picture(given, number, device) for given in (restored, *partners.values()))))
+                progress.update(1)
+        except ValueError as error:
+            raise ValueError(f"Evaluate Restoration: {error}") from None
+        table = markdown(rows, evaluation)
+        values = [{name: None if math.isnan(value) else value for name, value in row.items()} for row in rows]
+        show(cls, table)
+        report = json.dumps({"values": values, "skipped": evaluation.skipped})
+        return io.NodeOutput(table, report, ui=ui.PreviewText(table))
+
+
+def _picture(images, number, device):
+    """Picture `number` of IMAGE `images`, or its only one, as (3, H, W) on `device`; None for None."""
+    return None if images is None else to_planes(images[number % len(images)][None])[0].to(device)
