@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-import torch
 from torch.nn import functional as F
 
 from .basic import jpeg, upscale

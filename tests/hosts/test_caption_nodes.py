@@ -137,8 +137,8 @@ def test_a_picture_is_captioned_once_through_comfyuis_memory_management(nodes, m
 
 def test_the_network_is_let_go_afterwards(nodes, monkeypatch):
     made = []
-    moved = nodes._moved
-    monkeypatch.setattr(nodes, "_moved", lambda module: (made.append(weakref.ref(module)), moved(module))[1])
+    moved = nodes.moved
+    monkeypatch.setattr(nodes, "moved", lambda module: (made.append(weakref.ref(module)), moved(module))[1])
     with torch.inference_mode():
         nodes.CaptionImage.execute(photo()[0], FOLDER)
     assert len(made) == 1 and made[0]() is None
