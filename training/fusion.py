@@ -98,7 +98,7 @@ def _call(transformer, tokens, t, condition, guidance, **residuals):
 
 
 def parameters(host):
-    """How many numbers the host's adapter trains."""
+    """How many parameters of the host's adapter are trained."""
     return sum(parameter.numel() for parameter in host.adapter.parameters() if parameter.requires_grad)
 
 

@@ -192,7 +192,7 @@ def fusion(work, steps):
     ]
     trained = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     table = _restored_table([*rows, *bundled], "variant")
-    return [*rows, *bundled], f"Each variant trained for {steps} steps; numbers it trains: {trained}. {table}"
+    return [*rows, *bundled], f"Each variant trained for {steps} steps; trainable parameters: {trained}. {table}"
 
 
 def replace_block(readme, name, text):
