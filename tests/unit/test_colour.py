@@ -189,13 +189,13 @@ def test_strength_is_linear_from_the_picture_itself(photos, method):
     full = match_colour(drifted, photos[:1], method)
     for strength in (0.25, 0.5, 0.9):
         part = match_colour(drifted, photos[:1], method, strength)
-        assert torch.allclose(part, drifted + strength * (full - drifted), atol=1e-6)
+        assert torch.allclose(part, drifted + strength * (full - drifted), atol=1e-5)
 
 
 @every_method
 def test_a_picture_that_is_its_own_reference_stays(photos, method):
     for pictures in (photos, chart()[0], torch.rand(1, 4, 33, 20), torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)):
-        assert (match_colour(pictures, pictures, method) - pictures).abs().max() <= 1e-6
+        assert (match_colour(pictures, pictures, method) - pictures).abs().max() <= 1e-5
 
 
 @every_method
@@ -258,7 +258,7 @@ def test_colours_do_not_bleed_over_alpha_edges(method):
 @every_method
 def test_a_picture_without_a_visible_pixel_stays(method):
     picture = torch.cat([torch.rand(1, 3, 20, 20), torch.zeros(1, 1, 20, 20)], 1)
-    assert torch.allclose(match_colour(picture, torch.rand(1, 3, 20, 20), method), picture, atol=1e-6)
+    assert torch.allclose(match_colour(picture, torch.rand(1, 3, 20, 20), method), picture, atol=1e-5)
 
 
 # Sizes
@@ -307,7 +307,7 @@ def test_a_batch_is_its_pictures_and_one_reference_serves_all(photos, method):
     for reference in (photos, photos[:1]):
         together = match_colour(drifted, reference, method)
         alone = [match_colour(p[None], reference[i % len(reference)][None], method) for i, p in enumerate(drifted)]
-        assert torch.allclose(together, torch.cat(alone), atol=1e-6)
+        assert torch.allclose(together, torch.cat(alone), atol=1e-5)
 
 
 @every_method
