@@ -17,7 +17,20 @@ from .ummf import train_ummf
 from .ummf_host import UMMFHost
 
 
-class AdditionHost:
+class _Rival:
+    """What the two share: hooks to take off, and a condition that is the picture's tokens as they are."""
+
+    def remove(self):
+        """Takes every hook off the transformer again."""
+        for handle in self._handles:
+            handle.remove()
+
+    def prepare(self, lq_tokens, text, pooled, image_ids):
+        """As UMMFHost's; the picture has the output's size."""
+        return HostCondition(text, pooled, image_ids, lq_tokens)
+
+
+class AdditionHost(_Rival):
     """Direct addition: the picture's tokens pass a Linear of their own, zero at first, and are added to the noise's behind
     the image embedder; a LoRA changes all tokens."""
 
@@ -32,15 +45,6 @@ class AdditionHost:
         for name in self.adapter["lora"].shapes:
             self._handles.append(transformer.get_submodule(name).register_forward_hook(partial(self._change, name)))
 
-    def remove(self):
-        """Takes every hook off the transformer again."""
-        for handle in self._handles:
-            handle.remove()
-
-    def prepare(self, lq_tokens, text, pooled, image_ids):
-        """As UMMFHost's; the picture has the output's size."""
-        return HostCondition(text, pooled, image_ids, lq_tokens)
-
     def velocity(self, tokens, t, condition, guidance):
         """As UMMFHost's."""
         self._added = condition.adapter if self.strength else None
@@ -53,7 +57,7 @@ class AdditionHost:
         return None if self._added is None else output + self.adapter["lora"].layers[layer_key(name)](args[0])
 
 
-class ControlNetHost:
+class ControlNetHost(_Rival):
     """diffusers' own FluxControlNetModel: a trained copy of the first `double` and `single` blocks, whose outputs are added
     to the frozen transformer's through Linears that are zero at first."""
 
@@ -66,15 +70,6 @@ class ControlNetHost:
             transformer, double, single, config.attention_head_dim, config.num_attention_heads
         ).requires_grad_(True)
         self._handles = [*exact_time(transformer), *exact_time(self.adapter)]
-
-    def remove(self):
-        """Takes every hook off the transformer again."""
-        for handle in self._handles:
-            handle.remove()
-
-    def prepare(self, lq_tokens, text, pooled, image_ids):
-        """As UMMFHost's; the picture has the output's size."""
-        return HostCondition(text, pooled, image_ids, lq_tokens)
 
     def velocity(self, tokens, t, condition, guidance):
         """As UMMFHost's."""
@@ -107,6 +102,7 @@ def compare(config, work, steps):
 
     `config` (UMMFConfig) gives data, rank and recipe. Returns rows as `evaluate`'s, with `variant` and `parameters`.
     """
+
     def ummf(mode):
         return lambda transformer: UMMFHost(transformer, LoRA.new(flux_dimensions(transformer), config.rank), mode)
 
