@@ -111,7 +111,9 @@ def _attend(beside, double_blocks, following, func, query, key, value, heads, *a
         index += double_blocks
 
     def joined(q, k, v, bias):
-        both = {"mask": _joined_mask(mask, q, k, bias), "transformer_options": transformer_options, **kwargs}
+        # In an attention of its own the condition's keys are as many as its queries, and the base's mask is not for it.
+        ours = mask is None or (not beside.joint and q.shape[2] == k.shape[2])
+        both = {"mask": bias if ours else _joined_mask(mask, q, k, bias), "transformer_options": transformer_options, **kwargs}
         if following is not None:
             return following(func, q, k, v, heads, *args, **both)
         return func(q, k, v, heads, *args, **both)
@@ -120,9 +122,7 @@ def _attend(beside, double_blocks, following, func, query, key, value, heads, *a
 
 
 def _joined_mask(mask, query, key, bias):
-    """The base's own attention mask, if any, extended to the condition's tokens, together with `bias`."""
-    if mask is None or query.shape[2] < mask.shape[-2]:  # fewer queries: the condition attending to itself
-        return bias
+    """The base's own attention mask, extended to the condition's tokens, together with `bias`."""
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, float("-inf"))
     mask = mask[(None,) * (4 - mask.ndim)] if mask.ndim < 3 else mask.view(len(mask), -1, *mask.shape[-2:])

@@ -75,11 +75,13 @@ def _latents(name, value, vae):
         )
     else:
         samples = vae.encode(value[..., :3])
-    if samples.ndim != 4 or not torch.isfinite(samples).all():
+    if samples.ndim != 4:
         raise ValueError(
-            f"{CONDITIONING_NODE}: {name} is a latent of shape {list(samples.shape)}"
-            f"{'' if samples.ndim == 4 else ', not of pictures'} or holds NaN; encode the picture with the model's VAE."
+            f"{CONDITIONING_NODE}: {name} is a latent of shape {list(samples.shape)}, not of pictures; encode the picture with "
+            "the model's VAE."
         )
+    if not torch.isfinite(samples).all():
+        raise ValueError(f"{CONDITIONING_NODE}: {name} holds NaN or infinity; encode the picture again, or check its source.")
     return samples
 
 

@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from ..fluxir_core.image import load_picture
 from ..fluxir_core.image.chart import DOT, GRID, INK, LINE
+from ..fluxir_core.image.files import SUFFIXES
 from ..fluxir_core.verify.evaluation import PAPER, Evaluation, markdown
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 PICTURE, FILES = "picture", "files"
 """The CSV's first columns: the name without suffix, and size and time of the files that were measured."""
 ROW, LABEL, FIELD, NUMBER = 36, 190, 480, 70

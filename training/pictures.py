@@ -7,11 +7,10 @@ from safetensors.torch import load_file
 
 from ..fluxir_core.degrade import degrade_random
 from ..fluxir_core.image import load_picture
+from ..fluxir_core.image.files import SUFFIXES
 from ..fluxir_core.tokens import image_ids, pack_latents
 from .miniature.latents import Batch, LatentCrops
 from .model_folder import MINIATURE
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 class MiniatureCrops:

@@ -141,6 +141,7 @@ class ConditionStream:
 
     def __init__(self, branch, tokens, ids, vector, strength):
         self.branch, self.vector, self.rotary = branch, vector, branch._rotary(ids)
+        self.joint = branch.mode.attention == "joint"
         self.bias = log_strength(strength)
         # By block, so that gradient checkpointing may run any of them again.
         self.states = {0: branch._apply("img_in", tokens)}
@@ -152,7 +153,7 @@ class ConditionStream:
         """
         branch, count = self.branch, query.shape[2]
         *own, leave = branch.enter(index, self.states[index], self.vector, self.rotary)
-        if branch.mode.attention == "alone":
+        if not self.joint:
             attended = attention(*own, None)
             mixed = attend_to_memory(query, key, value, own[1], own[2], self.bias, attention)
         else:

@@ -16,6 +16,8 @@ class ConditionMemory:
     `rows` (B,) says which of the memory's pictures each row of the call belongs to.
     """
 
+    joint = False
+
     def __init__(self, memory, rows, strength=1.0):
         self.memory, self.rows, self.bias = memory, rows, log_strength(strength)
 

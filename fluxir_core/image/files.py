@@ -4,6 +4,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+"""Of the files that are looked for in a folder of pictures."""
+
 
 def load_picture(path):
     """The picture at `path` as (3, H, W) float32 in [0, 1]: upright by EXIF, alpha dropped, grey in three channels.

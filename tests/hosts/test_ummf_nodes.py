@@ -203,6 +203,27 @@ def test_it_works_with_the_fluxir_adapter_and_another_attention(host, nodes, lor
     assert max(seen) == 8 + 16 + 16  # text, output and condition
 
 
+@pytest.mark.parametrize("large", [False, True], ids=["smaller than the sequence", "larger"])
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "computed"])
+def test_text_that_the_models_own_mask_hides_is_not_there(host, nodes, loras, monkeypatch, kept, strength, large):
+    """Eight prompt tokens with the last four hidden from all are four; the condition, by itself, sees no text at all."""
+    if not kept:
+        from comfyui_fluxir.nodes import condition_injection
+
+        monkeypatch.setattr(condition_injection, "_fits", lambda device, size: False)
+    [[text, extra]] = prompt(3)
+    hidden = torch.zeros(1, 24, 24)
+    hidden[..., 4:8] = float("-inf")
+    masked = [[text, {**extra, "attention_mask": hidden, "attention_mask_img_shape": (4, 4)}]]
+    lq = picture(1, 1, 12, 12) if large else picture(1)
+    model = applied(nodes, host, "ummf-alone")
+    seen = [host.sample(model, positive=conditioned(nodes, lq, positive, strength=strength))
+            for positive in (masked, [[text[:, :4], extra]], [[text, extra]])]  # fmt: skip
+    torch.testing.assert_close(seen[0], seen[1], rtol=1e-4, atol=1e-4)
+    assert (seen[0] - seen[2]).abs().mean() > 1e-3
+
+
 def test_a_reference_is_a_second_picture(host, nodes, loras):
     model = applied(nodes, host, "ummf-omini")
     one = host.sample(model, positive=conditioned(nodes))

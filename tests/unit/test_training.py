@@ -85,8 +85,12 @@ def test_a_resumed_run_ends_bit_identical(tmp_path):
 
 def test_a_finished_stage_is_not_run_again(tmp_path):
     options, path = recipe(steps=2), tmp_path / "a.pt"
-    train_fluxir(host(), batches, decode, options, Checkpoint(path))
-    train_fluxir(host(), lambda step: pytest.fail("ran again"), decode, options, Checkpoint(path))
+    first = train_fluxir(host(), batches, decode, options, Checkpoint(path))
+    asked = []
+    again = train_fluxir(host(), asked.append, decode, options, Checkpoint(path))
+    assert asked == []
+    for (name, one), other in zip(first.state_dict().items(), again.state_dict().values()):
+        assert torch.equal(one, other), name
 
 
 def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
