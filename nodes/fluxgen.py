@@ -1,0 +1,131 @@
+"""Nodes that make data to train on: choosing generated pictures, and saving pairs as shards."""
+
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
+
+from ..fluxir_core.data import ShardWriter
+from ..fluxir_core.image.files import png_bytes
+from ..fluxir_core.image.montage import contact_sheet
+from ..fluxir_core.verify.selection import KEEP, reasons, select, table
+from .verifiers import Verifier, to_planes
+
+CATEGORY = "FluxIR/data"
+
+
+class SelectImages(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FluxGenSelectImages",
+            display_name="Select Images (FluxGen)",
+            category=CATEGORY,
+            description="Keeps the pictures of a batch that no metric puts among its worst, and says why the others go.",
+            search_aliases=["filter images", "quality", "dataset", "musiq", "maniqa", "clip-iqa", "fluxgen", "fluxir"],
+            inputs=[
+                io.Image.Input("images", tooltip="The pictures to choose from, as one batch: the more, the better."),
+                Verifier.Input("verifier", tooltip="The metrics: Natural Image Verifier, or an ensemble of PyIQA's."),
+                io.Float.Input(
+                    "keep",
+                    default=KEEP,
+                    min=0.05,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The share that each metric by itself keeps. FluxGen's is 0.95; 1 drops only what has no score.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="kept", tooltip="The pictures that every metric keeps."),
+                io.Image.Output(display_name="dropped", tooltip="The others. If there are none, what follows does not run."),
+                io.Image.Output(display_name="contact_sheet", tooltip="All of them, the kept framed, with the reasons."),
+                io.String.Output(display_name="table", tooltip="Scores, kept or not, and the metrics that drop it, as CSV."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images, verifier, keep) -> io.NodeOutput:
+        planes, progress, rows = to_planes(images), comfy.utils.ProgressBar(len(images)), []
+        for picture in planes.split(1):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            rows.append({name: float(values[0]) for name, values in verifier.measure(picture).items()})
+            progress.update(1)
+        scores = {name: [row[name] for row in rows] for name in rows[0]}
+        try:
+            selection = select(scores, keep)
+        except ValueError as error:
+            raise ValueError(f"Select Images: {error}") from None
+        kept, dropped = ([n for n, by in enumerate(selection.dropped_by) if bool(by) == out] for out in (False, True))
+        if not kept:
+            raise ValueError(
+                f"Select Images: none of {len(images)} pictures is above the limits of all metrics; raise keep from "
+                f"{keep:g} or give more pictures."
+            )
+        why = [f"{n + 1}: {reasons(rows[n], selection, by) or 'kept'}" for n, by in enumerate(selection.dropped_by)]
+        sheet = contact_sheet([[picture.nan_to_num(0)] for picture in planes], why, chosen=kept)
+        return io.NodeOutput(
+            images[kept],
+            images[dropped] if dropped else ExecutionBlocker(None),
+            torch.from_numpy(np.asarray(sheet, np.float32) / 255)[None],
+            table(range(1, len(images) + 1), scores, selection),
+        )
+
+
+class SaveImagePairs(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FluxGenSaveImagePairs",
+            display_name="Save Image Pairs (FluxGen)",
+            category=CATEGORY,
+            description="Saves good and degraded pictures as a WebDataset shard to train on. Every run adds a shard.",
+            search_aliases=["dataset", "webdataset", "tar", "training data", "shard", "fluxgen", "fluxir"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("good", tooltip="The good pictures; alpha is left out."),
+                io.Image.Input("degraded", tooltip="What became of them, one for each and of the same size."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="fluxgen/pairs",
+                    tooltip="Folder and beginning of the name inside ComfyUI's output folder; a number follows.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    default="",
+                    multiline=True,
+                    tooltip="What the pictures show, for training with text; empty for training without.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="path", tooltip="The shard that was written.")],
+        )
+
+    @classmethod
+    def execute(cls, good, degraded, filename_prefix, prompt="") -> io.NodeOutput:
+        pairs = [to_planes(images) for images in (good, degraded)]
+        if pairs[0].shape != pairs[1].shape:
+            good, degraded = (f"{len(planes)} of {planes.shape[3]} x {planes.shape[2]}" for planes in pairs)
+            raise ValueError(
+                f"Save Image Pairs: good pictures are {good}, degraded {degraded}; give one for each, as large."
+            )
+        if not all(planes.isfinite().all() for planes in pairs):
+            raise ValueError("Save Image Pairs: a picture holds NaN or infinity; give pictures without.")
+        height, width = good.shape[1:3]
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory(), width, height
+        )
+        path = Path(folder) / f"{name}_{counter:05}_.tar"
+        progress = comfy.utils.ProgressBar(len(good))
+        with ShardWriter(path) as shard:
+            for number, (hq, lq) in enumerate(zip(*pairs)):
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                key = f"{name.replace('.', '_')}_{counter:05}_{number:05}"  # a key ends at the first dot
+                shard.add(key, {"hq.png": png_bytes(hq), "lq.png": png_bytes(lq)},
+                          {"prompt": prompt, "width": width, "height": height})  # fmt: skip
+                progress.update(1)
+        text = f"{len(good)} pairs in {Path(subfolder) / path.name}"
+        return io.NodeOutput(str(path), ui=ui.PreviewText(text))

@@ -1,0 +1,91 @@
+"""`fluxir fluxgen degrade`: pairs of good and degraded pictures, into shards (arXiv 2504.15159, section 3.1)."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ...fluxir_core.data import PictureSource, ShardWriter
+from ...fluxir_core.degrade import TASKS
+from ...fluxir_core.flow.noise import keyed_generator
+from ...fluxir_core.image.files import png_bytes
+from ...fluxir_core.image.montage import contact_sheet
+from ...fluxir_core.verify.selection import read_table
+from .work import Rank, in_order, keep_settings, report_skipped, write_skipped
+
+DEGRADATION, SHEET, SHOWN = "Real-ESRGAN", "pairs.png", 12
+"""What happens to the pictures; the previews' file, and how many pairs it shows."""
+
+
+def degradation_seed(seed, key):
+    """The seed of the picture `key` in a data set of `seed`, the same whatever else is in it."""
+    return keyed_generator("fluxgen", seed, key).initial_seed()
+
+
+def pair(source, index, seed, device, scores=None):
+    """(files, metadata) of a sample for ShardWriter: picture `index` of `source` and what becomes of it.
+
+    Raises ValueError when the picture cannot be read.
+    """
+    record = source[index]
+    own = degradation_seed(seed, record.key)
+    degraded = TASKS[DEGRADATION](record.hq[None].to(device), 1.0, [own])[0]
+    height, width = record.hq.shape[1:]
+    metadata = {**record.metadata, "degradation": DEGRADATION, "degradation_seed": own, "width": width, "height": height}
+    if scores:
+        metadata["scores"] = scores
+    return {"hq.png": png_bytes(record.hq), "lq.png": png_bytes(degraded)}, metadata
+
+
+def degrade(source, out, seed, rank, scores=None):
+    """Degrades those parts of `source` that belong to `rank` and are not in `out` yet; `scores` {name: {metric: number}}."""
+
+    def made(index):
+        try:
+            return index, pair(source, index, seed, rank.device, scores and scores[source.names[index]]), None
+        except ValueError as error:
+            return index, None, str(error)
+
+    parts = source.parts()
+    work = {part: parts[part] for part in rank.own(parts) if not (Path(out) / f"{part}.tar").exists()}
+    with tqdm(total=sum(map(len, work.values())), desc="degrading", disable=None) as bar:
+        for part, indices in work.items():
+            unread = []
+            with ShardWriter(Path(out) / f"{part}.tar") as shard:
+                for index, sample, reason in in_order(made, [i for i in indices if source.keys[i] not in shard.keys]):
+                    if reason:
+                        unread.append((source.names[index], reason))
+                    else:
+                        shard.add(source.keys[index], *sample)
+                    bar.update()
+                write_skipped(out, part, unread)
+
+
+def preview(shard, path):
+    """Writes a contact sheet of pairs in `shard`, spread evenly, good on the left."""
+    source = PictureSource(shard)
+    shown = min(SHOWN, len(source))
+    records = [source[number * len(source) // shown] for number in range(shown)]
+    labels = [f"{record.key}: good, degraded" for record in records]
+    contact_sheet([(record.hq, record.lq) for record in records], labels).save(path)
+
+
+def add_arguments(parser):
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="a folder of shards, or of photos")
+    parser.add_argument("out", type=Path, metavar="OUT_DIR", help=f"where pairs and {SHEET} are written; resumes")
+    parser.add_argument("--selection", type=Path, metavar="CSV", help="the table of `fluxir fluxgen select`: only what it kept")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the data set (default 0)")
+
+
+def run(arguments):
+    if arguments.out.resolve() == arguments.source.resolve():
+        raise ValueError(f"OUT_DIR is SOURCE, {arguments.out}; give another folder for the pairs.")
+    rank, scores = Rank.here(), arguments.selection and read_table(arguments.selection)
+    source = PictureSource(arguments.source, keep=scores)
+    keep_settings(arguments.out, {"seed": arguments.seed, "source": source.fingerprint, "degradation": DEGRADATION})
+    if rank.rank == 0:
+        write_skipped(arguments.out, "source", source.skipped)
+    degrade(source, arguments.out, arguments.seed, rank, scores)
+    shards = sorted(arguments.out.glob("*.tar"))
+    if rank.rank == 0 and shards:
+        preview(shards[0], arguments.out / SHEET)
+    report_skipped(arguments.out)

@@ -1,0 +1,122 @@
+"""`fluxir fluxgen select`: keeps the pictures that no metric puts among its worst (arXiv 2504.15159, section 3.1).
+
+Scores are written picture by picture, each part of the source by its process. Whichever process sees all scores there sets
+the limits and writes the table: nobody waits for anybody, and the command, run again, finishes what is missing.
+"""
+
+import json
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ...fluxir_core.data import PictureSource, write_whole
+from ...fluxir_core.image.montage import contact_sheet
+from ...fluxir_core.verify.selection import KEEP, OWN, PAPER, metric_named, reasons, select, table
+from .work import Rank, in_order, report_skipped, write_skipped
+
+SCORES, TABLE, SHEET = "scores", "selection.csv", "dropped.png"
+SHOWN = 64
+"""The most pictures of the contact sheet."""
+
+
+def read_scores(folder, source):
+    """{index in `source`: {"scores": {metric: number}} or {"reason": text}} of what was scored into `folder`, in any part.
+
+    Rows of other pictures and of files that have another size by now are passed over; so is a line that was cut off.
+    """
+    places, found = {name: index for index, name in enumerate(source.names)}, {}
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            index = places.get(row["file"])
+            if index is not None and row["bytes"] == source.bytes_of(index):
+                known = found.setdefault(index, {"scores": {}})
+                known["scores"].update(row["scores"])
+                if "reason" in row:
+                    known["reason"] = row["reason"]
+    return found
+
+
+def score(source, metrics, folder, rank, device):
+    """Scores those parts of `source` that belong to `rank` by `metrics` {name: verifier} into `folder`, resuming."""
+    known, parts = read_scores(folder, source), source.parts()
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def lacking(index):
+        row = known.get(index, {"scores": {}})
+        return [] if "reason" in row else [name for name in metrics if name not in row["scores"]]
+
+    def loaded(index):
+        try:
+            return index, source[index].hq, None
+        except ValueError as error:
+            return index, None, str(error)
+
+    work = {part: [index for index in parts[part] if lacking(index)] for part in rank.own(parts)}
+    with tqdm(total=sum(map(len, work.values())), desc="scoring", disable=None) as bar:
+        for part, indices in work.items():
+            with open(folder / f"{part}.jsonl", "a", encoding="utf-8") as file:
+                if file.tell():
+                    file.write("\n")  # behind a line that was cut off
+                for index, picture, reason in in_order(loaded, indices):
+                    row = {"file": source.names[index], "bytes": source.bytes_of(index), "scores": {}}
+                    if reason:
+                        row["reason"] = reason
+                    else:
+                        shown = picture[None].to(device)
+                        row["scores"] = {name: float(metrics[name](shown)[0]) for name in lacking(index)}
+                    file.write(json.dumps(row) + "\n")
+                    file.flush()
+                    bar.update()
+
+
+def finish(source, scored, names, keep, out):
+    """Writes the table and the contact sheet of the dropped ones to `out`: (Selection, number kept, number of pictures)."""
+    read = [index for index in range(len(source)) if "reason" not in scored[index]]
+    unreadable = [(source.names[index], row["reason"]) for index, row in sorted(scored.items()) if "reason" in row]
+    columns = {name: [scored[index]["scores"][name] for index in read] for name in names}
+    selection = select(columns, keep)
+    write_skipped(out, "pictures", unreadable)
+    dropped = [(index, by) for index, by in zip(read, selection.dropped_by) if by]
+    if dropped:
+        spread = range(min(SHOWN, len(dropped)))
+        chosen = [dropped[number * len(dropped) // len(spread)] for number in spread]
+        labels = [f"{source.keys[index]}: {reasons(scored[index]['scores'], selection, by)}" for index, by in chosen]
+        contact_sheet([[source[index].hq] for index, _ in chosen], labels).save(out / SHEET)
+    else:
+        (out / SHEET).unlink(missing_ok=True)
+    write_whole(out / TABLE, table([source.names[index] for index in read], columns, selection, unreadable))
+    return selection, len(read) - len(dropped), len(source)
+
+
+def add_arguments(parser):
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="a folder of shards, or of photos")
+    parser.add_argument("out", type=Path, metavar="OUT_DIR", help=f"where {TABLE}, {SHEET} and the scores are written")
+    parser.add_argument(
+        "--metrics", nargs="+", default=PAPER, metavar="NAME",
+        help=f"metrics of pyiqa, or {', '.join(OWN)}, which need no weights (default {' '.join(PAPER)})",
+    )  # fmt: skip
+    parser.add_argument("--keep", type=float, default=KEEP, help="share that each metric by itself keeps (default 0.95)")
+
+
+def run(arguments):
+    if not 0 < arguments.keep <= 1:
+        raise ValueError(f"--keep is {arguments.keep}; use a share above 0, at most 1.")
+    rank, names = Rank.here(), list(dict.fromkeys(arguments.metrics))
+    metrics = {name: metric_named(name, rank.device) for name in names}
+    source, folder = PictureSource(arguments.source), arguments.out / SCORES
+    if rank.rank == 0:
+        write_skipped(arguments.out, "source", source.skipped)
+    score(source, metrics, folder, rank, rank.device)
+    scored = read_scores(folder, source)
+    done = sum("reason" in row or all(name in row["scores"] for name in names) for row in scored.values())
+    if done < len(source):
+        print(f"scored {done} of {len(source)}; the process that finishes last writes {TABLE}. None left? Run this again.")
+        return
+    selection, kept, total = finish(source, scored, names, arguments.keep, arguments.out)
+    limits = ", ".join(f"{name} {limit:.4g}" for name, limit in selection.limits.items())
+    print(f"kept {kept} of {total}, at or above {limits}; see {arguments.out / TABLE}")
+    report_skipped(arguments.out)
