@@ -7,10 +7,14 @@ from .caption import CaptionImage, DegradationCheck
 from .colour import MatchColour
 from .degrade import DegradeImage
 from .evaluate import EvaluateRestoration
+from .few_steps import DistilledSigmas, LQStartLatent
+from .fluxgen import SaveImagePairs, SelectImages
+from .fidelity import InventedDetail, RestorationFidelity
 from .folders import register_model_folders
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
 from .schedules import BudgetPlan, ContestSchedule, ParticleSchedule, StepwiseSchedule
 from .search import SearchReportChart, TTSSampler, TTSSamplerSelect
+from .tiles import TileModel
 from .ummf import ApplyUMMFLoRA, UMMFConditioning
 from .verifiers import NaturalImageVerifier, ScoreImages, VerifierEnsemble
 
@@ -23,12 +27,15 @@ class FluxIRExtension(ComfyExtension):
         return [
             LoadFluxIRAdapter, ApplyFluxIRAdapter, NullTextConditioning,
             UMMFConditioning, ApplyUMMFLoRA,
+            TileModel,
             DegradationCheck, CaptionImage,
+            DistilledSigmas, LQStartLatent,
             MatchColour,
+            RestorationFidelity, InventedDetail,
             TTSSampler, TTSSamplerSelect, SearchReportChart,
             NaturalImageVerifier, VerifierEnsemble, ScoreImages,
             AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier,
             ContestSchedule, StepwiseSchedule, ParticleSchedule, BudgetPlan,
-            DegradeImage,
+            DegradeImage, SelectImages, SaveImagePairs,
             EvaluateRestoration,
         ]  # fmt: skip

@@ -14,6 +14,7 @@ from comfy_api.latest import io
 from ..fluxir_core.adapter import AdapterFileError, FluxIRAdapter, check_base, load_adapter
 from .folders import ADAPTERS
 from .adapter_injection import FluxIRInjection
+from .degraded_latent import in_model_space
 from .native_flux import attach, attention, flux_dimensions, managed, native_flux
 
 KEY = "fluxir"
@@ -107,16 +108,9 @@ class ApplyFluxIRAdapter(io.ComfyNode):
                 f"Apply FluxIR Adapter: start_percent {start_percent} is not below end_percent {end_percent}, so the "
                 f"adapter would never act; lower start_percent or set strength to 0."
             )
-        samples = degraded["samples"]
-        channels = model.model.latent_format.latent_channels
-        if samples.ndim != 4 or samples.shape[1] != channels:
-            raise ValueError(
-                f"Apply FluxIR Adapter: the degraded latent has shape {list(samples.shape)} but this model's latents "
-                f"are (batch, {channels}, height, width); encode the picture with the model's own VAE."
-            )
+        lq = in_model_space(model, degraded, "Apply FluxIR Adapter")
         model = model.clone()
         if strength != 0:
-            lq = model.model.process_latent_in(samples)
             injection = FluxIRInjection(network, lq, strength, start_percent, end_percent)
             model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, injection.diffusion_model)
             model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, injection.prepare_sampling)

@@ -5,11 +5,14 @@ from typing import NamedTuple
 
 import torch
 
+from .degraded_latent import as_rows
+from .tile_injection import tiles_of_call
+
 # Distinct conditionings of one sampling run (cond and uncond, split or joint) are few; a graph that schedules many
 # prompts should not keep all of them on the GPU.
 MAX_PREPARED = 4
 
-
+NODE = "Apply FluxIR Adapter"
 EVERYWHERE = (float("inf"), float("-inf"))
 
 
@@ -85,32 +88,27 @@ class FluxIRInjection:
         Compared by content: cond and uncond take turns in calls of equal shape, and other packs may edit either.
         """
         rope = tuple(sorted(transformer_options.get("rope_options", {}).items()))
-        key = (x.shape, x.dtype, x.device, rope)
+        called = tiles_of_call(transformer_options)
+        key = (x.shape, x.dtype, x.device, rope, called)
         for entry in self._prepared:
             if entry.key == key and torch.equal(entry.context, context) and torch.equal(entry.pooled, y):
                 return entry.condition
-        lq = self._lq_like(x, len(transformer_options.get("cond_or_uncond", (0,))))
+        lq = self._lq_like(x, len(transformer_options.get("cond_or_uncond", (0,))), called)
         lq_tokens, _ = flux.process_img(lq)
         condition = self.adapter.prepare(lq_tokens, context, y[:, : flux.params.vec_in_dim], image_ids)
         del self._prepared[: -MAX_PREPARED + 1]
         self._prepared.append(_Prepared(key, context.clone(), y.clone(), condition))
         return condition
 
-    def _lq_like(self, x, chunks):
-        """The degraded latents as x's rows: x holds one chunk of B pictures for each conditioning in the call."""
-        lq = self.lq.to(x)
-        if lq.shape[2:] != x.shape[2:]:
-            raise ValueError(
-                f"Apply FluxIR Adapter: the degraded latent is {lq.shape[3]}x{lq.shape[2]} but the sampled latent is "
-                f"{x.shape[3]}x{x.shape[2]}; sample a latent of the degraded picture's size."
-            )
+    def _lq_like(self, x, chunks, called):
+        """The degraded latents as x's rows: x holds one chunk of B pictures for each conditioning in the call, and where the
+        model is tiled each chunk is of a tile."""
         pictures = x.shape[0] // chunks
-        if pictures % lq.shape[0]:  # a search samples several candidates of the whole batch, one after the other
-            raise ValueError(
-                f"Apply FluxIR Adapter: {lq.shape[0]} degraded latents for a sampled batch of {pictures}; give one "
-                f"degraded latent, or as many as are sampled."
-            )
-        return lq.repeat(x.shape[0] // lq.shape[0], 1, 1, 1)
+        if called is None:
+            return as_rows(self.lq, x, pictures, NODE)
+        full, tiles = called
+        rows = as_rows(self.lq, x.new_empty(1).expand(pictures, 1, *full), pictures, NODE)
+        return torch.cat([tile.of(rows) for tile in tiles])
 
     def _with_residuals(self, transformer_options, flux, residuals, image_tokens):
         """A copy of `transformer_options` whose block replacements add the residuals around whatever is there."""

@@ -13,12 +13,15 @@ import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ..fluxir_core.adapter import KONTEXT, ConditionBranch, ConditionCache, ConditionMemory, condition_positions, crop_to_tile
+from ..fluxir_core.adapter import (
+    KONTEXT, MAX_KEPT, ConditionBranch, ConditionCache, ConditionMemory, condition_positions, crop_to_tile,
+)  # fmt: skip
 from .native_flux import attention, flux_dimensions
 
 KEY = "fluxir_ummf"
 STRENGTH = "fluxir_condition_strength"
 TILE = "fluxir_tile"
+TILES = "fluxir_tiles"
 
 
 class TileCond(comfy.conds.CONDConstant):
@@ -38,7 +41,7 @@ class ConditionInjection:
     def __init__(self, mode, lora=None, lora_strength=1.0):
         self.mode, self.lora, self.lora_strength = mode, lora, lora_strength
         self.full = None
-        self._cache = ConditionCache()
+        self._cache, self._layout = ConditionCache(), None
 
     def prepare_sampling(self, executor, model, noise_shape, *args, **kwargs):
         """PREPARE_SAMPLING: the whole latent's size, of which a call may see a tile. Core counts the condition's memory."""
@@ -48,6 +51,7 @@ class ConditionInjection:
     def cleanup(self, _model_patcher):
         """ON_CLEANUP, also after an interrupt or an error: nothing of one run outlives it."""
         self._cache.clear()
+        self._layout = None
 
     def diffusion_model(self, executor, x, timestep, context, y=None, guidance=None, ref_latents=None, control=None,
                         transformer_options={}, **kwargs):
@@ -89,8 +93,13 @@ class ConditionInjection:
         pooled = x.new_zeros(len(x), flux.params.vec_in_dim) if y is None else y[:, : flux.params.vec_in_dim]
         branch = ConditionBranch(flux.get_submodule, flux_dimensions(flux), self.mode, self.lora, self.lora_strength)
         if self.mode.constant:
+            layout = transformer_options[TILES].layout if TILES in transformer_options else None
+            if layout != self._layout:  # memory ran out: what was kept for larger tiles is in the way
+                self._cache.clear()
+                self._layout = layout
+            most = MAX_KEPT * (layout.count if layout else 1)
             recalled = self._cache.recall(branch, tokens, ids, pooled, lambda q, k, v, _bias: attention(q, k, v),
-                                          partial(_fits, tokens.device))  # fmt: skip
+                                          partial(_fits, tokens.device), most)  # fmt: skip
             if recalled is not None:
                 return ConditionMemory(*recalled, strength)
         return branch.start(tokens, ids, branch.vector(timestep, guidance, pooled), strength)

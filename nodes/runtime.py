@@ -1,7 +1,8 @@
-"""What nodes ask of the running ComfyUI: moving a library's network, and showing text on a node."""
+"""What nodes ask of the running ComfyUI: moving a library's network, showing text on a node, and a drawing as IMAGE."""
 
 import comfy.model_management
 import comfy.model_patcher
+import numpy as np
 import torch
 
 
@@ -20,3 +21,8 @@ def show(node, text):
         from server import PromptServer  # not before: outside the server this import can fail
 
         PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+
+
+def drawn(picture):
+    """A PIL picture as IMAGE, (1, H, W, 3)."""
+    return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)[None]

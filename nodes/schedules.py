@@ -16,6 +16,7 @@ from ..fluxir_core.flow.lineages import Lineages
 from ..fluxir_core.flow.particles import SMC, Halving
 from ..fluxir_core.flow.paths import FULL, Coarse, Native
 from ..fluxir_core.flow.selectors import Argmax, PerLineage, Tournament
+from .student import student_look_ahead
 
 Schedule = io.Custom("FLUXIR_SCHEDULE")
 CATEGORY = "FluxIR/search/schedules"
@@ -96,6 +97,9 @@ class ContestSchedule(io.ComfyNode):
                 io.Combo.Input("survival", options=list(SURVIVAL), default="best of all", tooltip="Who goes on: the best of everyone, "
                                "each lineage's better one, or the best after a tournament for parenthood."),
                 _guard_input(),
+                io.Guider.Input("student", optional=True, tooltip="A few-step student of the sampled model: it finishes the "
+                                "candidates to be judged, in place of look_ahead. With student_sigmas."),
+                io.Sigmas.Input("student_sigmas", optional=True, tooltip="The student's schedule, from Distilled Sigmas."),
             ],
             outputs=_output(),
         )  # fmt: skip
@@ -114,10 +118,13 @@ class ContestSchedule(io.ComfyNode):
         look_ahead_steps,
         survival,
         guard,
+        student=None,
+        student_sigmas=None,
     ) -> io.NodeOutput:
         try:
-            look = {"to the end": lambda: FULL, "native steps": lambda: Native(look_ahead_steps),
-                    "coarse steps": lambda: Coarse(look_ahead_steps)}[look_ahead]()  # fmt: skip
+            looks = {"to the end": lambda: FULL, "native steps": lambda: Native(look_ahead_steps),
+                     "coarse steps": lambda: Coarse(look_ahead_steps)}  # fmt: skip
+            look = student_look_ahead(student, student_sigmas) or looks[look_ahead]()
             if survival == "child against parent" and children not in (0, lineages):
                 raise ValueError(
                     f"{children} children for {lineages} lineages; each lineage has one child there, so make them equal."
@@ -143,14 +150,17 @@ class StepwiseSchedule(io.ComfyNode):
                 io.Boolean.Input("first_improvement", default=False, tooltip="Try variants one by one and take the first that is "
                                  "better; what a step saves, later steps may use."),
                 _guard_input(),
+                io.Int.Input("tile", default=0, min=0, max=8192, step=64, advanced=True,
+                             tooltip="0: one winner a step for the whole picture. Otherwise tiles of this many pixels choose their "
+                             "own winners, for one more model call a step with variants; not with first_improvement."),
             ],
             outputs=_output(),
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, children, window, kernel, strength, first_improvement, guard) -> io.NodeOutput:
+    def execute(cls, children, window, kernel, strength, first_improvement, guard, tile=0) -> io.NodeOutput:
         try:
-            return io.NodeOutput(Greedy(children, window, make_kernel(kernel, strength), first_improvement, guard))
+            return io.NodeOutput(Greedy(children, window, make_kernel(kernel, strength), first_improvement, guard, tile))
         except ValueError as error:
             raise ValueError(f"Stepwise Schedule: {error}") from None
 

@@ -5,15 +5,16 @@ import json
 import comfy.model_management
 import comfy.sample
 import comfy.utils
-import numpy as np
 import torch
 from comfy_api.latest import io
 
 from ..fluxir_core.flow import PRESETS
 from ..fluxir_core.image import search_chart
+from ..fluxir_core.image.candidates import search_sheet
+from .runtime import drawn
 from .schedules import Schedule
 from .search_world import Search, image_planes
-from .verifiers import Verifier
+from .verifiers import Verifier, to_planes
 
 METADATA = "fluxir_search"
 
@@ -133,23 +134,29 @@ class SearchReportChart(io.ComfyNode):
             node_id="SearchReportChart",
             display_name="Search Report Chart",
             category="FluxIR/search",
-            description="Draws a search: every candidate's score by model calls, and the line of the chosen.",
-            search_aliases=["plot", "search report", "tts", "fluxir"],
+            description="Draws a search: every candidate's score by model calls, the line of the chosen, and the finalists "
+            "with their scores.",
+            search_aliases=["plot", "search report", "candidate sheet", "contact sheet", "tts", "fluxir"],
             inputs=[
                 io.String.Input("report", force_input=True, tooltip="The report of a TTS Sampler."),
                 io.Int.Input("picture", default=0, min=0, max=4095, tooltip="Which picture of the batch, counted from 0."),
+                io.Image.Input("finalists", optional=True, tooltip="The TTS Sampler's finalists, decoded: they are shown below "
+                               "the chart with their ranks and scores, the winner framed."),
             ],
             outputs=[io.Image.Output(display_name="chart", tooltip="A picture for Preview Image or Save Image.")],
-        )
+        )  # fmt: skip
 
     @classmethod
-    def execute(cls, report, picture) -> io.NodeOutput:
+    def execute(cls, report, picture, finalists=None) -> io.NodeOutput:
         try:
-            chart = search_chart(json.loads(report), picture)
+            if finalists is None:
+                chart = search_chart(json.loads(report), picture)
+            else:
+                chart = search_sheet(json.loads(report), to_planes(finalists), picture)
         except (json.JSONDecodeError, KeyError, TypeError):
             raise ValueError(
                 "Search Report Chart: the text is no search report; connect the report of a TTS Sampler."
             ) from None
         except ValueError as error:
             raise ValueError(f"Search Report Chart: {error}") from None
-        return io.NodeOutput(torch.from_numpy(np.asarray(chart, np.float32) / 255)[None])
+        return io.NodeOutput(drawn(chart))

@@ -9,6 +9,7 @@ import comfy.utils
 import torch
 from comfy.samplers import KSAMPLER, Sampler
 
+from ..fluxir_core.adapter import crop_to_tile
 from ..fluxir_core.flow import SearchStopped, Task, plan, search
 from ..fluxir_core.flow.batching import MicroBatches
 from ..fluxir_core.image import montage
@@ -89,6 +90,7 @@ class _World:
             finish=settings.final_vae and (lambda latents: self.decode(settings.final_vae, latents)),
             fidelity=None if settings.degraded is None else lambda pictures: downsampled_psnr(
                 pictures, settings.degraded.repeat(len(pictures) // len(settings.degraded), 1, 1, 1)),
+            score_tile=self.score_tile,
         )  # fmt: skip
 
     def _at_once(self, x):
@@ -149,6 +151,12 @@ class _World:
     def score(self, pictures):
         with models_kept():
             return self.settings.verifier.measure(pictures, self.settings.degraded)
+
+    def score_tile(self, crops, tile, full):
+        """As `score`, of crops; the degraded picture, of whatever size, is cropped to the same place."""
+        degraded = self.settings.degraded
+        with models_kept():
+            return self.settings.verifier.measure(crops, None if degraded is None else crop_to_tile(degraded, tile, full))
 
     def watch(self, decided):
         """A montage of the first picture's candidates on the node."""

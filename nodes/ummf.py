@@ -13,7 +13,7 @@ import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
-from ..fluxir_core.adapter import AdapterFileError, LoRA, check_lora_base, load_lora
+from ..fluxir_core.adapter import FEW_STEPS, AdapterFileError, LoRA, check_lora_base, load_lora
 from .condition_injection import KEY, TILE, ConditionInjection, TileCond, strength_hook
 from .native_flux import attach, flux_dimensions, managed, native_flux
 
@@ -118,6 +118,8 @@ class ApplyUMMFLoRA(io.ComfyNode):
             loaded = load_lora(path)
         except AdapterFileError as error:
             raise AdapterFileError(f"{LORA_NODE}: {error}") from None
+        if loaded.metadata.get("kind") == FEW_STEPS:
+            raise AdapterFileError(f"{LORA_NODE}: {lora_name} is a few-step LoRA, which reads no picture; load it with Load LoRA.")
         try:
             check_lora_base(loaded, dims)
         except AdapterFileError as error:

@@ -9,7 +9,9 @@ import comfy.model_management
 from comfy_api.latest import io
 
 from ..fluxir_core.flow.aggregate import mean_z, rank_sum
+from ..fluxir_core.image.candidates import candidate_sheet
 from ..fluxir_core.verify import DefaultEnsemble, Ensemble
+from .runtime import drawn
 
 AGGREGATORS = {"mean z-score": mean_z, "rank sum": rank_sum}
 Verifier = io.Custom("FLUXIR_VERIFIER")
@@ -112,7 +114,7 @@ class ScoreImages(io.ComfyNode):
             display_name="Score Images",
             category="FluxIR/search",
             description="Scores the pictures of a batch against each other and gives the best.",
-            search_aliases=["rank images", "choose best", "image quality", "verifier", "fluxir"],
+            search_aliases=["rank images", "choose best", "candidate sheet", "contact sheet", "image quality", "fluxir"],
             inputs=[
                 io.Image.Input("images", tooltip="The pictures to compare, as one batch."),
                 Verifier.Input("verifier", tooltip="What judges them."),
@@ -122,6 +124,7 @@ class ScoreImages(io.ComfyNode):
                 io.Image.Output(display_name="best", tooltip="The picture with the highest value."),
                 io.Int.Output(display_name="index", tooltip="Its place in the batch, counted from 0."),
                 io.String.Output(display_name="scores", tooltip="Every verifier's scores and the values, as JSON."),
+                io.Image.Output(display_name="sheet", tooltip="All pictures with their ranks and scores, the best framed."),
             ],
         )
 
@@ -136,4 +139,5 @@ class ScoreImages(io.ComfyNode):
         columns = {"values": values, **scores}
         report = {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in columns.items()}
         report = {"values": report.pop("values"), "scores": report}
-        return io.NodeOutput(images[best : best + 1], best, json.dumps(report))
+        sheet = candidate_sheet(to_planes(images).cpu(), report["values"], report["scores"], best)
+        return io.NodeOutput(images[best : best + 1], best, json.dumps(report), drawn(sheet))

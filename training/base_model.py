@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -29,28 +30,29 @@ def flux_dimensions(transformer):
     )
 
 
-def load_transformer(path):
-    """A FluxTransformer2DModel, float32, from a safetensors file in BFL's layout, its sizes read from the weights.
+def load_transformer(path, dtype=torch.float32):
+    """A FluxTransformer2DModel in `dtype` from a safetensors file in BFL's layout, its sizes read from the weights.
 
     Raises ValueError on a file that cannot be read or is no whole FLUX.1 transformer.
     """
     from diffusers import FluxTransformer2DModel
 
-    weights = _read(path)
+    weights = _read(path, dtype)
     try:
         dims = FluxDimensions.from_state_dict(weights)
-        model = FluxTransformer2DModel(
-            in_channels=dims.in_channels,
-            num_layers=dims.double_blocks,
-            num_single_layers=dims.single_blocks,
-            attention_head_dim=dims.hidden_size // dims.num_heads,
-            num_attention_heads=dims.num_heads,
-            joint_attention_dim=dims.context_dim,
-            pooled_projection_dim=dims.vec_dim,
-            guidance_embeds=dims.guidance_embed,
-            axes_dims_rope=dims.axes_dim,
-        )
-        model.load_state_dict(bfl_to_diffusers(weights))
+        with torch.device("meta"):
+            model = FluxTransformer2DModel(
+                in_channels=dims.in_channels,
+                num_layers=dims.double_blocks,
+                num_single_layers=dims.single_blocks,
+                attention_head_dim=dims.hidden_size // dims.num_heads,
+                num_attention_heads=dims.num_heads,
+                joint_attention_dim=dims.context_dim,
+                pooled_projection_dim=dims.vec_dim,
+                guidance_embeds=dims.guidance_embed,
+                axes_dims_rope=dims.axes_dim,
+            )
+        model.load_state_dict(bfl_to_diffusers(weights), assign=True)
     except (ArithmeticError, KeyError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"{Path(path).name} is not a whole FLUX.1 transformer in BFL's layout; "
@@ -67,7 +69,7 @@ def load_vae(path):
     """
     from diffusers import AutoencoderTiny
 
-    weights = _read(path)
+    weights = _read(path, torch.float32)
     vae = AutoencoderTiny(latent_channels=LATENT_CHANNELS)
     try:
         vae.load_state_dict({_to_diffusers(key): value for key, value in weights.items() if key.startswith("taesd_")})
@@ -79,9 +81,9 @@ def load_vae(path):
     return vae
 
 
-def _read(path):
+def _read(path, dtype):
     try:
-        return {key: value.float() for key, value in load_file(path).items()}
+        return {key: value.to(dtype) for key, value in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         name = Path(path).name
         raise ValueError(f"{name} cannot be read as a safetensors file ({error}); download it again.") from None

@@ -9,11 +9,12 @@ from torch import nn
 from ..fluxir_core.adapter import KONTEXT, LoRA, layer_key
 from .base_model import flux_dimensions
 from .host import HostCondition, call_transformer, exact_time
-from .miniature.checkpoint import Checkpoint
+from .data.batches import MiniatureBatches
+from .engine.fit import fit
+from .engine.processes import make_accelerator
 from .miniature.evaluate import evaluate
-from .pictures import MiniatureCrops
 from .restore import Restorer
-from .ummf import train_ummf
+from .ummf import UMMFObjective
 from .ummf_host import UMMFHost
 
 
@@ -25,8 +26,8 @@ class _Rival:
         for handle in self._handles:
             handle.remove()
 
-    def prepare(self, lq_tokens, text, pooled, image_ids):
-        """As UMMFHost's; the picture has the output's size."""
+    def prepare(self, lq_tokens, text, pooled, image_ids, columns=None):
+        """As UMMFHost's; the picture has the output's size, and `columns` makes no difference."""
         return HostCondition(text, pooled, image_ids, lq_tokens)
 
 
@@ -100,28 +101,31 @@ def parameters(host):
 def compare(config, work, steps):
     """Trains every kind of fusion for `steps` from the same start, on the miniature, and evaluates it on held-out photos.
 
-    `config` (UMMFConfig) gives data, rank and recipe. Returns rows as `evaluate`'s, with `variant` and `parameters`.
+    `config` (UMMFConfig) gives data, rank, optimiser and recipe. Returns rows as `evaluate`'s, with `variant` and `parameters`.
     """
 
+    rank, mode = config.adapter.rank, config.adapter.mode
+
     def ummf(mode):
-        return lambda transformer: UMMFHost(transformer, LoRA.new(flux_dimensions(transformer), config.rank), mode)
+        return lambda transformer: UMMFHost(transformer, LoRA.new(flux_dimensions(transformer), rank), mode)
 
     variants = {
-        "UMMF, condition attends to itself (shipped)": ummf(replace(config.mode, attention="alone")),
-        "UMMF, joint attention": ummf(replace(config.mode, attention="joint")),
+        "UMMF, condition attends to itself (shipped)": ummf(replace(mode, attention="alone")),
+        "UMMF, joint attention": ummf(replace(mode, attention="joint")),
         "UMMF, Kontext's positions, LoRA on all tokens": ummf(KONTEXT),
-        "direct addition": lambda transformer: AdditionHost(transformer, config.rank),
+        "direct addition": lambda transformer: AdditionHost(transformer, rank),
         "ControlNet": lambda transformer: ControlNetHost(transformer, 1, 1),
     }
-    recipe = replace(config.recipe, steps=steps)
-    batches, rows = MiniatureCrops(config.size, recipe.batch, work, "cpu"), []
+    run, data, rows = replace(config.run, steps=steps), config.data, []
+    batches = MiniatureBatches.of_bundled(max(max(size) for size in data.sizes), run.batch, data.prompts, work, run.seed)
     for i, (name, make) in enumerate(variants.items()):
         restorer = Restorer("miniature")
         restorer.host.remove()
         torch.manual_seed(0)
         host = restorer.host = make(restorer.host.transformer)
-        trained = train_ummf(host, batches, recipe, Checkpoint(work / f"fusion-{steps}-{i}.pt"))
-        host.adapter.load_state_dict(trained.state_dict())
+        objective, folder = UMMFObjective(host, config.recipe), work / f"fusion-{steps}-{i}"
+        host.adapter.load_state_dict(fit(objective, batches, config.optimizer, run, folder, make_accelerator()))
+        host.adapter.eval()
         found = evaluate(restorer, seeds=(0,))
         rows += [{"variant": name, "parameters": parameters(host), **row} for row in found]
     return rows

@@ -2,23 +2,32 @@
 
 import json
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..fluxir_core.flow import PRESETS, Task, euler, flux_sigmas, plan, search
+from ..fluxir_core.flow import PRESETS, Task, clean_estimate, euler, flux_sigmas, interpolate, plan, search
 from ..fluxir_core.flow.batching import MicroBatches
+from ..fluxir_core.flow.guidance import drawn_to_input
+from ..fluxir_core.flow.path import broadcast
+from ..fluxir_core.flow.tiles import TiledRun, tiled
 from ..fluxir_core.tokens import image_ids, pack_latents, unpack_latents
 from ..fluxir_core.verify import DefaultEnsemble, downsampled_psnr
 from .host import DiffusersHost
-from .model_folder import load_models
+from .lora_host import LoRAHost
+from .model_folder import LATENT, load_models
 from .ummf_host import UMMFHost
 
 PER_PICTURE = ("score", "baseline_score", "winner")
 PATCH = 16
 """Pixels a side of one token: the VAE's 8 times FLUX's patch of 2."""
+TILES_AT_ONCE = 4
+"""Tiles of one model call, until memory runs out."""
+VAE_TILE = 64
+"""Latent pixels a side in which `--tile` codes pictures."""
 
 
 class Restorer:
@@ -39,27 +48,58 @@ class Restorer:
             raise ValueError(f"--adapter: {folder} has no loras folder; put a UMMF LoRA there, or use fluxir.")
         else:
             self.host = UMMFHost(models.transformer, models.lora, models.mode)
+        self.schedules = models.schedules
+        self.student = models.few_steps and LoRAHost(self.host, models.few_steps, strength=0.0)
 
     @torch.no_grad()
-    def restore(self, pictures, seeds, steps=20, shift=1.15, strength=1.0, callback=None):
+    def restore(self, pictures, seeds, steps=20, shift=1.15, strength=1.0, tile=None, callback=None, sigmas=None, fidelity=0.0):
         """Restores `pictures` (B, 3, H, W) in [0, 1]; any H and W, padded to 16 by repeating the edge. Returns the same shape.
 
         `seeds` holds one seed a picture; picture i starts from the noise ComfyUI draws for seeds[i]. `steps` Euler steps on
-        FLUX's sigmas with `shift`; `strength` 0 leaves the adapter out.
+        FLUX's sigmas with `shift`; `strength` 0 leaves the adapter out. `tile`: a fluxir_core.flow.tiles.TiledRun, by which
+        the model sees the pictures, or None. `sigmas` (S + 1,) replace steps and shift; where the first is below 1, sampling
+        starts from the noised degraded latent. `fidelity` in [0, 1] draws the result towards the degraded picture, see
+        fluxir_core.flow.guidance.
         """
-        conditioned = _Conditioned(self, pictures, strength)
-        sigmas = flux_sigmas(steps, shift).to(self.device)
-        return conditioned.decode(euler(conditioned.velocity, conditioned.noise(seeds), sigmas, callback)).cpu()
+        conditioned = _Conditioned(self, pictures, strength, tile, fidelity)
+        sigmas = (flux_sigmas(steps, shift) if sigmas is None else torch.tensor(sigmas)).to(self.device)
+        noise = conditioned.noise(seeds)
+        start = interpolate(pack_latents(conditioned.degraded).float(), noise, sigmas[0].expand(len(noise)))
+        return conditioned.decode(euler(conditioned.velocity, start, sigmas, callback)).cpu()
+
+    def restore_fast(self, pictures, seeds, steps, callback=None, fidelity=0.0):
+        """As `restore` in the few `steps` that the folder's schedules are for, by its student where it has one.
+
+        Raises ValueError when there is no schedule of so many steps.
+        """
+        if steps not in self.schedules:
+            known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir schedule`"
+            raise ValueError(f"--few-steps: the model folder has no schedule for {steps} steps; {known}.")
+        with self.taught():
+            return self.restore(pictures, seeds, callback=callback, sigmas=self.schedules[steps], fidelity=fidelity)
+
+    @contextmanager
+    def taught(self):
+        """The student's LoRA acts inside this block, where the folder has one."""
+        if self.student:
+            self.student.strength = 1.0
+        try:
+            yield
+        finally:
+            if self.student:
+                self.student.strength = 0.0
 
     @torch.no_grad()
-    def search(self, pictures, seeds, schedule, ensemble, steps=20, shift=1.15, at_once=8, callback=None):
+    def search(
+        self, pictures, seeds, schedule, ensemble, steps=20, shift=1.15, at_once=8, tile=None, callback=None, fidelity=0.0
+    ):
         """As `restore`, by the search `schedule`, choosing by `ensemble` (see fluxir_core.verify.Ensemble).
 
         All noise beyond the first is keyed by each picture's own seed. `at_once` candidates share a model call; fewer where
         memory runs out. `callback(count)` runs after every call with the candidates it evaluated. Returns (restored
         pictures, the report of fluxir_core.flow.search).
         """
-        conditioned = _Conditioned(self, pictures)
+        conditioned = _Conditioned(self, pictures, tile=tile, fidelity=fidelity)
         batch = len(pictures)
         calls, verifications = MicroBatches(batch, at_once), MicroBatches(batch, at_once)
 
@@ -87,8 +127,8 @@ class Restorer:
 class _Conditioned:
     """The model under the condition of some degraded pictures, for any whole number of candidates of each."""
 
-    def __init__(self, restorer, pictures, strength=1.0):
-        self.restorer = restorer
+    def __init__(self, restorer, pictures, strength=1.0, tile=None, fidelity=0.0):
+        self.restorer, self.tile, self.fidelity = restorer, tile, fidelity
         self.size = pictures.shape[-2:]
         height, width = self.size
         padded = F.pad(pictures, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
@@ -103,16 +143,40 @@ class _Conditioned:
         return pack_latents(drawn).to(self.restorer.device)
 
     def velocity(self, x, t):
-        """v at x (rows, N, 64), rows candidate by candidate, and t (rows,)."""
-        restorer, rows = self.restorer, len(x)
+        """v at x (rows, N, 64), rows candidate by candidate, and t (rows,), as faithful to the input as was asked."""
+        v = self._free_velocity(x, t)
+        if self.fidelity == 0:
+            return v
+        clean = unpack_latents(clean_estimate(x, v, t), *self.grid)
+        drawn = drawn_to_input(clean, _tile(self.degraded, x).to(clean), t, self.fidelity)
+        return (x - pack_latents(drawn)) / broadcast(t, x)
+
+    def _free_velocity(self, x, t):
+        if self.tile is not None and max(self.grid) > self.tile.tile:
+            latents = unpack_latents(x, *self.grid)
+            return pack_latents(tiled(lambda crops, tiles: self._tiles_velocity(crops, tiles, t), latents, self.tile))
+        rows = len(x)
         if rows not in self.conditions:
-            adapter = restorer.adapter
-            self.conditions[rows] = restorer.host.prepare(
-                pack_latents(_tile(self.degraded, x)), adapter.null_text.expand(rows, -1, -1),
-                adapter.null_pooled.expand(rows, -1), image_ids(*self.grid).to(restorer.device),
-            )  # fmt: skip
-        guidance = torch.full((rows,), restorer.adapter.config.guidance, device=x.device)
-        return restorer.host.velocity(x.to(restorer.dtype), t, self.conditions[rows], guidance).float()
+            self.conditions[rows] = self._prepare(_tile(self.degraded, x))
+        return self._call(x, t, self.conditions[rows])
+
+    def _tiles_velocity(self, crops, tiles, t):
+        """v of tiles that share a call, each (rows, 16, height, width) in a list; a tile is a picture of its own size."""
+        degraded = torch.cat([tile.of(_tile(self.degraded, crop)) for tile, crop in zip(tiles, crops)])
+        tokens = self._call(pack_latents(torch.cat(crops)), t.repeat(len(tiles)), self._prepare(degraded))
+        return unpack_latents(tokens, *crops[0].shape[-2:]).chunk(len(tiles))
+
+    def _prepare(self, degraded):
+        """The host's condition for the degraded latents of all rows."""
+        adapter, rows = self.restorer.adapter, len(degraded)
+        return self.restorer.host.prepare(
+            pack_latents(degraded), adapter.null_text.expand(rows, -1, -1), adapter.null_pooled.expand(rows, -1),
+            image_ids(*degraded.shape[-2:]).to(degraded.device),
+        )  # fmt: skip
+
+    def _call(self, x, t, condition):
+        guidance = torch.full((len(x),), self.restorer.adapter.config.guidance, device=x.device)
+        return self.restorer.host.velocity(x.to(self.restorer.dtype), t, condition, guidance).float()
 
     def decode(self, tokens):
         """Tokens (rows, N, 64) as pictures (rows, 3, H, W) in [0, 1]."""
@@ -137,7 +201,12 @@ def add_arguments(parser):
     parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see the README)")
     parser.add_argument("--adapter", choices=("fluxir", "ummf"), default="fluxir", help="what shows the model the picture")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
+    parser.add_argument("--few-steps", type=int, metavar="N", help="N steps, by the folder's student: 1, 2 or 4")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="restore in tiles of this size, pictures of any size")
+    parser.add_argument(
+        "--fidelity", type=float, default=0.0, help="how near to stay to the degraded picture: 0 (default) to 1, which is it"
+    )
     parser.add_argument("--preset", choices=PRESETS, help="search for a better picture at test time (see `fluxir plan`)")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write a report: seconds, NFE, seed, sizes, the search's log"
@@ -151,6 +220,12 @@ def run(arguments):
         raise SystemExit(f"fluxir restore: --steps is {arguments.steps}; use at least 1.")
     if not 0.25 <= arguments.scale <= 8:
         raise SystemExit(f"fluxir restore: --scale is {arguments.scale}; use a value from 0.25 to 8.")
+    if not 0 <= arguments.fidelity <= 1:
+        raise SystemExit(f"fluxir restore: --fidelity is {arguments.fidelity}; use a value from 0 to 1.")
+    if arguments.few_steps is not None and (arguments.preset or arguments.tile):
+        raise SystemExit("fluxir restore: --few-steps goes with neither --preset nor --tile; choose one.")
+    if arguments.tile is not None and arguments.tile < 64:
+        raise SystemExit(f"fluxir restore: --tile is {arguments.tile} pixels; use at least 64.")
     picture = load_picture(arguments.input)[None]
     if arguments.scale != 1:
         size = [max(PATCH, round(extent * arguments.scale)) for extent in picture.shape[-2:]]
@@ -159,18 +234,29 @@ def run(arguments):
     machine = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
     restorer = Restorer(arguments.model, *machine, arguments.adapter)
     settings = {"steps": arguments.steps, "shift": 1.15}
+    tile = None
+    if arguments.tile:
+        tile = TiledRun(arguments.tile // LATENT, TILES_AT_ONCE)
+        restorer.vae.tile = VAE_TILE
     started = time.perf_counter()
     if arguments.preset:
         schedule = PRESETS[arguments.preset]
         total = plan(schedule, flux_sigmas(**settings))["nfe"]
         with tqdm(total=total, desc=f"searching ({arguments.preset})", disable=None) as bar:
             found, searched = restorer.search(
-                picture, [arguments.seed], schedule, DefaultEnsemble(), **settings, callback=bar.update
+                picture, [arguments.seed], schedule, DefaultEnsemble(), **settings, tile=tile, callback=bar.update,
+                fidelity=arguments.fidelity,
             )
         searched |= {name: value[0] if value else None for name, value in searched.items() if name in PER_PICTURE}
+    elif arguments.few_steps is not None:
+        found = restorer.restore_fast(picture, [arguments.seed], arguments.few_steps, fidelity=arguments.fidelity)
+        searched = {"nfe": arguments.few_steps, "nfe_planned": arguments.few_steps}
     else:
         with tqdm(total=arguments.steps, desc="restoring", disable=None) as bar:
-            found = restorer.restore(picture, [arguments.seed], **settings, callback=lambda *_: bar.update())
+            found = restorer.restore(
+                picture, [arguments.seed], **settings, tile=tile, callback=lambda *_: bar.update(),
+                fidelity=arguments.fidelity,
+            )
         searched = {"nfe": arguments.steps, "nfe_planned": arguments.steps}
     seconds = time.perf_counter() - started
     save_picture(found[0], arguments.output)
@@ -180,6 +266,7 @@ def run(arguments):
             **searched,
             "input": str(arguments.input), "output": str(arguments.output), "width": width, "height": height,
             "steps": arguments.steps, "seed": arguments.seed, "seconds": round(seconds, 3),
-            "adapter": arguments.adapter, "preset": arguments.preset,
+            "adapter": arguments.adapter, "preset": arguments.preset, "tile": tile and tile.tile * LATENT,
+            "fidelity": arguments.fidelity,
         }  # fmt: skip
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -32,7 +32,13 @@ def add_arguments(parser):
     fusion = tables.add_parser("fusion", help="UMMF against direct addition and ControlNet, and the bundled UMMF LoRA")
     fusion.add_argument("--work", type=Path, default=Path(".cache/ummf"), help="the folder of `fluxir train ummf`")
     fusion.add_argument("--steps", type=int, default=400, help="training steps of each variant (default 400)")
-    for table in (miniature, ablation, curve, cost, tts, fusion):
+    fast = tables.add_parser("fast", help="few-step students under every restoration task, against the model they learnt from")
+    fast.add_argument("--model", default="miniature", help="'miniature' or a model folder, with a few-step LoRA")
+    fast.add_argument("--teacher", required=True, help="the model folder before reinforcement")
+    fast.add_argument("--control", help="a model folder with a student of the uniform schedules (`fluxir train distill --uniform`)")
+    tiles = tables.add_parser("tiles", help="the seams of tiled restorations, by overlap")
+    tiles.add_argument("--model", default="miniature", help="'miniature' or a model folder")
+    for table in (tiles, miniature, ablation, curve, cost, tts, fusion, fast):
         table.add_argument("--readme", type=Path, default=README, help="the README to write the table to")
         table.add_argument("--json", type=Path, metavar="FILE", help="write every measured row")
 
@@ -43,8 +49,10 @@ def run(arguments):
         "ablation": lambda: ablation(arguments.work, arguments.steps),
         "curve": lambda: curve(dict(model.split("=", 1) for model in arguments.models)),
         "cost": lambda: cost(arguments.size),
+        "tiles": lambda: tiles(arguments.model),
         "tts": lambda: tts(arguments.model, arguments.degradations),
         "fusion": lambda: fusion(arguments.work, arguments.steps),
+        "fast": lambda: fast(arguments.teacher, arguments.model, arguments.control),
     }[arguments.table]()
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
@@ -115,25 +123,22 @@ def _restored_table(rows, key):
 
 def ablation(work, steps):
     """(rows, Markdown) of three adapters trained for `steps` from the same start: whole, without f(u), without the pixel loss."""
-    from .fluxir import FluxIRRecipe
     from .miniature import export
-    from .miniature.checkpoint import Checkpoint
     from .miniature.evaluate import evaluate
-    from .miniature.recipe import LEARNING_RATE, Plan, load_trained, train_adapter
+    from .miniature.recipe import RECIPE, Plan, load_trained, train_adapter
     from .restore import Restorer
 
-    whole = FluxIRRecipe(steps=steps, batch=64, learning_rate=LEARNING_RATE)
     variants = {
-        "f(u) and pixel loss (the paper)": whole,
-        "logit-normal timesteps instead of f(u)": replace(whole, epsilon=None),
-        "without the pixel loss": replace(whole, alpha=0.0),
+        "f(u) and pixel loss (the paper)": RECIPE,
+        "logit-normal timesteps instead of f(u)": replace(RECIPE, epsilon=None),
+        "without the pixel loss": replace(RECIPE, alpha=0.0),
     }
-    bank, autoencoder, transformer = load_trained(work, Plan())
+    plan = Plan()
+    bank, autoencoder, transformer = load_trained(work, plan)
     rows = []
     for i, (name, recipe) in enumerate(variants.items()):
-        checkpoint = Checkpoint(work / f"ablation-{steps}-{i}.pt")
-        adapter = train_adapter(bank, autoencoder, transformer, recipe, Plan(), checkpoint)
         folder = work / f"ablation-{steps}-{i}"
+        adapter = train_adapter(bank, autoencoder, transformer, recipe, replace(plan, adapter_steps=steps), folder)
         export.write(folder, autoencoder, transformer, adapter, {"ablation": name})
         rows += [{"variant": name, **row} for row in evaluate(Restorer(folder), seeds=(0,))]
     return rows, f"Each adapter trained for {steps} steps. " + _restored_table(rows, "variant")
@@ -165,6 +170,15 @@ def cost(size):
     return rows, "\n".join(lines[:-1])
 
 
+def tiles(model):
+    """(rows, Markdown) of `bench_tiles.measure` on the model folder `model`."""
+    from .bench_tiles import measure, table
+    from .restore import Restorer
+
+    rows = measure(Restorer(model))
+    return rows, table(rows)
+
+
 def tts(model, degradations):
     """(rows, Markdown) of the searches on the mixture, and on the model folder `model` over the held-out photos."""
     from .bench_search import on_miniature, on_mixture, table
@@ -177,10 +191,10 @@ def tts(model, degradations):
 
 def fusion(work, steps):
     """(rows, Markdown) of `fusion.compare` after `steps`, and of the bundled LoRA beside the bundled FluxIR adapter."""
+    from .config import CONFIGS, UMMFConfig
     from .fusion import compare
     from .miniature.evaluate import evaluate
     from .restore import Restorer
-    from .train_ummf import CONFIGS, UMMFConfig
 
     config = UMMFConfig.load(CONFIGS / "ummf-miniature.yaml")
     rows = compare(config, work, steps)
@@ -193,6 +207,15 @@ def fusion(work, steps):
     trained = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     table = _restored_table([*rows, *bundled], "variant")
     return [*rows, *bundled], f"Each variant trained for {steps} steps; trainable parameters: {trained}. {table}"
+
+
+def fast(teacher, model, control):
+    """(rows, Markdown) of `evaluate_fast` on the model folders; `control` may be None."""
+    from .miniature.fast import evaluate_fast, fast_table
+    from .restore import Restorer
+
+    rows = evaluate_fast(Restorer(teacher), Restorer(model), control and Restorer(control))
+    return rows, fast_table(rows)
 
 
 def replace_block(readme, name, text):

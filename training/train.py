@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+RECIPES = {"fluxir": "a FluxIR adapter", "ummf": "a UMMF LoRA, which lets a FLUX model read condition pictures"}
+
 
 def add_arguments(parser):
     recipes = parser.add_subparsers(dest="recipe", required=True, metavar="RECIPE")
@@ -9,21 +11,31 @@ def add_arguments(parser):
     miniature.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="checkpoints; resumes from them")
     miniature.add_argument("--out", type=Path, default=Path("output/miniature"), help="where the model files are written")
     miniature.add_argument("--quick", action="store_true", help="a minute of training: files that load, useless pictures")
-    ummf = recipes.add_parser("ummf", help="a UMMF LoRA, which lets a FLUX model read condition pictures")
-    ummf.add_argument("--config", type=Path, required=True, help="a YAML file such as training/configs/ummf.yaml")
-    ummf.add_argument("--work", type=Path, default=Path(".cache/ummf"), help="checkpoints; resumes from them")
-    ummf.add_argument("--out", type=Path, default=Path("output/ummf.safetensors"), help="the LoRA's file")
+    for name, what in RECIPES.items():
+        recipe = recipes.add_parser(name, help=what)
+        recipe.add_argument("--config", type=Path, required=True, help=f"a YAML file such as training/configs/{name}.yaml")
+        recipe.add_argument("--work", type=Path, default=Path(f".cache/{name}"), help="caches and checkpoints; resumes from them")
+        recipe.add_argument("--out", type=Path, default=Path(f"output/{name}.safetensors"), help="the file for the nodes")
+        recipe.add_argument("--plan", action="store_true", help="print what the run will need, for FLUX.1-dev, and stop")
 
 
 def run(arguments):
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     if arguments.recipe == "miniature":
+        import torch
+
         from .miniature.recipe import QUICK, Plan, train_miniature
 
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         train_miniature(QUICK if arguments.quick else Plan(), arguments.work, arguments.out, device)
-    else:
-        from .train_ummf import UMMFConfig, train
+        return
+    from .config import FluxIRConfig, UMMFConfig
 
-        train(UMMFConfig.load(arguments.config), arguments.work, arguments.out, device)
+    config = {"fluxir": FluxIRConfig, "ummf": UMMFConfig}[arguments.recipe].load(arguments.config)
+    if arguments.plan:
+        from .memory import print_plan
+
+        print_plan(config)
+        return
+    from .train_recipe import train
+
+    train(config, arguments.work, arguments.out)

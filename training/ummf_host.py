@@ -52,10 +52,11 @@ class UMMFHost:
             handle.remove()
         self.transformer.set_attn_processor(self._processors)
 
-    def prepare(self, lq_tokens, text, pooled, image_ids, lq_grid=None):
+    def prepare(self, lq_tokens, text, pooled, image_ids, lq_grid=None, columns=None):
         """What is computed once per picture: `lq_tokens` (B, M, 64), `text` (B, L, context), `pooled` (B, vec), `image_ids`
-        (N, 3). `lq_grid` (rows, columns) of the condition's tokens is the output's unless given."""
-        columns = int((image_ids[:, 1] == image_ids[0, 1]).sum())
+        (N, 3). `lq_grid` (rows, columns) of the condition's tokens is the output's unless given, `columns` of the output's
+        tokens is read off `image_ids` unless given."""
+        columns = columns or int((image_ids[:, 1] == image_ids[0, 1]).sum())
         grid = image_ids.unflatten(0, (-1, columns))
         ids = condition_positions(grid, *(lq_grid or grid.shape[:2]), self.branch.mode)
         return ShownPicture(text, pooled, image_ids, lq_tokens, ids)

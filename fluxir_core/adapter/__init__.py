@@ -1,17 +1,19 @@
 from .checkpoint import AdapterFileError, LoadedAdapter, LoadReport, check_base, load_adapter, save_adapter
 from .condition import ConditionBranch, ConditionStream, condition_positions, crop_to_tile
-from .condition_memory import ConditionCache, ConditionMemory
+from .condition_memory import MAX_KEPT, ConditionCache, ConditionMemory
 from .dimensions import FLUX_DEV, FluxDimensions
+from .few_steps import add_schedules, read_schedules, save_few_steps
 from .keymap import bfl_to_diffusers, diffusers_parts, diffusers_to_bfl
 from .lora import LoRA, LoRALayer, layer_key, linear_sizes, lora_targets
-from .lora_file import LoadedLoRA, check_lora_base, load_lora, save_lora
+from .lora_file import FEW_STEPS, LoadedLoRA, check_lora_base, load_lora, save_lora
 from .mode import KONTEXT, OMINI, ConditionMode
 from .model import AdapterConfig, Condition, Control, FluxIRAdapter
 
 __all__ = [
-    "FLUX_DEV", "KONTEXT", "OMINI", "AdapterConfig", "AdapterFileError", "Condition", "ConditionBranch", "ConditionCache",
-    "ConditionMemory", "ConditionMode", "ConditionStream", "Control", "FluxDimensions", "FluxIRAdapter", "LoRA", "LoRALayer",
-    "LoadReport", "LoadedAdapter", "LoadedLoRA", "bfl_to_diffusers", "check_base", "check_lora_base", "condition_positions",
-    "crop_to_tile", "diffusers_parts", "diffusers_to_bfl", "layer_key", "linear_sizes", "load_adapter", "load_lora",
-    "lora_targets", "save_adapter", "save_lora",
+    "FEW_STEPS", "FLUX_DEV", "KONTEXT", "MAX_KEPT", "OMINI", "AdapterConfig", "AdapterFileError", "Condition", "ConditionBranch",
+    "ConditionCache", "ConditionMemory", "ConditionMode", "ConditionStream", "Control", "FluxDimensions", "FluxIRAdapter", "LoRA",
+    "LoRALayer", "LoadReport", "LoadedAdapter", "LoadedLoRA", "add_schedules", "bfl_to_diffusers", "check_base",
+    "check_lora_base", "condition_positions", "crop_to_tile", "diffusers_parts", "diffusers_to_bfl", "layer_key",
+    "linear_sizes", "load_adapter", "load_lora", "lora_targets", "read_schedules", "save_adapter", "save_few_steps",
+    "save_lora",
 ]  # fmt: skip

@@ -35,7 +35,7 @@ def crop_to_tile(latents, tile, full):
     `tile` is (height, width, top, left), `full` the sampled latent's (height, width); the condition may have another
     resolution, and is then cropped to its nearest whole tokens.
     """
-    for axis, (size, start, whole) in enumerate(zip(tile[:2], tile[2:], full), 2):
+    for axis, (size, start, whole) in enumerate(zip(tile[:2], tile[2:], full), -2):
         extent = latents.shape[axis]
         if extent == whole:
             first, last = start, start + size

@@ -43,11 +43,11 @@ class ConditionCache:
         """Forgets everything."""
         self._kept.clear()
 
-    def recall(self, branch, tokens, ids, pooled, attention, fits=lambda size: True):
+    def recall(self, branch, tokens, ids, pooled, attention, fits=lambda size: True, most=MAX_KEPT):
         """(memory, rows) of `tokens` (B, M, 64) at `ids` (M, 3) under prompts `pooled` (B, vec), computed for what is new.
 
         `attention` is as for ConditionStream.attend; `fits(bytes)` is asked before anything is kept, and None is returned
-        when it says no.
+        when it says no. Of more than `most` memories the oldest go: tiles of a picture take turns, so give each its own.
         """
         distinct, rows = torch.unique(torch.cat([tokens.flatten(1), pooled], 1), dim=0, return_inverse=True)
         for kept in self._kept:
@@ -58,6 +58,6 @@ class ConditionCache:
             return None
         first = torch.stack([(rows == row).nonzero()[0, 0] for row in range(len(distinct))])
         memory = branch.remember(tokens[first], ids, branch.vector(None, None, pooled[first]), attention)
-        del self._kept[: -MAX_KEPT + 1]
+        del self._kept[: -most + 1]
         self._kept.append(_Kept(distinct, ids, memory))
         return memory, rows

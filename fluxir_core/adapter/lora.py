@@ -92,14 +92,19 @@ class LoRA(nn.Module):
 
     @classmethod
     def new(cls, dims, rank, alpha=None, **factory):
-        """A LoRA to train, over `lora_targets(dims)`; its output is zero. `alpha` is `rank` unless given.
+        """As `over`, for `lora_targets(dims)`."""
+        return cls.over(lora_targets(dims), dims, rank, alpha, **factory)
+
+    @classmethod
+    def over(cls, targets, dims, rank, alpha=None, **factory):
+        """A LoRA to train, over `targets` {name: (in_features, out_features)}; its output is zero. `alpha` is `rank` unless given.
 
         Starts as peft's "gaussian": `down` from N(0, 1 / rank^2), `up` zero. Raises ValueError on a rank below 1.
         """
         if rank < 1:
             raise ValueError(f"LoRA: rank is {rank}; use 1 or more.")
         scale = 1.0 if alpha is None else alpha / rank
-        lora = cls({name: (*size, rank, scale) for name, size in lora_targets(dims).items()}, dims, **factory)
+        lora = cls({name: (*size, rank, scale) for name, size in targets.items()}, dims, **factory)
         for layer in lora.layers.values():
             nn.init.normal_(layer.down.weight, std=1 / rank)
             nn.init.zeros_(layer.up.weight)

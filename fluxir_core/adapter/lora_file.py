@@ -19,6 +19,7 @@ from .lora import layer_key, linear_sizes
 from .mode import KONTEXT, OMINI, ConditionMode
 
 KIND = "ummf_lora"
+FEW_STEPS = "few_step_lora"
 _KEY = re.compile(r"(.+)\.lora[._](A|B|down|up)(?:\.default)?\.weight")
 _PARTNER = {"A": "B", "B": "A", "down": "up", "up": "down"}
 _PREFIXES = re.compile(r"(?:base_model\.model\.|transformer\.|diffusion_model\.)*")
@@ -59,9 +60,14 @@ def save_lora(path, lora, metadata, mode, layout="diffusers"):
     """
     if layout not in ("diffusers", "kohya"):
         raise ValueError(f"save_lora: layout is {layout!r}; use 'diffusers' or 'kohya'.")
+    described = {**metadata, "format_version": FORMAT_VERSION, "kind": KIND, "mode": json.dumps(asdict(mode))}
+    save_layers(path, lora, described, layout)
+
+
+def save_layers(path, lora, metadata, layout="diffusers"):
+    """Writes the weights of `lora`, in the way of `save_lora`, with `metadata` and its base's sizes."""
     described = {
-        **metadata, "format_version": FORMAT_VERSION, "kind": KIND, "mode": json.dumps(asdict(mode)),
-        "dims": json.dumps(asdict(lora.dims)),
+        **metadata, "dims": json.dumps(asdict(lora.dims)),
         "rank": ", ".join(map(str, sorted({rank for _, _, rank, _ in lora.shapes.values()}))),
     }  # fmt: skip
     layers = {name: lora.layers[layer_key(name)] for name in lora.shapes}
@@ -99,7 +105,8 @@ def _kohya_keys(pairs, lora):
 def load_lora(path):
     """Reads a LoRA for FLUX, in diffusers', peft's, BFL's or kohya's keys, into diffusers' modules. Returns a LoadedLoRA.
 
-    A file that states no mode is OMINI when it changes OminiControl's modules and none of the text's, else KONTEXT.
+    A file that states no mode is OMINI when it changes OminiControl's modules and none of the text's, else KONTEXT; a
+    few-step LoRA, which changes all tokens, is KONTEXT.
     Raises AdapterFileError on a file that is not safetensors (a pickle is never opened), is truncated, is a FluxIR
     adapter, has another version, holds no LoRA for FLUX or one of another kind (DoRA, LoKr, LoHa, with biases), lacks
     weights, has weights whose shapes do not fit each other, or holds NaN or infinity.
@@ -128,11 +135,12 @@ def _read_description(name, metadata):
     """The mode and the base's sizes that the header states; None and None when `save_lora` did not write the file."""
     if metadata.get("kind") == ADAPTER_KIND:
         raise AdapterFileError(f"{name} is a FluxIR adapter, not a LoRA; choose it in Load FluxIR Adapter.")
-    if metadata.get("kind") != KIND:
+    if metadata.get("kind") not in (KIND, FEW_STEPS):
         return None, None
     check_version(name, metadata)
     try:
-        return ConditionMode(**json.loads(metadata["mode"])), read_dims(json.loads(metadata["dims"]))
+        mode = KONTEXT if metadata["kind"] == FEW_STEPS else ConditionMode(**json.loads(metadata["mode"]))
+        return mode, read_dims(json.loads(metadata["dims"]))
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterFileError(f"{name} has an unreadable mode or base ({error}); export it again.") from None
 

@@ -9,6 +9,7 @@ from .kernels import ODE, OU, check_keeps_time
 from .particles import finish_plain
 from .run import Measured
 from .selectors import take
+from .tile_choice import choose_by_tile, compose_noise
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class Greedy:
 
     first_improvement: children are tried one by one, and the first that is better than the estimate so far is taken; what a
     step leaves of its quota goes to the next step. Then the budget is a cap. The last step is always the ODE's.
+    tile: in pixels; where it is not 0, every tile of that size has a winner of its own, and the step is made with noise that is
+    composed of theirs, for one more model call. It needs a task with `score_tile`, and latents (B, ..., H, W).
     """
 
     children: int = 4
@@ -24,8 +27,11 @@ class Greedy:
     kernel: object = OU()
     first_improvement: bool = False
     guard: bool = True
+    tile: int = 0
 
     def __post_init__(self):
+        if self.tile and self.first_improvement:
+            raise ValueError("Greedy: tiles cannot choose the first improvement; switch one of the two off.")
         if self.children < 0:
             raise ValueError(f"Greedy: {self.children} children; use at least 0.")
         if not 0 <= self.window <= 1:
@@ -40,7 +46,7 @@ class Greedy:
     def budget(self, sigmas, finish=False):
         """Exact, or with `first_improvement` the cap; `finish`: the finalists have a decoder of their own."""
         steps, branches = len(sigmas) - 1, self._branches(sigmas)
-        own = steps + (self.children - 1) * len(branches)
+        own = steps + (self.children - (0 if self.tile else 1)) * len(branches)
         verifications = self.children * len(branches)
         guard = steps - 1 - branches[0] if self.guard and branches else 0
         verifications += 1 if self.first_improvement and branches else 0
@@ -66,6 +72,8 @@ class Greedy:
                 quota = self.children + spare
                 x, v, incumbent, tried = self._first_better(run, step, x, v, incumbent, quota)
                 spare = quota - tried
+            elif self.tile:
+                x, v = self._best_of_each_tile(run, step, x, v)
             else:
                 x, v = self._best(run, step, x, v)
         if plain is None:
@@ -87,6 +95,18 @@ class Greedy:
         best = values.argmax(0, keepdim=True)
         run.decide(step + 1, cohort, values, best)
         return take(children, best), take(velocities, best)
+
+    def _best_of_each_tile(self, run, step, x, v):
+        """The step whose noise is, tile by tile, that of the child which is best there: (state, velocity)."""
+        t, s = run.sigmas[step], run.sigmas[step + 1]
+        choice = choose_by_tile(run, self._children(run, step, x, v, self.children)[2], self.tile)
+        noise = compose_noise(run.noises(self.children, "child", step), choice.shares.to(x))
+        x, _ = self.kernel(x, v, t, s, noise)
+        v = run.velocity(x, run.times(x, step + 1))
+        most = choice.shares.mean((-2, -1)).argmax(0, keepdim=True).cpu()  # who has most of each picture
+        run.decide(step + 1, choice.measured, choice.values, most, tiles=choice.winners.T.tolist())
+        run.best_so_far = (x - s * v)[0]
+        return x, v
 
     def _first_better(self, run, step, x, v, incumbent, quota):
         """Children one at a time until every picture has one above `incumbent`: (state, velocity, its Measured, tried).

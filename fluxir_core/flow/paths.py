@@ -1,6 +1,7 @@
 """Trajectories along the sigma grid that remember every state and velocity, and look-aheads on them."""
 
 from dataclasses import dataclass
+from typing import Callable
 
 import torch
 
@@ -139,6 +140,43 @@ class Coarse:
 
     def walked(self, index, steps):
         return index + 1
+
+    def exact(self, index, steps):
+        return False
+
+
+@dataclass(frozen=True)
+class Student:
+    """A faster model finishes every member in steps of its own: those of `sigmas`, falling to 0, below the member's time.
+
+    `finish(x, sigmas, batch)` takes rows (n * batch, ...) at sigmas[0], candidate by candidate, to clean latents. Its calls
+    are not the searched model's: they are counted as `Run.student_calls`.
+    """
+
+    finish: Callable
+    sigmas: tuple
+
+    def __post_init__(self):
+        if not self.sigmas or self.sigmas[-1] != 0:
+            raise ValueError(f"Student: the sigmas {list(self.sigmas)} do not end at 0; use the student's whole schedule.")
+
+    def __call__(self, paths, index):
+        x, t = paths.reach(index)
+        finished = torch.empty_like(x)
+        for time in t[:, 0].unique().tolist():
+            members, sigmas = t[:, 0] == time, [time, *(sigma for sigma in self.sigmas if sigma < time)]
+            group = x[members]
+            finished[members] = self.finish(group.flatten(0, 1), sigmas, x.shape[1]).unflatten(0, group.shape[:2])
+            paths.run.student_calls += len(group) * (len(sigmas) - 1)
+        return finished
+
+    incumbent_cost = 0
+
+    def cost(self, index, steps):
+        return 0
+
+    def walked(self, index, steps):
+        return index
 
     def exact(self, index, steps):
         return False

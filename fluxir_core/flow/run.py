@@ -27,6 +27,8 @@ class Task:
     finish: the decoder for the finalists, None to use `decode`.
     fidelity: pictures -> (rows,) closeness to the degraded input in dB, None where there is no input to be faithful to.
     watch: called with each scored cohort (a `Round`) once it is decided.
+    score_tile: crops (rows, 3, h, w) of pictures, their Tile in pixels and the whole's (H, W) -> as score; None where pictures
+    can only be judged whole.
     """
 
     velocity: Callable
@@ -37,6 +39,7 @@ class Task:
     finish: Callable | None = None
     fidelity: Callable | None = None
     watch: Callable | None = None
+    score_tile: Callable | None = None
 
 
 class Round(NamedTuple):
@@ -78,7 +81,7 @@ class Run:
         self.task, self.plain_noise, self.seed, self.keys = task, noise, seed, keys
         self.sigmas = [float(sigma) for sigma in sigmas]
         self.steps = len(self.sigmas) - 1
-        self.nfe = self.verifications = 0
+        self.nfe = self.verifications = self.student_calls = 0
         self.log = []
         self.best_so_far = None
 

@@ -7,6 +7,8 @@ import torch
 from .contest import contest
 from .run import Run, SearchStopped, plain
 
+NOT_COMPARED = {"finalist_values": [], "finalist_scores": {}}
+
 
 @dataclass
 class Result:
@@ -36,9 +38,10 @@ def search(task, noise, sigmas, schedule, seed=0, keys=None):
     The plain sample is Euler's from `noise` itself. All further noise is keyed by `seed` and each picture's entry of `keys`
     (default its index), so a picture's result does not depend on its neighbours. The report holds `nfe` and `verifications`
     as counted, `nfe_planned`, for each picture `score` and `baseline_score` (values in the last contest, None where nothing
-    was compared) and `winner` (-1 is the plain sample), every verifier's `finalist_scores`, and the `log` of all rounds.
+    was compared) and `winner` (-1 is the plain sample), `finalist_values` and every verifier's `finalist_scores`, and the
+    `log` of all rounds.
     When the task raises SearchStopped, the best so far is returned with `stopped` true. Raises ValueError on NaN noise,
-    sigmas that do not fall to 0, and mismatched keys.
+    sigmas that do not fall to 0, and mismatched keys. `student_calls` are a `paths.Student`'s, beyond `nfe`.
     """
     keys = list(range(len(noise))) if keys is None else list(keys)
     _check(noise, sigmas, keys)
@@ -56,19 +59,22 @@ def search(task, noise, sigmas, schedule, seed=0, keys=None):
         if run.best_so_far is None:
             raise
         latents, finalists = run.best_so_far, run.best_so_far[None]
-        report |= {"stopped": True, "score": None, "baseline_score": None, "winner": None, "finalist_scores": {}}
-    return Result(latents, finalists, report | {"nfe": run.nfe, "verifications": run.verifications, "log": run.log})
+        report |= {"stopped": True, "score": None, "baseline_score": None, "winner": None, **NOT_COMPARED}
+    return Result(latents, finalists, report | {
+        "nfe": run.nfe, "verifications": run.verifications, "student_calls": run.student_calls, "log": run.log,
+    })  # fmt: skip
 
 
 def _scores(verdict, guard):
     winner = verdict.winner.tolist()
     if verdict.measured is None:
-        return {"score": None, "baseline_score": None, "winner": winner, "finalist_scores": {}}
+        return {"score": None, "baseline_score": None, "winner": winner, **NOT_COMPARED}
     values = plain(verdict.values)
     return {
         "score": [own[w] for own, w in zip(values, winner)],
         "baseline_score": [own[-1] for own in values] if guard else None,
         "winner": winner,
+        "finalist_values": values,
         "finalist_scores": {name: plain(scores) for name, scores in verdict.measured.scores.items()},
     }
 

@@ -1,7 +1,6 @@
 """A real ComfyUI for the tests: in this process (the newest) and as a server (the newest and the oldest supported)."""
 
 import os
-import socket
 import sys
 
 import pytest
@@ -13,6 +12,7 @@ from comfyui_fluxir.fluxir_core.adapter import bfl_to_diffusers
 from comfyui_fluxir.fluxir_core.tokens import image_ids
 
 from .tiny import flux_weights
+from .workflow_host import free_port
 
 
 @pytest.fixture(scope="session")
@@ -33,10 +33,7 @@ def comfy():
 @pytest.fixture(scope="session", params=[NEWEST, OLDEST])
 def server(request, tmp_path_factory):
     """A running ComfyUIServer with the pack linked in: `url`, `base`, `get`, `run`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with ComfyUIServer(comfyui_path(request.param), tmp_path_factory.mktemp("comfyui"), port) as running:
+    with ComfyUIServer(comfyui_path(request.param), tmp_path_factory.mktemp("comfyui"), free_port()) as running:
         yield running
 
 

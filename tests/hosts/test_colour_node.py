@@ -56,6 +56,21 @@ def test_alpha_is_carried_through_and_strength_0_changes_nothing(nodes, photo):
         assert torch.equal(run(nodes, picture, reference, strength=0.0), picture)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_one_pixel_takes_the_references_colour_and_keeps_its_alpha(nodes, photo, method):
+    pixel, colour = torch.tensor([0.2, 0.5, 0.8, 0.3]), torch.tensor([0.6, 0.3, 0.1])
+    matched = run(nodes, pixel[None, None, None], colour[None, None, None].expand(-1, 5, 7, -1), method=method)
+    assert matched.shape == (1, 1, 1, 4) and matched[..., 3] == pixel[3]
+    torch.testing.assert_close(matched[0, 0, 0, :3], colour, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_steps_far_finer_than_eight_bits_come_through(nodes, method):
+    ramp = torch.linspace(0.4, 0.401, 256)[:, None].expand(1, 16, 256, 3).contiguous()
+    matched = run(nodes, ramp, ramp + 0.1, method=method)
+    assert (matched.diff(dim=2) > 0).float().mean() > 0.95 and (matched - ramp - 0.1).abs().max() < 1e-3
+
+
 def test_the_result_is_float32_on_the_cpu_for_any_float_type(nodes, photo):
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         matched = run(nodes, drift(photo).to(dtype), photo.to(dtype))

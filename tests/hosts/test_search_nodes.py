@@ -72,6 +72,23 @@ def test_searches_keep_to_cfg_masks_denoise_and_batches(host, vae, case):
         assert (best["samples"][..., 4:] - kept).abs().max() > 0.1
 
 
+def test_the_finalists_stand_below_the_chart_with_their_scores(host, vae):
+    import json
+
+    from comfyui_fluxir.nodes.search import SearchReportChart
+
+    best, finalists, report = run(host, vae, preset="best_of_n", latent={"samples": torch.zeros(2, 16, 8, 8)})
+    pictures = vae.decode(finalists["samples"])
+    chart, both = (SearchReportChart.execute(json.dumps(report), 1, given).result[0] for given in (None, pictures))
+    assert chart.shape == (1, 432, 768, 3) and torch.equal(both[:, :432], chart) and both.shape[1] > 800
+    winner = report["winner"][1]
+    if winner >= 0:  # the values are of the finalists in their order: the winner's is the best picture
+        torch.testing.assert_close(finalists["samples"][2 * winner + 1], best["samples"][1], atol=1e-4, rtol=1e-4)
+        assert report["finalist_values"][1][winner] == report["score"][1]
+    with pytest.raises(ValueError, match="^Search Report Chart: 31 finalists for a report of 32; decode the finalists of "):
+        SearchReportChart.execute(json.dumps(report), 1, pictures[1:])
+
+
 def test_each_picture_of_a_batch_is_restored_from_its_own_input(host, vae):
     """The adapter's degraded latents are tiled over the candidates: picture for picture as if sampled alone."""
     lq = picture(1, batch=2)

@@ -46,7 +46,7 @@ def score(verifier, pictures, degraded=None):
     from comfyui_fluxir.nodes.verifiers import ScoreImages
 
     with torch.inference_mode():
-        best, index, report = ScoreImages.execute(pictures, verifier, degraded).result
+        best, index, report, _ = ScoreImages.execute(pictures, verifier, degraded).result
     return best, index, json.loads(report)
 
 
@@ -92,6 +92,18 @@ def test_the_papers_ensemble_ranks_by_three_reward_models(loaded):
     assert all(abs(6 * value - round(6 * value)) < 1e-4 for value in reports[0]["values"])  # ranks are multiples of 1/3
     assert not torch.allclose(*(torch.tensor(report["values"]) for report in reports))
     assert len(both[0].patchers) == 3
+
+
+def test_the_sheet_shows_all_pictures_and_frames_the_best(comfy):
+    from comfyui_fluxir.fluxir_core.image.candidates import candidate_sheet
+    from comfyui_fluxir.nodes.runtime import drawn
+    from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages, to_planes
+
+    with torch.inference_mode():
+        _, best, report, sheet = ScoreImages.execute(images(count=5), NaturalImageVerifier.execute().result[0]).result
+    report = json.loads(report)
+    expected = candidate_sheet(to_planes(images(count=5)), report["values"], report["scores"], best)
+    assert torch.equal(sheet, drawn(expected)) and sheet.shape[2:] == (768, 3) and sheet.max() <= 1
 
 
 def test_the_same_verifier_twice_is_refused(loaded):

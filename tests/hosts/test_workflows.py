@@ -1,6 +1,7 @@
 """The shipped workflows, in a real ComfyUI server of the oldest and of the newest supported version."""
 
 import json
+import re
 import urllib.request
 
 import numpy as np
@@ -12,6 +13,8 @@ from comfyui_fluxir.demo.comfyui import ComfyUIError
 from .workflow_host import PACK, PROMPT, node_of, on_miniature_weights, read, stock
 
 WORKFLOWS = sorted(path.name for path in (PACK / "workflows").glob("*.json"))
+SIZES = {"fluxgen_miniature.json": (784, 552)}
+"""Of what is saved, where it is not the shipped photo: a contact sheet of six pictures."""
 
 
 @pytest.fixture
@@ -36,18 +39,50 @@ def test_a_workflow_runs_as_shipped(stocked, name):
     graph = on_miniature_weights(read(name, "workflows/api"))
     (saved,) = stocked.run(graph, ui=read(name))[node_of(graph, "SaveImage")]
     with Image.open(saved) as picture:
-        assert picture.size == (104, 72)
+        assert picture.size == SIZES.get(name, (104, 72))
         assert ("fluxir_search" in picture.text) == any(node["class_type"] == "TTSSampler" for node in graph.values())
         pixels = np.asarray(picture)
     assert pixels.std() > 0
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_download_link_is_of_a_file_that_its_node_loads(name):
+def test_before_and_after_stand_in_cores_own_comparison(name):
+    graph = read(name, "workflows/api")
+    shown = graph[node_of(graph, "ImageCompare")]["inputs"]
+    assert shown["image_a"] != shown["image_b"]
+    if name not in SIZES:  # those start from a photo and save the restored one
+        assert graph[shown["image_a"][0]]["class_type"] == "LoadImage"
+        assert shown["image_b"] == graph[node_of(graph, "SaveImage")]["inputs"]["images"]
+
+
+def test_a_search_shows_its_finalists_below_its_chart(stocked):
+    graph = read("fluxir_search_miniature.json", "workflows/api")
+    (sheet,) = stocked.run(graph)[node_of(graph, "PreviewImage")]
+    with Image.open(sheet) as picture:
+        chart, below = np.asarray(picture.convert("RGB"))[:432], np.asarray(picture.convert("RGB"))[432:]
+    assert (chart.max((0, 1)) == 255).all() and below.shape[0] > 200
+    assert (below == (90, 220, 120)).all(-1).any() and not (chart == (90, 220, 120)).all(-1).any()  # the winner's frame
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_has_a_thumbnail_and_a_note(name):
+    with Image.open((PACK / "workflows" / name).with_suffix(".jpg")) as thumbnail:
+        assert 256 <= thumbnail.width <= 1024
+    assert any(node["type"] == "MarkdownNote" and len(node["widgets_values"][0]) > 100 for node in read(name)["nodes"])
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_download_link_is_of_a_file_that_its_node_loads_and_states_its_hash(name):
     for node in read(name)["nodes"]:
         for link in node["properties"].get("models", []):
             assert link["name"] in node["widgets_values"] and link["url"].endswith(f"/{link['name']}")
             assert link["url"].startswith("https://huggingface.co/") and "/resolve/" in link["url"] and link["directory"]
+            assert link["hash_type"] == "SHA256" and re.fullmatch("[0-9a-f]{64}", link["hash"])
+
+
+def test_a_file_has_one_hash_wherever_it_is_linked():
+    links = [link for name in WORKFLOWS for node in read(name)["nodes"] for link in node["properties"].get("models", [])]
+    assert links and len({link["name"] for link in links}) == len({(link["url"], link["hash"]) for link in links})
 
 
 def texts_of(stocked, graph):

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from comfyui_fluxir.fluxir_core.adapter import (
-    AdapterConfig, ConditionMode, FluxDimensions, FluxIRAdapter, LoRA, save_adapter, save_lora,
+    AdapterConfig, ConditionMode, FluxDimensions, FluxIRAdapter, LoRA, lora_targets, save_adapter, save_few_steps, save_lora,
 )  # fmt: skip
 
 TINY = FluxDimensions(
@@ -123,6 +123,24 @@ def write_tiny_lora(path, dims=TINY, seed=0, rank=4, scale=0.3):
             weight.copy_(scale * torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1]))
     path.parent.mkdir(parents=True, exist_ok=True)
     save_lora(path, lora, {}, ConditionMode(attention="alone"))
+
+
+def tiny_student(dims=TINY, seed=5, rank=3, scale=0.1):
+    """A few-step LoRA whose output is not zero."""
+    lora, generator = LoRA.over(lora_targets(dims), dims, rank), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in lora.parameters():
+            weight.copy_(scale * torch.randn(weight.shape, generator=generator))
+    return lora
+
+
+STUDENT_SCHEDULES = {1: [0.9, 0.0], 2: [0.95, 0.4, 0.0], 4: [0.95, 0.7, 0.4, 0.2, 0.0]}
+
+
+def write_tiny_student(path, dims=TINY):
+    """Write `tiny_student` with STUDENT_SCHEDULES."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_few_steps(path, tiny_student(dims), STUDENT_SCHEDULES, {})
 
 
 def write_tiny_remover(path, scale=4, seed=0, change=0.002):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from pathlib import Path
 
 from PIL import Image
@@ -9,18 +10,26 @@ from PIL import Image
 from comfyui_fluxir.fluxir_core.adapter import load_adapter
 
 from ..unit.public_captioner import write_qwen_folder
-from .tiny import write_tiny, write_tiny_lora, write_tiny_remover
+from .tiny import write_tiny, write_tiny_lora, write_tiny_remover, write_tiny_student
 
 PACK = Path(__file__).resolve().parents[2]
 MINIATURE = PACK / "models" / "miniature"
 PROMPT = "prompt"
 LORA = "mini-flux-ummf.safetensors"
+STUDENT = "mini-flux-few-steps.safetensors"
 STANDS_IN = {
     "flux1-dev.safetensors": "mini-flux.safetensors",
     "flux1-dev-kontext_fp8_scaled.safetensors": "mini-flux.safetensors",
     "flux1-dev-ummf.safetensors": LORA,
     "ae.safetensors": "mini-flux-vae.safetensors",
 }
+
+
+def free_port():
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def read(name, folder="workflows"):
@@ -44,6 +53,8 @@ def stock(base, scratch, size=(104, 72)):
             shutil.copy(scratch / key / shipped.name, used[key])
     if not (MINIATURE / "loras" / LORA).exists():
         write_tiny_lora(models / "loras" / LORA, load_adapter(used["fluxir_adapters"]).config.dims)
+    if not (MINIATURE / "loras" / STUDENT).exists():
+        write_tiny_student(models / "loras" / STUDENT, load_adapter(used["fluxir_adapters"]).config.dims)
     write_tiny_remover(models / "upscale_models" / "RealESRGAN_x4plus.safetensors")
     captioner = models / "fluxir_captioners" / "Qwen2.5-VL-7B-Instruct"
     if not captioner.exists():

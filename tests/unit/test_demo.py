@@ -58,6 +58,42 @@ def test_a_download_with_another_hash_is_refused(monkeypatch, tmp_path):
     assert environment.download("2.6.0", hashlib.sha256(b"something else").hexdigest(), tmp_path).exists()
 
 
+@pytest.fixture
+def no_chromium(monkeypatch):
+    """A machine without a browser: `as_root(failing)` makes it root's, on Debian. Returns the commands that were run."""
+    monkeypatch.setattr(environment.shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
+    monkeypatch.setattr(environment.os, "geteuid", lambda: 1000, raising=False)
+    commands = []
+
+    def as_root(failing=()):
+        def run(command, **_options):
+            commands.append(" ".join(command))
+            return SimpleNamespace(returncode=int(command[1] in failing))
+
+        monkeypatch.setattr(environment.os, "geteuid", lambda: 0, raising=False)
+        monkeypatch.setattr(environment.subprocess, "run", run)
+        return commands
+
+    return as_root
+
+
+def test_a_user_without_chromium_is_told_that_the_browser_tests_are_skipped(no_chromium, capsys):
+    environment.install_browser()
+    assert "the browser tests will be skipped" in capsys.readouterr().out
+
+
+def test_root_on_debian_gets_chromium(no_chromium):
+    commands = no_chromium()
+    environment.install_browser()
+    assert commands[0] == "dpkg --configure -a" and commands[-1].endswith("install -y -qq --no-install-recommends chromium")
+
+
+def test_a_chromium_that_cannot_be_installed_is_an_error(no_chromium):
+    no_chromium(failing=("install",))
+    with pytest.raises(environment.SetupError, match="Chromium could not be installed .`apt-get install"):
+        environment.install_browser()
+
+
 def test_a_set_up_error_ends_the_program_with_its_sentence(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 8, 0))
     with pytest.raises(SystemExit, match="Set-up stopped: this is Python 3.8"):

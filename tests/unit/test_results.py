@@ -3,6 +3,7 @@
 import pytest
 
 from comfyui_fluxir.training.miniature.evaluate import gates, mean_over_photos
+from comfyui_fluxir.training.miniature.fast import fast_gates, fast_table
 from comfyui_fluxir.training.results import replace_block
 
 
@@ -44,3 +45,30 @@ def test_a_table_replaces_its_own_block_only(tmp_path):
     )
     with pytest.raises(ValueError, match="no block `<!-- results: three -->`"):
         replace_block(readme, "three", "table")
+
+
+def fast_rows(**psnr):
+    methods = {"degraded": 10.0, "teacher": 20.0, "reinforced": 20.5, "student, 2 optimal": 20.2}
+    methods |= {f"student, {n} optimal": 20.0 + n / 10 for n in (1, 4)} | {f"student, {n} uniform": 19.0 for n in (1, 2, 4)}
+    return [
+        {"task": task, "photo": "cat", "method": method.replace("_", " "), "nfe": 4, "seconds": 1.0, "psnr": value + offset,
+         "ssim": 0.5, "gmsd": 0.1}
+        for task, offset in (("snow", 1.0), ("rain", -1.0))
+        for method, value in (methods | psnr).items()
+    ]  # fmt: skip
+
+
+def test_a_fast_student_that_is_as_good_passes_every_goal():
+    goals = fast_gates(fast_rows())
+    assert len(goals) == 5 and all(reached for _, reached in goals.values())
+    assert goals["reinforced over teacher, above 0 dB"][0] == pytest.approx(0.5)
+    assert "| student, 4 optimal | 20.40 | 0.500 | 0.100 | 4 | 1.00 |" in fast_table(fast_rows())
+
+
+@pytest.mark.parametrize(
+    ("psnr", "missed"),
+    [({"teacher": 21.0}, {"reinforced over", "at 4 optimal steps"}), ({"student, 2 uniform": 20.3}, {"student, 2 optimal over"})],
+)
+def test_a_poor_one_misses_the_goals_it_should(psnr, missed):
+    failed = [goal for goal, (_, reached) in fast_gates(fast_rows(**psnr)).items() if not reached]
+    assert len(failed) == len(missed) and all(any(word in goal for goal in failed) for word in missed)

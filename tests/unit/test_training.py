@@ -1,96 +1,113 @@
-"""The FluxIR recipe: it learns, it resumes bit for bit, and its pixel loss is the right form."""
+"""The training loop: it learns, it resumes bit for bit, it stops when it should, and it loses nothing."""
+
+import os
+import signal
 
 import pytest
 import torch
 
-from comfyui_fluxir.fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter
-from comfyui_fluxir.fluxir_core.tokens import image_ids
-from comfyui_fluxir.training.average import averaged
-from comfyui_fluxir.training.fluxir import FluxIRRecipe, pixel_loss, train_fluxir
-from comfyui_fluxir.training.host import DiffusersHost
+from comfyui_fluxir.training.average import MovingAverage
+from comfyui_fluxir.training.engine.draws import Draws
+from comfyui_fluxir.training.engine.fit import RunConfig, Stopped
+from comfyui_fluxir.training.engine.optimizers import OptimizerConfig
+from comfyui_fluxir.training.engine.run_folder import RunFolder
+from comfyui_fluxir.training.fluxir import pixel_loss
 from comfyui_fluxir.training.miniature.checkpoint import Checkpoint
-from comfyui_fluxir.training.miniature.latents import Batch
+
+from .tiny_training import FlatPictures, assert_equal, decode, flow_error, objective, run, tiny_host
 
 
-def host():
-    from diffusers import FluxTransformer2DModel
-
-    torch.manual_seed(0)
-    transformer = FluxTransformer2DModel(
-        num_layers=1, num_single_layers=1, num_attention_heads=1, joint_attention_dim=8, pooled_projection_dim=4,
-        guidance_embeds=True,
-    ).requires_grad_(False)  # fmt: skip
-    adapter = FluxIRAdapter(AdapterConfig(FluxDimensions.from_state_dict(transformer.state_dict()), 4, text_tokens=2))
-    adapter.init_from_base(transformer.state_dict())
-    return DiffusersHost(transformer, adapter)
+class Killed(Exception):
+    pass
 
 
-def batches(step):
-    """Flat pictures of random brightness, shown to the adapter as they are: most of the velocity can be read off them."""
-    torch.manual_seed(100 + step)
-    clean = 3 * torch.randn(8, 1, 1).expand(8, 4, 64)
-    return Batch(clean, clean, torch.zeros(8, 2, 8), torch.zeros(8, 4), image_ids(4, 4), grid=(4, 4))
+def kill():
+    raise Killed
 
 
-def decode(latents):
-    return latents[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
+@pytest.mark.parametrize(("alpha", "optimizer"), [(0.0, "adamw"), (1.0, "adamw"), (1.0, "adamw8bit")])
+def test_the_adapter_learns(tmp_path, alpha, optimizer):
+    host = tiny_host()
+    before = flow_error(host)
+    trained = run(tmp_path, 60, objective(host, alpha=alpha), optimizer={"name": optimizer})
+    assert flow_error(host, trained) < 0.7 * before
 
 
-def recipe(**options):
-    return FluxIRRecipe(**{"steps": 60, "batch": 8, "learning_rate": 3e-3, "warmup": 5, "average": 0.8, **options})
-
-
-def flow_error(trained, adapter):
-    """Mean squared velocity error on a batch that training has not seen."""
-    trained.adapter = adapter
-    batch, t = batches(999), torch.linspace(0.1, 1, 8)
-    noise = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(1))
-    z_t = (1 - t)[:, None, None] * batch.clean + t[:, None, None] * noise
-    with torch.no_grad():
-        condition = trained.prepare(batch.degraded, batch.text, batch.pooled, batch.image_ids)
-        velocity = trained.velocity(z_t, t, condition, torch.full_like(t, 4.0))
-    return (velocity - (noise - batch.clean)).square().mean().item()
-
-
-@pytest.mark.parametrize("alpha", [0.0, 1.0])
-def test_the_adapter_learns(tmp_path, alpha):
-    trained = host()
-    before = flow_error(trained, trained.adapter)
-    adapter = train_fluxir(trained, batches, decode, recipe(alpha=alpha, pixel_crop=2), Checkpoint(tmp_path / "a.pt"))
-    after = flow_error(trained, adapter)
-    assert after < 0.7 * before
-
-
-def test_a_resumed_run_ends_bit_identical(tmp_path):
-    class Killed(Exception):
-        pass
-
-    def until(last):
-        def given(step):
-            if step == last:
-                raise Killed
-            return batches(step)
-
-        return given
-
-    options = recipe(steps=6)
-    whole = train_fluxir(host(), batches, decode, options, Checkpoint(tmp_path / "whole.pt"))
-    path = tmp_path / "resumed.pt"
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "prodigy"])
+def test_a_resumed_run_ends_bit_identical(tmp_path, optimizer):
+    settings = {"name": optimizer, "learning_rate": 1.0 if optimizer == "prodigy" else 3e-3}
+    whole = run(tmp_path / "whole", optimizer=settings)
     with pytest.raises(Killed):
-        train_fluxir(host(), until(4), decode, options, Checkpoint(path, every=0))
-    resumed = train_fluxir(host(), batches, decode, options, Checkpoint(path))
-    for (name, one), other in zip(whole.state_dict().items(), resumed.state_dict().values()):
-        assert torch.equal(one, other), name
+        run(tmp_path / "resumed", batches=FlatPictures(stop=(4, kill)), optimizer=settings, checkpoint_every=3)
+    assert RunFolder(tmp_path / "resumed").steps() == [3]
+    assert_equal(run(tmp_path / "resumed", optimizer=settings), whole)
 
 
-def test_a_finished_stage_is_not_run_again(tmp_path):
-    options, path = recipe(steps=2), tmp_path / "a.pt"
-    first = train_fluxir(host(), batches, decode, options, Checkpoint(path))
-    asked = []
-    again = train_fluxir(host(), asked.append, decode, options, Checkpoint(path))
-    assert asked == []
-    for (name, one), other in zip(first.state_dict().items(), again.state_dict().values()):
-        assert torch.equal(one, other), name
+def test_a_finished_run_is_not_run_again(tmp_path):
+    first, batches = run(tmp_path), FlatPictures()
+    assert_equal(run(tmp_path, batches=batches), first)
+    assert batches.given == []
+
+
+@pytest.mark.parametrize("pixel_stride", [1, 2])
+def test_how_a_batch_is_split_changes_nothing_but_rounding(tmp_path, pixel_stride):
+    whole = run(tmp_path / "whole", goal=objective(pixel_stride=pixel_stride))
+    split = run(tmp_path / "split", goal=objective(pixel_stride=pixel_stride), micro_batch=3)
+    assert_equal(whole, split, rtol=1e-3, atol=1e-4)
+
+
+def test_gradient_checkpointing_changes_no_gradient(tmp_path):
+    plain, host = run(tmp_path / "plain"), tiny_host()
+    host.transformer.enable_gradient_checkpointing()
+    host.transformer.train()
+    assert_equal(run(tmp_path / "checkpointed", goal=objective(host)), plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number):
+    whole, before = run(tmp_path / "whole"), signal.getsignal(number)
+    with pytest.raises(Stopped, match="stopped after 3 of 6 steps; run the same command"):
+        run(tmp_path / "stopped", batches=FlatPictures(stop=(2, lambda: os.kill(os.getpid(), number))))
+    assert RunFolder(tmp_path / "stopped").steps() == [3] and signal.getsignal(number) == before
+    assert_equal(run(tmp_path / "stopped"), whole)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint_named(tmp_path):
+    goal = objective()
+
+    def spoil():
+        goal.adapter.theta_y.data.fill_(float("nan"))
+
+    with pytest.raises(ValueError, match=r"step 4: the loss.*not finite.*last good checkpoint is .*step-00000003.pt; lower"):
+        run(tmp_path, goal=goal, batches=FlatPictures(stop=(4, spoil)), checkpoint_every=3)
+    saved = RunFolder(tmp_path).load()
+    assert saved["step"] == 3 and all(value.isfinite().all() for value in saved["adapter"].values())
+
+
+def test_another_runs_folder_is_refused(tmp_path):
+    from comfyui_fluxir.training.engine.fit import fit
+    from comfyui_fluxir.training.engine.processes import make_accelerator
+
+    settings = (FlatPictures(), OptimizerConfig(), RunConfig(2, 8, 8), tmp_path, make_accelerator("ddp", "no"))
+    fit(objective(), *settings, identity={"data": "one"})
+    with pytest.raises(ValueError, match="another run's checkpoints .its data differ.; give another --work"):
+        fit(objective(), *settings, identity={"data": "another"})
+
+
+def test_old_checkpoints_go_and_a_broken_one_is_passed_over(tmp_path, caplog):
+    whole, folder = run(tmp_path / "whole"), RunFolder(tmp_path / "run", keep=2)
+    with pytest.raises(Killed):
+        run(tmp_path / "run", batches=FlatPictures(stop=(5, kill)), checkpoint_every=1)
+    assert folder.steps() == [4, 5]
+    folder.path(5).write_bytes(folder.path(5).read_bytes()[:1000])
+    assert folder.load()["step"] == 4 and "cannot be read" in caplog.text
+    assert_equal(run(tmp_path / "run"), whole)
+    for step in folder.steps():
+        folder.path(step).write_bytes(b"")
+    with pytest.raises(ValueError, match="no checkpoint can be read"):
+        folder.load()
+    with pytest.raises(ValueError, match="holds no checkpoint after 77 steps; it has"):
+        folder.load(77)
 
 
 def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -99,7 +116,7 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     saved = path.read_bytes()
 
     def half_written(_state, partial):
-        partial.write_bytes(b"half")
+        partial.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", half_written)
@@ -108,27 +125,52 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_bytes() == saved
 
 
+def test_a_finished_stage_of_the_miniature_is_not_run_again(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    assert list(Checkpoint(tmp_path / "a.pt").steps(3, module)) == [0, 1, 2]
+    assert list(Checkpoint(tmp_path / "a.pt").steps(3, module)) == []
+
+
 def test_the_pixel_loss_compares_decoded_estimates_with_the_decoded_truth():
     clean = torch.randn(2, 16, 8, 8)
-    assert pixel_loss(decode, clean, clean, crop=4) == 0
-    shifted = clean + 0.25
-    assert pixel_loss(decode, shifted, clean, crop=4).item() == pytest.approx(0.25, rel=1e-5)
+    windows = [(slice(None), slice(0, 4), slice(4, 8)), (slice(None), slice(2, 6), slice(0, 4))]
+    assert pixel_loss(decode, clean, clean, windows) == 0
+    assert pixel_loss(decode, clean + 0.25, clean, windows).item() == pytest.approx(0.25, rel=1e-5)
     estimate = (clean + 0.1).requires_grad_()
-    pixel_loss(decode, estimate, clean, crop=4).backward()
-    assert (estimate.grad != 0).flatten(1).any(1).all()
+    pixel_loss(decode, estimate, clean, windows).backward()
+    for gradient, window in zip(estimate.grad, windows):
+        assert (gradient[window][:3] != 0).all()
+        gradient[window] = 0
+        assert not gradient.any()
+
+
+def test_a_rows_random_numbers_are_its_own():
+    whole, part = Draws(1, 5, range(6)), Draws(1, 5, range(2, 4))
+    assert torch.equal(whole.normal((3, 2))[2:4], part.normal((3, 2)))
+    assert whole.below(1000)[2:4] == part.below(1000)
+    assert torch.equal(whole.kept(0.5)[2:4], part.kept(0.5))
+    assert not torch.equal(Draws(1, 6, range(6)).normal((3, 2)), Draws(1, 5, range(6)).normal((3, 2)))
+    assert Draws(0, 0, range(4000)).kept(0.3).mean().item() == pytest.approx(0.7, abs=0.03)
+
+
+def test_the_learning_rate_rises_and_falls():
+    config = OptimizerConfig(learning_rate=2.0, warmup=10, decay=0.5)
+    assert [config.learning_rate_at(step, 100) for step in (0, 4, 9, 40, 75)] == pytest.approx([0.2, 1.0, 2.0, 2.0, 1.0])
+    assert OptimizerConfig(learning_rate=2.0).learning_rate_at(0, 100) == OptimizerConfig(learning_rate=2.0).learning_rate_at(99, 100) == 2.0
 
 
 def test_the_average_follows_a_short_run_and_smooths_a_long_one():
-    model = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.zeros_(model.weight)
-    average = averaged(model, 0.99)
-    average.update_parameters(model)
-    torch.nn.init.ones_(model.weight)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    average = MovingAverage([weight], 0.99)
+    average.update()
+    weight.data.fill_(1)
     followed = []
     for _ in range(1000):
-        average.update_parameters(model)
-        followed.append(average.module.weight.item())
+        average.update()
+        followed.append(average.values[0].item())
     assert followed[9] > 0.95
-    torch.nn.init.zeros_(model.weight)
-    average.update_parameters(model)
-    assert average.module.weight.item() == pytest.approx(0.99, abs=1e-3)
+    weight.data.fill_(0)
+    average.update()
+    with average.applied():
+        assert weight.item() == pytest.approx(0.99, abs=1e-3)
+    assert weight.item() == 0

@@ -30,15 +30,18 @@ def degraded_versions(image, plan, index):
     return (torch.stack(versions) * 255).round().byte()
 
 
-def encoded_bank(plan, work, autoencoder, images, words):
-    """The LatentBank of `images` (N, 3, H, W) uint8 and `plan.versions` degradations of each, made once and kept in `work`."""
-    path = work / "latents.pt"
+def encoded_bank(plan, work, autoencoder, images, words, versions=degraded_versions, name="latents.pt"):
+    """The LatentBank of `images` (N, 3, H, W) uint8 and `plan.versions` degradations of each, made once and kept in `work`.
+
+    `versions(image, plan, index)` makes them, and the file is `name`.
+    """
+    path = work / name
     if not path.exists():
         logging.info("degrading and encoding %d pictures", len(images))
         side = plan.size // 8
         degraded = torch.empty(len(images), plan.versions, LATENT_CHANNELS, side, side, dtype=torch.half)
         for i, image in enumerate(images):
-            degraded[i] = encode_images(autoencoder, degraded_versions(image, plan, i))
+            degraded[i] = encode_images(autoencoder, versions(image, plan, i))
         partial = path.with_suffix(".partial")
         torch.save({"clean": encode_images(autoencoder, images), "degraded": degraded}, partial)
         partial.rename(path)

@@ -1,10 +1,11 @@
 """Atomic checkpoints of a training stage, and the loop that resumes from them."""
 
-import os
 import time
 from pathlib import Path
 
 import torch
+
+from ..engine.run_folder import write_whole
 
 
 class Checkpoint:
@@ -35,11 +36,7 @@ class Checkpoint:
                 last_save = time.monotonic()
 
     def _save(self, step, stateful):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        saved = {
+        write_whole(self.path, {
             "step": step, "rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all(),
             "state": [part.state_dict() for part in stateful],
-        }  # fmt: skip
-        torch.save(saved, partial)
-        os.replace(partial, self.path)
+        })  # fmt: skip

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...fluxir_core.tokens import image_ids, pack_latents
+from ..data.batch import Batch
 from .text import encode_words
 
 
@@ -28,18 +28,6 @@ def encode_images(autoencoder, images, batch=32):
     return torch.cat(encoded).contiguous()
 
 
-@dataclass
-class Batch:
-    """Tokens `clean`, `degraded` (B, N, 64), `text` (B, 8, 64), `pooled` (B, 32), `image_ids` (N, 3); `grid` (h, w) of the latents."""
-
-    clean: torch.Tensor
-    degraded: torch.Tensor
-    text: torch.Tensor
-    pooled: torch.Tensor
-    image_ids: torch.Tensor
-    grid: tuple[int, int]
-
-
 class LatentCrops:
     """Draws random crops from a LatentBank to `device`, with torch's global generator."""
 
@@ -57,5 +45,4 @@ class LatentCrops:
         window = (slice(None), slice(top, top + side), slice(left, left + side))
         clean = torch.stack([self.bank.clean[row][window] for row in rows]).float()
         degraded = torch.stack([self.bank.degraded[row, k][window] for row, k in zip(rows, versions)]).float()
-        tensors = (pack_latents(clean), pack_latents(degraded), self.text[rows], self.pooled[rows], image_ids(side, side))
-        return Batch(*(tensor.to(self.device) for tensor in tensors), grid=(side, side))
+        return Batch.of_latents(clean, degraded, self.text[rows], self.pooled[rows], self.device)

@@ -7,19 +7,25 @@ from pathlib import Path
 import torch
 
 from ...fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter, diffusers_to_bfl
-from ..fluxir import FluxIRRecipe, train_fluxir
+from ..data.batches import MiniatureBatches
+from ..engine.fit import RunConfig, fit
+from ..engine.optimizers import OptimizerConfig
+from ..engine.processes import make_accelerator
+from ..fluxir import FluxIRObjective, FluxIRRecipe
 from ..host import DiffusersHost
 from . import export
 from .bank import drawn_bank, encoded_bank
 from .checkpoint import Checkpoint
-from .latents import LatentCrops
 from .text import TOKENS
 from .train_autoencoder import train_autoencoder
 from .train_base import GUIDANCE, train_base
 
 
-LEARNING_RATE = 2e-3
-"""Of the adapter; the paper's 1e-5 belongs to a base 2000 times as large."""
+OPTIMIZER = OptimizerConfig(learning_rate=2e-3, beta2=0.99, warmup=100, decay=0.4)
+"""The adapter's; the paper's learning rate of 1e-5 belongs to a base 2000 times as large."""
+
+RECIPE = FluxIRRecipe(pixel_stride=4)
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -53,32 +59,29 @@ def train_miniature(plan, work, out, device="cpu"):
     autoencoder = train_autoencoder(images, plan.autoencoder_steps, Checkpoint(work / "autoencoder.pt"), device, seed=plan.seed)
     bank = encoded_bank(plan, work, autoencoder, images, words)
     transformer = train_base(bank, plan.base_steps, Checkpoint(work / "base.pt"), device, seed=plan.seed)
-    recipe = FluxIRRecipe(steps=plan.adapter_steps, batch=64, learning_rate=LEARNING_RATE)
-    adapter = train_adapter(bank, autoencoder, transformer, recipe, plan, Checkpoint(work / "fluxir.pt"))
-    export.write(Path(out), autoencoder, transformer, adapter, {"plan": asdict(plan), "recipe": asdict(recipe)})
+    adapter = train_adapter(bank, autoencoder, transformer, RECIPE, plan, work / "fluxir")
+    training = {"plan": asdict(plan), "recipe": asdict(RECIPE), "optimizer": asdict(OPTIMIZER)}
+    export.write(Path(out), autoencoder, transformer, adapter, training)
 
 
-def train_adapter(bank, autoencoder, transformer, recipe, plan, checkpoint):
+def train_adapter(bank, autoencoder, transformer, recipe, plan, folder):
     """Stage 3: the FluxIR adapter on the frozen miniature, by the same recipe as at full size. Returns the averaged adapter.
 
-    Three steps of four see 128-pixel crops, the fourth whole pictures of a quarter of the batch.
+    Three steps of four see 128-pixel crops, the fourth whole pictures of a quarter of the batch; the prompt is empty.
     """
     base = diffusers_to_bfl(transformer.state_dict())
-    dims = FluxDimensions.from_state_dict(base)
     torch.manual_seed(plan.seed)
+    dims = FluxDimensions.from_state_dict(base)
     adapter = FluxIRAdapter(AdapterConfig(dims, rank=plan.adapter_rank, text_tokens=TOKENS, guidance=GUIDANCE))
     adapter.init_from_base(base)
     device = next(transformer.parameters()).device
     host = DiffusersHost(transformer.requires_grad_(False), adapter.to(device))
-    crops = LatentCrops(bank, device)
-
-    def batches(step):
-        whole = step % 4 == 3
-        batch = crops.sample(max(1, recipe.batch // 4) if whole else recipe.batch, plan.size // 8 if whole else 16)
-        batch.text, batch.pooled = torch.zeros_like(batch.text), torch.zeros_like(batch.pooled)  # the empty prompt
-        return batch
-
-    return train_fluxir(host, batches, autoencoder.requires_grad_(False).decode, recipe, checkpoint, seed=plan.seed)
+    objective = FluxIRObjective(host, autoencoder.requires_grad_(False).decode, recipe)
+    run = RunConfig(steps=plan.adapter_steps, batch=BATCH, micro_batch=BATCH, seed=plan.seed, checkpoint_every=200, keep=1)
+    batches = MiniatureBatches(plan.size, BATCH, False, bank, plan.seed, device)
+    adapter.load_state_dict(fit(objective, batches, OPTIMIZER, run, folder, make_accelerator()))
+    host.remove()
+    return adapter.eval()
 
 
 def load_trained(work, plan, device="cpu"):

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ...fluxir_core.flow import interpolate, sample_timesteps
-from ..average import averaged
+from ..average import MovingAverage
 from ..host import call_transformer, exact_time
 from .latents import LatentCrops
 from .text import CONTEXT_DIM, POOLED_DIM
@@ -49,7 +49,7 @@ def train_base(bank, steps, checkpoint, device="cpu", learning_rate=2e-3, seed=0
     """
     torch.manual_seed(seed)
     model = build_mini_flux().to(device).train()
-    average = averaged(model, 0.999)
+    average = MovingAverage(model.parameters(), 0.999)
     hooks = exact_time(model)
     optimizers = flow_optimizers(model, learning_rate)
     crops, whole = LatentCrops(bank, device), bank.clean.shape[-1]
@@ -70,9 +70,10 @@ def train_base(bank, steps, checkpoint, device="cpu", learning_rate=2e-3, seed=0
                 group["lr"] = learning_rate * min(1, step / 100) * min(1, 2.5 * (1 - step / steps))
             optimizer.step()
             optimizer.zero_grad()
-        average.update_parameters(model)
+        average.update()
         if step % 50 == 0:
             logging.info("base step %d loss %.4f", step, loss.item())
     for hook in hooks:
         hook.remove()
-    return average.module.requires_grad_(False).eval()
+    average.apply()
+    return model.requires_grad_(False).eval()

@@ -1,0 +1,103 @@
+"""Nodes for what a restoration adds to its input: a slider that holds it back, and a map that shows it."""
+
+import comfy.model_management
+import comfy.model_sampling
+import comfy.utils
+import torch
+from comfy_api.latest import io
+
+from ..fluxir_core.flow.guidance import drawn_to_input
+from ..fluxir_core.image.invented import heat_map, invented_detail
+from .degraded_latent import as_rows, in_model_space
+from .verifiers import to_planes
+
+FIDELITY_NODE = "Restoration Fidelity"
+DETAIL_NODE = "Invented Detail"
+COPIES = 60
+"""Float copies of one picture that its map takes at a time, about: what is asked of ComfyUI's memory management."""
+
+
+class RestorationFidelity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RestorationFidelity",
+            display_name=FIDELITY_NODE,
+            category="FluxIR",
+            description="Keeps what a model restores near the degraded picture: one slider, from the free restoration to "
+            "the degraded picture itself.",
+            search_aliases=["restoration guidance", "faithful", "hallucination", "creativity", "supir", "fluxir"],
+            inputs=[
+                io.Model.Input("model", tooltip="The restoring model, for instance from Apply FluxIR Adapter. Any "
+                               "flow-matching model."),
+                io.Latent.Input("degraded", tooltip="The degraded picture from VAE Encode: one, or one for each picture of "
+                                "the sampled batch. The sampled latent must have the same size."),
+                io.Float.Input("fidelity", default=0.5, min=0.0, max=1.0, step=0.01, display_mode=io.NumberDisplay.slider,
+                               tooltip="0: the model is left as it is, bit for bit. 1: it gives the degraded picture back. "
+                               "In between the higher, the nearer to the degraded picture."),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model, for any sampler or guider.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model, degraded, fidelity) -> io.NodeOutput:
+        if not isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST):
+            raise ValueError(
+                f"{FIDELITY_NODE}: the model is a {type(model.model).__name__} of another kind than flow matching; use a "
+                "flow-matching model such as FLUX, SD3.5 or Qwen-Image."
+            )
+        lq = in_model_space(model, degraded, FIDELITY_NODE)
+        model = model.clone()
+
+        def draw(args):
+            clean = args["denoised"]
+            rows = as_rows(lq, clean, len(clean), FIDELITY_NODE)
+            return drawn_to_input(clean, rows, args["sigma"].to(clean), fidelity)
+
+        if fidelity != 0:
+            model.set_model_sampler_post_cfg_function(draw)
+        return io.NodeOutput(model)
+
+
+class InventedDetail(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="InventedDetail",
+            display_name=DETAIL_NODE,
+            category="FluxIR/image",
+            description="Shows where a restored picture holds detail that the degraded one gives no evidence for.",
+            search_aliases=["hallucination map", "heat map", "difference", "faithful", "evidence", "fluxir"],
+            inputs=[
+                io.Image.Input("restored", tooltip="The restored pictures."),
+                io.Image.Input("degraded", tooltip="What they restore, of any size: one for each, or one for all."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="map", tooltip="The restored picture in dim grey, with invented detail in red, "
+                                "yellow and white."),
+                io.Mask.Output(display_name="mask", tooltip="The invented share of the local detail: 0 none, 1 all."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, restored, degraded) -> io.NodeOutput:
+        management, device = comfy.model_management, comfy.model_management.get_torch_device()
+        if len(degraded) not in (1, len(restored)):
+            raise ValueError(
+                f"{DETAIL_NODE}: {len(degraded)} degraded pictures for {len(restored)} restored ones; give one for each, or "
+                "one for all."
+            )
+        pictures, inputs = to_planes(restored), to_planes(degraded)
+        management.free_memory(COPIES * pictures[0].nbytes, device)
+        progress, maps, masks = comfy.utils.ProgressBar(len(pictures)), [], []
+        for number, picture in enumerate(pictures):  # one by one: a video need not fit into the device's memory
+            management.throw_exception_if_processing_interrupted()
+            picture, given = picture[None].to(device), inputs[number % len(inputs)][None].to(device)
+            try:
+                share = invented_detail(picture, given)
+            except ValueError as error:
+                raise ValueError(f"{DETAIL_NODE}: picture {number + 1}: {error}") from None
+            maps.append(heat_map(share, picture).cpu())
+            masks.append(share[:, 0].cpu())
+            progress.update(1)
+        return io.NodeOutput(torch.cat(maps).movedim(1, -1).contiguous(), torch.cat(masks))

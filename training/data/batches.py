@@ -1,0 +1,144 @@
+"""Where a run's batches come from: pictures, cropped, degraded and encoded once; or the miniature's own bank."""
+
+import logging
+
+import torch
+from safetensors.torch import load_file
+
+from ...fluxir_core.data import PictureSource
+from ...fluxir_core.flow.noise import keyed_generator
+from .batch import Batch
+from .cache import TensorCache
+from .crops import Crops, Order
+
+
+class PictureBatches:
+    """Batches of the pictures that `config` (DataConfig) names, `batch` a step.
+
+    `encode` takes pictures (B, 3, H, W) to latents, `embed` a prompt to (text, pooled); `work` keeps both, in folders whose
+    names depend on everything that goes into them: `identity` is the models' part of it. Each of `processes` encodes its
+    share, then `wait` is called. The last `config.held_out` pictures are `validation`, and never in a batch. Raises
+    ValueError when no picture is left.
+    """
+
+    def __init__(self, config, batch, encode, embed, work, identity, seed=0, device="cpu", process=0, processes=1, wait=None):
+        self.config, self.batch, self.device, self._encode = config, batch, device, encode
+        self.crops = Crops(PictureSource(config.pictures), config.sizes, config.crop, seed)
+        source = self.crops.source
+        self._prompts = {i: source.metadata_of(i).get("prompt", "") if config.prompts else "" for i in self.crops.indices}
+        self._latents = TensorCache(work / "latents", identity, source.fingerprint, config.buckets, config.crop, seed)
+        self._texts = TensorCache(work / "prompts", identity, config.text_tokens)
+        for prompt in sorted(set(self._prompts.values()))[process::processes]:
+            if prompt not in self._texts:
+                self._texts.put(prompt, dict(zip(("text", "pooled"), embed(prompt))))
+        if config.cache:
+            self._fill(self.crops.indices[process::processes])
+        if wait:
+            wait()
+        usable = {i: size for i, size in self.crops.size.items() if not config.cache or self._key(i, 0) in self._latents}
+        held_out = sorted(usable, key=lambda i: torch.rand((), generator=keyed_generator(seed, "held out", source.keys[i])).item())
+        self.validation = sorted(held_out[: config.held_out])
+        training = {i: size for i, size in usable.items() if i not in self.validation}
+        if not training:
+            reasons = "".join(f"; {name}: {reason}" for name, reason in self.crops.skipped[:3])
+            raise ValueError(
+                f"data: of {config.pictures} no picture is left to train on, with {config.held_out} held out{reasons}; "
+                "give more or larger pictures, or smaller buckets."
+            )
+        self._order = Order(training, batch, seed)
+        self.description = f"{len(training)} pictures of {source.path.name}"
+        for name, reason in self.crops.skipped if process == 0 else ():
+            logging.warning("%s is skipped: %s", name, reason)
+
+    def rows(self, step):
+        """How many pictures step `step` sees."""
+        return self.batch
+
+    def __call__(self, step, rows):
+        """The Batch of the pictures at `rows` of step `step`."""
+        epoch, indices = self._order(step)
+        version = epoch % self.config.versions if self.config.cache else epoch
+        return self.pictures([indices[row] for row in rows], version)
+
+    def pictures(self, indices, version=0):
+        """The Batch of the pictures `indices`, which have one size."""
+        latents = [self._pair(index, version) for index in indices]
+        texts = [self._texts.get(self._prompts[index]) for index in indices]
+        stacked = [torch.stack([own[name] for own in latents]) for name in ("clean", "degraded")]
+        return Batch.of_latents(*stacked, *(torch.stack([own[name] for own in texts]) for name in ("text", "pooled")), self.device)
+
+    def _fill(self, indices):
+        for index in indices:
+            for version in range(self.config.versions):
+                if self._key(index, version) in self._latents:
+                    continue
+                try:
+                    self._latents.put(self._key(index, version), self._encoded(index, version))
+                except ValueError as error:
+                    self.crops.skipped.append((self.crops.source.names[index], str(error)))
+                    break
+
+    def _pair(self, index, version):
+        cached = self._latents.get(self._key(index, version)) if self.config.cache else None
+        if cached:
+            return cached
+        for candidate in (index, *self._order.others(index)):
+            try:
+                return self._encoded(candidate, version)
+            except ValueError as error:
+                logging.warning("%s; another picture of its size takes its place", error)
+        raise ValueError(f"data: no picture of {self.config.pictures} with the size of {self.crops.source.names[index]} can be read.")
+
+    @torch.no_grad()
+    def _encoded(self, index, version):
+        pair = torch.stack(self.crops.pair(index, version)).to(self.device)
+        clean, degraded = self._encode(pair).half().cpu()
+        return {"clean": clean, "degraded": degraded}
+
+    def _key(self, index, version):
+        return f"{self.crops.source.keys[index]} {version}"
+
+
+class MiniatureBatches:
+    """Crops of the miniature's training bank, drawn and encoded once in `work`.
+
+    Three steps of four see `batch` crops of half of `size` pixels a side, the fourth whole pictures, a quarter as many.
+    `prompts` shows their words, else the empty prompt.
+    """
+
+    description = "procedural dead-leaves scenes and crops of photos bundled with scikit-image"
+    validation = ()
+
+    def __init__(self, size, batch, prompts, bank, seed=0, device="cpu"):
+        from ..miniature.latents import LatentCrops
+
+        self.size, self.batch, self.prompts, self.seed = size, batch, prompts, seed
+        self.crops = LatentCrops(bank, device)
+
+    @classmethod
+    def of_bundled(cls, size, batch, prompts, work, seed=0, device="cpu"):
+        """The batches for the bundled autoencoder's latents."""
+        from ..miniature.autoencoder import narrowed
+        from ..miniature.bank import drawn_bank, encoded_bank
+        from ..miniature.recipe import Plan
+        from ..model_folder import MINIATURE, only_file
+
+        work.mkdir(parents=True, exist_ok=True)
+        plan = Plan(size=size)
+        autoencoder = narrowed(load_file(only_file(MINIATURE / "vae"))).to(device)
+        return cls(size, batch, prompts, encoded_bank(plan, work, autoencoder, *drawn_bank(plan, work)), seed, device)
+
+    def rows(self, step):
+        """How many pictures step `step` sees."""
+        return max(1, self.batch // 4) if step % 4 == 3 else self.batch
+
+    def __call__(self, step, rows):
+        """The Batch of the pictures at `rows` of step `step`."""
+        side = self.size // 8 if step % 4 == 3 else self.size // 16
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(keyed_generator(self.seed, "bank", step).initial_seed())
+            whole = self.crops.sample(self.rows(step), side)
+        own = [tensor[rows.start : rows.stop] for tensor in (whole.clean, whole.degraded, whole.text, whole.pooled)]
+        if not self.prompts:
+            own[2:] = (torch.zeros_like(tensor) for tensor in own[2:])
+        return Batch(*own, whole.image_ids, whole.grid)

@@ -1,0 +1,58 @@
+"""Prompts as FLUX reads them, by the text encoders of a model folder."""
+
+from pathlib import Path
+
+import torch
+
+from ...fluxir_core.adapter import load_adapter
+from ..miniature.text import encode_words
+from ..model_folder import MINIATURE, only_file
+
+
+def load_prompt_encoder(folder, tokens, device="cpu", dtype=torch.bfloat16):
+    """A function from a prompt to (text (tokens, context), pooled (vec,)), float32 on the CPU.
+
+    `folder` is as for `load_models`. A diffusers folder's CLIP and T5 read any prompt; the miniature takes words; any other
+    folder knows the empty prompt alone, from its adapter's file. Raises ValueError where there is none of these, and on a
+    prompt that the folder cannot read.
+    """
+    if str(folder) == "miniature" or Path(folder) == MINIATURE:
+        return lambda prompt: encode_words(prompt.split())
+    folder = Path(folder)
+    if (folder / "text_encoder_2").is_dir():
+        return _flux_encoder(folder, tokens, device, dtype)
+    if not (folder / "fluxir_adapters").is_dir():
+        raise ValueError(f"base: {folder} has no text_encoder and text_encoder_2; add them from the FLUX model's own folder.")
+    weights = load_adapter(only_file(folder / "fluxir_adapters")).state_dict
+    text = torch.zeros(tokens, weights["null_text"].shape[1])
+    rows = min(tokens, len(weights["null_text"]))
+    text[:rows] = weights["null_text"][:rows].float()
+    pooled = weights["null_pooled"].float()
+
+    def empty(prompt):
+        if prompt:
+            raise ValueError(f"data: {folder} has no text encoders for the prompt {prompt[:40]!r}; turn prompts off or add them.")
+        return text, pooled
+
+    return empty
+
+
+def _flux_encoder(folder, tokens, device, dtype):
+    from diffusers import FluxPipeline
+    from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+
+    options = {"local_files_only": True, "torch_dtype": dtype}
+    pipeline = FluxPipeline(
+        scheduler=None, vae=None, transformer=None,
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        tokenizer_2=T5TokenizerFast.from_pretrained(folder / "tokenizer_2", local_files_only=True),
+        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", **options).to(device),
+        text_encoder_2=T5EncoderModel.from_pretrained(folder / "text_encoder_2", **options).to(device),
+    )  # fmt: skip
+
+    @torch.no_grad()
+    def encode(prompt):
+        text, pooled, _ = pipeline.encode_prompt(prompt, prompt, device=device, max_sequence_length=tokens)
+        return text[0].float().cpu(), pooled[0].float().cpu()
+
+    return encode

@@ -1,0 +1,208 @@
+"""The training loop: every recipe is an objective that it runs."""
+
+import logging
+import math
+import signal
+import threading
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from ..average import MovingAverage
+from .draws import Draws
+from .optimizers import OptimizerConfig
+from .processes import any_process, load_optimizer, local, sharded_like, whole
+from .run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long and how wide a run is. None of it but `steps`, `batch` and `seed` changes what is learnt.
+
+    `batch` pictures make a step, over all processes; `micro_batch` of them pass the model at once. `sharding` is "ddp" or
+    "fsdp". A checkpoint is written every `checkpoint_every` steps and the latest `keep` stay; `validate_every` steps the
+    held-out pictures are restored (0: never).
+    """
+
+    steps: int
+    batch: int
+    micro_batch: int = 1
+    seed: int = 0
+    sharding: str = "ddp"
+    checkpoint_every: int = 500
+    keep: int = 2
+    validate_every: int = 0
+
+    def __post_init__(self):
+        if self.sharding not in ("ddp", "fsdp"):
+            raise ValueError(f"run: sharding is {self.sharding!r}; use 'ddp' or 'fsdp'.")
+        for name in ("steps", "batch", "micro_batch", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"run: {name} is {getattr(self, name)}; use 1 or more.")
+
+
+class Objective(torch.nn.Module):
+    """What a recipe trains: the `adapter` of `host` on its frozen transformer.
+
+    `forward(batch, draws)` gives named losses, tensors of one value, of which "loss" is differentiated; `draws` is the
+    batch's Draws. `forward(batch, draws, sigmas)` instead restores the batch with Euler steps on `sigmas` (n + 1,): tokens
+    (B, N, 64). Both are one method because DDP and FSDP see nothing but `forward`.
+    """
+
+    guidance = 1.0
+
+    def __init__(self, host):
+        super().__init__()
+        self.host, self.adapter, self.transformer = host, host.adapter, host.transformer
+
+    def forward(self, batch, draws, sigmas=None):
+        return self.losses(batch, draws) if sigmas is None else self.restore(batch, draws, sigmas)
+
+    def losses(self, batch, draws):
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def restore(self, batch, draws, sigmas):
+        x, guidance = draws.normal(batch.clean.shape[1:]), torch.full((len(batch.clean),), self.guidance, device=draws.device)
+        condition = self.host.prepare(batch.degraded, batch.text, batch.pooled, batch.image_ids)
+        for now, after in zip(sigmas[:-1], sigmas[1:]):
+            velocity = self.host.velocity(x, torch.full_like(guidance, now), condition, guidance)
+            x = x + (after - now) * velocity.float()
+        return x
+
+
+class Stopped(Exception):
+    """The run was asked to stop (SIGTERM, Ctrl-C); its checkpoint is written."""
+
+
+def fit(objective, batches, optimizer_config, run, folder, accelerator, validate=None, identity=None, description=None):
+    """Trains `objective.adapter`, resuming from what `folder` holds. Returns the averaged adapter's whole state dict.
+
+    `batches.rows(step)` says how many pictures a step sees and `batches(step, rows)` gives those at these places of it.
+    `validate(model, step)` is called with the averaged weights in place and returns values to log. `identity` (a dict of
+    plain values) is what makes two runs one: a folder with checkpoints of another is refused. `description` (a dict) is kept
+    in every checkpoint beside it. Raises Stopped after SIGTERM or Ctrl-C, and ValueError when the loss or the gradients are
+    no longer finite.
+    """
+    folder = folder if isinstance(folder, RunFolder) else RunFolder(folder, run.keep)
+    names = [name for name, parameter in objective.adapter.named_parameters() if parameter.requires_grad]
+    by_name = dict(objective.adapter.named_parameters())
+    model, optimizer = accelerator.prepare(objective, optimizer_config.make([by_name[name] for name in names]))
+    adapter = accelerator.unwrap_model(model).adapter.train()
+    by_name = dict(adapter.named_parameters())
+    parameters = [by_name[name] for name in names]
+    average = MovingAverage(parameters, optimizer_config.average)
+
+    saved, start, described = folder.load(), 0, {"identity": identity or {}, "description": description or {}}
+    if saved:
+        _check_identity(saved["identity"], described["identity"], folder)
+        start = _restore(saved, adapter, parameters, average, optimizer)
+    with _StopSignal() as stop:
+        for step in range(start, run.steps):
+            losses = _accumulate(model, batches, run, step, accelerator)
+            norm = accelerator.clip_grad_norm_(parameters, optimizer_config.clip)
+            losses["gradient_norm"] = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+            if any_process(accelerator, not all(map(math.isfinite, losses.values()))):
+                raise ValueError(_not_finite(losses, step, folder))
+            for group in optimizer.param_groups:
+                group["lr"] = optimizer_config.learning_rate_at(step, run.steps)
+            optimizer.step()
+            optimizer.zero_grad()
+            average.update()
+
+            done = step + 1
+            _log(accelerator, losses, optimizer, step)
+            stopping = any_process(accelerator, stop.asked)
+            if done % run.checkpoint_every == 0 or done == run.steps or stopping:
+                _save(folder, done, adapter, average, optimizer, described, accelerator)
+            if validate and run.validate_every and (done % run.validate_every == 0 or done == run.steps) and not stopping:
+                adapter.eval()
+                with average.applied(), torch.no_grad():
+                    accelerator.log(validate(model, done), step=done)
+                adapter.train()
+            if stopping and done < run.steps:
+                raise Stopped(f"stopped after {done} of {run.steps} steps; run the same command to go on")
+    average.apply()
+    return whole(adapter.state_dict())
+
+
+def _accumulate(model, batches, run, step, accelerator):
+    """The gradients of step `step` over its whole batch, a micro-batch at a time. Returns the losses' means, as numbers."""
+    total, processes = batches.rows(step), accelerator.num_processes
+    if total % processes:
+        raise ValueError(f"run: a batch of {total} does not divide among {processes} processes; use a multiple of {processes}.")
+    own = range(total)[accelerator.process_index * total // processes :][: total // processes]
+    parts = [own[i : i + run.micro_batch] for i in range(0, len(own), run.micro_batch)]
+    sums = {}
+    for i, rows in enumerate(parts):
+        with nullcontext() if i + 1 == len(parts) else accelerator.no_sync(model):
+            losses = model(batches(step, rows), Draws(run.seed, step, rows, accelerator.device))
+            accelerator.backward(losses["loss"] * (len(rows) / len(own)))
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value.detach().float() * (len(rows) / len(own))
+    means = accelerator.reduce(sums, "mean")
+    return {name: value.item() for name, value in means.items()}
+
+
+def _save(folder, step, adapter, average, optimizer, described, accelerator):
+    state = whole({
+        "step": step, **described, "adapter": adapter.state_dict(), "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    })  # fmt: skip
+    if accelerator.is_main_process:
+        folder.save(step, state)
+    accelerator.wait_for_everyone()
+
+
+def _check_identity(saved, own, folder):
+    changed = sorted(key for key in {*saved, *own} if saved.get(key) != own.get(key))
+    if changed:
+        raise ValueError(
+            f"{folder.folder} holds another run's checkpoints (its {', '.join(changed)} differ); "
+            "give another --work folder, or the configuration of that run."
+        )
+
+
+def _restore(saved, adapter, parameters, average, optimizer):
+    """Loads the checkpoint `saved` into what a step changes. Returns the step it was written after."""
+    with torch.no_grad():
+        for name, value in adapter.state_dict().items():
+            local(value).copy_(local(sharded_like(saved["adapter"][name], value)))
+    values = [sharded_like(value, like) for value, like in zip(saved["average"]["values"], parameters)]
+    average.load_state_dict({**saved["average"], "values": values})
+    load_optimizer(optimizer, saved["optimizer"], parameters)
+    return saved["step"]
+
+
+def _not_finite(losses, step, folder):
+    steps = folder.steps()
+    good = f"the last good checkpoint is {folder.path(steps[-1])}" if steps else "no checkpoint was written yet"
+    values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+    return f"step {step}: the loss or its gradients are not finite ({values}); {good}; lower the learning rate, or use bf16."
+
+
+def _log(accelerator, losses, optimizer, step):
+    group = optimizer.param_groups[0]
+    values = {**losses, "learning_rate": group["lr"] * group.get("d", 1.0)}
+    accelerator.log(values, step=step)
+    if step % 50 == 0 and accelerator.is_main_process:
+        logging.info("step %d %s", step, " ".join(f"{name} {value:.4g}" for name, value in values.items()))
+
+
+class _StopSignal:
+    """`asked` becomes true at SIGTERM or SIGINT; the handlers of before come back at the end."""
+
+    def __enter__(self):
+        self.asked, self._before = False, {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, _number, _frame):
+        self.asked = True
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,56 @@
+"""`fluxir export`: the file that the nodes load, from a training run's checkpoint."""
+
+import json
+from pathlib import Path
+
+from ..fluxir_core.adapter import AdapterConfig, ConditionMode, FluxDimensions, FluxIRAdapter, LoRA, save_adapter, save_lora
+from .engine.run_folder import RunFolder
+
+LICENCE = "Apache-2.0 where the base model's licence allows"
+
+
+def add_arguments(parser):
+    parser.add_argument("work", type=Path, help="the run's --work folder")
+    parser.add_argument("output", type=Path, help="the safetensors file to write")
+    parser.add_argument("--step", type=int, help="the checkpoint after so many steps (default: the latest)")
+    parser.add_argument("--weights", choices=("average", "last"), default="average", help="default: the moving average")
+    parser.add_argument("--licence", default=LICENCE, help=f"the weights' licence, for the file's metadata (default: {LICENCE})")
+
+
+def run(arguments):
+    write_adapter(arguments.work, arguments.output, arguments.step, arguments.weights, arguments.licence)
+
+
+def write_adapter(work, out, step=None, weights="average", licence=LICENCE):
+    """Writes the adapter or LoRA of a checkpoint in `work`, in bfloat16, to the file `out`.
+
+    `weights` is "average" or "last". The metadata say how it was made: the configuration and its hash, the data, the base,
+    the step. Raises ValueError when there is no such checkpoint.
+    """
+    saved = RunFolder(work).load(step)
+    if saved is None:
+        raise ValueError(f"{work} holds no checkpoint; give the --work folder of a run of `fluxir train`.")
+    described = saved["description"]
+    config, dims = json.loads(described["training_config"]), described["dims"]
+    dims = FluxDimensions(**{**dims, "axes_dim": tuple(dims["axes_dim"])})
+    if "mode" in config["adapter"]:
+        mode, adapter = ConditionMode(**config["adapter"]["mode"]), LoRA.new(dims, config["adapter"]["rank"])
+    else:
+        adapter = FluxIRAdapter(AdapterConfig(dims, text_tokens=config["data"]["text_tokens"], **config["adapter"]))
+    adapter.load_state_dict(saved["adapter"])
+    if weights == "average":
+        trained = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
+        for parameter, value in zip(trained, saved["average"]["values"], strict=True):
+            parameter.data.copy_(value)
+    metadata = {
+        "training_config": described["training_config"],
+        "training_config_hash": described["training_config_hash"], "data": described["data"],
+        "base_model": "mini-FLUX" if config["base"]["folder"] == "miniature" else Path(config["base"]["folder"]).name,
+        "training_steps": str(saved["step"]), "licence": licence,
+    }  # fmt: skip
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    adapter = adapter.bfloat16()
+    if isinstance(adapter, LoRA):
+        save_lora(out, adapter, metadata, mode)
+    else:
+        save_adapter(out, adapter, metadata)

@@ -1,0 +1,182 @@
+"""`fluxir train tasks`, `reinforce` and `distill`: FLUX-IR (arXiv 2410.04811) on the miniature, stage by stage.
+
+Each stage reads a model folder and writes one, or adds to it; `work` keeps the bank of all seven tasks and the checkpoints.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from ..fluxir_core.adapter import LoRA, linear_sizes, load_adapter, lora_targets, save_adapter, save_few_steps
+from ..fluxir_core.flow import flux_sigmas
+from .distill import DistillRecipe, make_lessons, train_student
+from .host import DiffusersHost
+from .lora_host import LoRAHost
+from .miniature.checkpoint import Checkpoint
+from .miniature.recipe import BATCH, Plan
+from .miniature.tasks import TaskBatches
+from .model_folder import load_models, model_folder, only_file
+from .reinforce import ReinforceRecipe, train_reinforced
+from .schedule import GRID, uniform_schedules
+
+RANK = 10
+"""Of the student's LoRA: with the image stream's last layers it stays under half a megabyte."""
+LAST = ("norm_out.linear", "proj_out")
+LEFT_OUT = shutil.ignore_patterns("*few-steps*", "README.md")
+"""What a new model folder does not take over: another adapter's student, and the model card."""
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much of everything; the defaults made the committed weights."""
+
+    plan: Plan = Plan()
+    teacher_steps: int = 1500
+    reinforce_steps: int = 250
+    reinforce_batch: int = 8
+    lessons: int = 96
+    lesson_batch: int = 32
+    distill_steps: int = 900
+
+
+QUICK = Amounts(Plan(scenes=6, crops=6, versions=1, size=128), 3, 2, 2, 3, 4, 3)
+"""Every stage in seconds, for the tests: files that load, no better pictures."""
+
+
+@dataclass
+class Loaded:
+    """A model folder's parts, and the batches of the seven tasks."""
+
+    folder: Path
+    host: DiffusersHost
+    batches: TaskBatches
+    schedules: dict
+
+    @property
+    def guidance(self):
+        return self.host.adapter.config.guidance
+
+    @property
+    def adapter_path(self):
+        return only_file(self.folder / "fluxir_adapters")
+
+
+def load(folder, work, amounts, batch, seed=0):
+    """The model folder `folder` with batches of `batch` pictures; only the adapter can be trained."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    models = load_models(folder, device)
+    for name, parameter in models.adapter.named_parameters():
+        last = f"se_text.{models.adapter.config.dims.blocks - 1}."
+        parameter.requires_grad_(not (models.adapter.config.inject == "after" and name.startswith(last)))
+    batches = TaskBatches(amounts.plan, batch, Path(work), seed, device)
+    return Loaded(model_folder(folder), DiffusersHost(models.transformer, models.adapter), batches, models.schedules)
+
+
+def train_tasks(folder, work, out, amounts=Amounts()):
+    """Goes on training the adapter of `folder` on the seven tasks, by the FluxIR recipe, and writes the model folder `out`."""
+    from .engine.fit import RunConfig, fit
+    from .engine.optimizers import OptimizerConfig
+    from .engine.processes import make_accelerator
+    from .fluxir import FluxIRObjective
+    from .miniature.recipe import RECIPE
+
+    loaded, steps = load(folder, work, amounts, BATCH), amounts.teacher_steps
+    optimizer = OptimizerConfig(learning_rate=1e-3, beta2=0.99, warmup=50, decay=0.6)
+    run = RunConfig(steps=steps, batch=BATCH, micro_batch=BATCH, checkpoint_every=100, keep=1)
+    objective = FluxIRObjective(loaded.host, loaded.batches.decode, RECIPE)
+    trained = fit(objective, loaded.batches, optimizer, run, Path(work) / "teacher", make_accelerator())
+    loaded.host.adapter.load_state_dict(trained)
+    made = {"recipe": asdict(RECIPE), "optimizer": asdict(optimizer), "steps": steps}
+    write(loaded, out, {"tasks": made, "plan": asdict(amounts.plan)})
+
+
+def train_reinforce(folder, work, out, amounts=Amounts()):
+    """Reinforces the adapter of `folder` and writes the model folder `out`."""
+    loaded = load(folder, work, amounts, amounts.reinforce_batch, seed=1)
+    recipe = ReinforceRecipe(amounts.reinforce_steps, 2e-4, loaded.guidance)
+    train_reinforced(loaded.host, loaded.batches.whole, recipe, Checkpoint(Path(work) / "reinforce.pt"))
+    write(loaded, out, {"reinforce": asdict(recipe)})
+
+
+def train_distill(folder, work, uniform=False, amounts=Amounts()):
+    """Adds to the model folder `folder` the few-step LoRA that its adapter's schedules are for; returns the LoRA's file.
+
+    `uniform` trains the control instead, on equal steps from pure noise, and writes it as a model folder in `work`.
+    Raises ValueError when the adapter's file has no schedules.
+    """
+    loaded = load(folder, work, amounts, amounts.lesson_batch, seed=2)
+    if not loaded.schedules:
+        raise ValueError(f"--model: {loaded.adapter_path.name} has no schedules; run `fluxir schedule` first.")
+    grid, work, kind = flux_sigmas(GRID, shift=0), Path(work), "uniform" if uniform else "optimal"
+    schedules = uniform_schedules(loaded.schedules) if uniform else loaded.schedules
+    # The miniature's slow samples are a decibel behind its own single step: the truth teaches more than they do.
+    recipe = DistillRecipe(amounts.distill_steps, amounts.lessons, 5e-4, loaded.guidance, middle=0.3, end=0.5)
+    loaded.host.adapter.requires_grad_(False)
+    lessons = make_lessons(loaded.host, loaded.batches.whole, schedules, grid, recipe, work / f"lessons-{kind}.pt")
+
+    dims, device = loaded.host.adapter.config.dims, lessons[0].noise.device
+    torch.manual_seed(0)
+    targets = lora_targets(dims) | {name: linear_sizes(dims)[name] for name in LAST}
+    lora = LoRA.over(targets, dims, RANK).to(device)
+    student = train_student(
+        LoRAHost(loaded.host, lora), lessons, schedules, recipe, Checkpoint(work / f"distill-{kind}.pt")
+    )
+    base = only_file(loaded.folder / "diffusion_models").stem
+    folder = loaded.folder
+    if uniform:
+        folder = shutil.copytree(folder, work / kind, dirs_exist_ok=True, ignore=LEFT_OUT)
+    path = folder / "loras" / f"{base}-few-steps.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    metadata = {**described(load_adapter(loaded.adapter_path).metadata, {"distill": asdict(recipe)}),
+                "data": loaded.batches.description}  # fmt: skip
+    save_few_steps(path, student.bfloat16(), schedules, metadata)
+    return path
+
+
+def write(loaded, out, made):
+    """Writes `loaded` with its trained adapter as the folder `out`; `made` joins the training's description."""
+    out, source = Path(out), load_adapter(loaded.adapter_path)
+    if out.resolve() != loaded.folder.resolve():
+        shutil.copytree(loaded.folder, out, dirs_exist_ok=True, ignore=LEFT_OUT)
+    metadata = {key: value for key, value in source.metadata.items() if key not in ("config", "schedules")}
+    metadata |= {**described(metadata, made), "data": loaded.batches.description}
+    save_adapter(out / "fluxir_adapters" / loaded.adapter_path.name, loaded.host.adapter.bfloat16(), metadata)
+
+
+def described(metadata, made):
+    """The file's description of its training with what was `made` further, and its hash; licence and base as they were."""
+    configuration = json.dumps({**json.loads(metadata.get("training_config", "{}")), **made}, sort_keys=True)
+    kept = {name: metadata[name] for name in ("licence", "base_model") if name in metadata}
+    digest = hashlib.sha256(configuration.encode()).hexdigest()[:16]
+    return {**kept, "training_config": configuration, "training_config_hash": digest}
+
+
+def add_arguments(recipes):
+    """The subcommands of `fluxir train`; each sets `run`."""
+    stages = {
+        "tasks": ("an adapter that handles all seven restoration tasks, from the bundled one", "miniature"),
+        "reinforce": ("the adapter's sampling paths drawn to the best of those around them", None),
+        "distill": ("a few-step LoRA for the adapter's schedules, added to the model folder", None),
+    }
+    for name, (what, model) in stages.items():
+        stage = recipes.add_parser(name, help=what)
+        stage.add_argument("--model", default=model, required=model is None, help="a model folder to start from")
+        stage.add_argument("--work", type=Path, default=Path(".cache/tasks"), help="bank and checkpoints; resumes from them")
+        stage.add_argument("--quick", action="store_true", help="a few steps on little data: files that load, nothing learnt")
+        if name == "distill":
+            stage.add_argument("--uniform", action="store_true", help="train the control on equal steps, into --work")
+        else:
+            stage.add_argument("--out", type=Path, default=Path(f"output/{name}"), help="the model folder to write")
+
+
+def run(arguments):
+    amounts = QUICK if arguments.quick else Amounts()
+    if arguments.recipe == "distill":
+        print(train_distill(arguments.model, arguments.work, arguments.uniform, amounts))
+    else:
+        stage = {"tasks": train_tasks, "reinforce": train_reinforce}[arguments.recipe]
+        stage(arguments.model, arguments.work, arguments.out, amounts)

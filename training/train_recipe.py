@@ -1,0 +1,107 @@
+"""`fluxir train fluxir` and `fluxir train ummf`: from a configuration to a file that the nodes load."""
+
+import logging
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ..fluxir_core.adapter import AdapterConfig, FluxIRAdapter, LoRA
+from .base_model import flux_dimensions
+from .config import FluxIRConfig
+from .data.batches import MiniatureBatches, PictureBatches
+from .data.prompts import load_prompt_encoder
+from .engine.fit import Stopped, fit
+from .engine.processes import make_accelerator
+from .export import write_adapter
+from .fluxir import FluxIRObjective
+from .host import DiffusersHost
+from .model_folder import model_folder, open_transformer, open_vae
+from .quantise import quantise
+from .ummf import UMMFObjective
+from .ummf_host import UMMFHost
+from .validation import Validation
+
+
+def train(config, work, out):
+    """Trains by `config` (FluxIRConfig or UMMFConfig), resuming from what `work` holds, and writes the file `out`.
+
+    Started by torchrun or `accelerate launch`, all processes share `work`. A run that was asked to stop writes no file.
+    """
+    work = Path(work)
+    precision = "no" if config.base.precision == "float32" else "bf16"
+    accelerator = make_accelerator(config.run.sharding, precision, config.log, work)
+    dtype = torch.float32 if config.base.precision == "float32" else torch.bfloat16
+    vae = open_vae(model_folder(config.base.folder), dtype)
+    vae.vae.to(accelerator.device)
+    batches = make_batches(config, vae, work, accelerator, dtype)
+
+    transformer = open_transformer(model_folder(config.base.folder), dtype)
+    adapter = make_adapter(config, transformer, batches).to(accelerator.device)
+    transformer = frozen(transformer.to(accelerator.device), config.base.precision, config.base.gradient_checkpointing)
+    objective = make_objective(config, transformer, adapter, vae.decode)
+    validate = None
+    if batches.validation:
+        validate = Validation(batches, vae.decode, work / "samples", accelerator.is_main_process)
+    description = {**config.metadata(), "dims": asdict(flux_dimensions(transformer)), "data": batches.description}
+    accelerator.init_trackers("log", config.metadata())
+    try:
+        fit(objective, batches, config.optimizer, config.run, work, accelerator, validate, config.identity(), description)
+    except Stopped as stopped:
+        logging.info("%s", stopped)
+        return
+    finally:
+        accelerator.end_training()
+    if accelerator.is_main_process:
+        write_adapter(work, out)
+
+
+def make_batches(config, vae, work, accelerator, dtype):
+    """The run's batches, encoded for `vae` where they are not in `work` yet. The text encoders are gone when it returns."""
+    data, run, device = config.data, config.run, accelerator.device
+    if data.pictures == "miniature":
+        size = max(max(size) for size in data.sizes)
+        with accelerator.main_process_first():  # the others find the bank drawn and encoded
+            return MiniatureBatches.of_bundled(size, run.batch, data.prompts, work, run.seed, device)
+    embed = load_prompt_encoder(config.base.folder, data.text_tokens, device, dtype)
+    return PictureBatches(
+        data, run.batch, vae.encode, embed, work,
+        str(model_folder(config.base.folder).resolve()), run.seed, device,
+        accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone,
+    )  # fmt: skip
+
+
+def make_adapter(config, transformer, batches=None):
+    """The adapter or LoRA that `config` trains on `transformer`, float32, its output zero.
+
+    The empty prompt's embedding is read off `batches`, unless their pictures have prompts of their own.
+    """
+    dims = flux_dimensions(transformer)
+    torch.manual_seed(config.run.seed)  # every process starts with the same adapter
+    if not isinstance(config, FluxIRConfig):
+        return LoRA.new(dims, config.adapter.rank)
+    adapter = FluxIRAdapter(AdapterConfig(dims, text_tokens=config.data.text_tokens, **asdict(config.adapter)))
+    later = re.compile(r"transformer_blocks\.(?!0\.)|single_transformer_blocks\.")
+    adapter.init_from_base({key: value for key, value in transformer.state_dict().items() if not later.match(key)})
+    if batches is not None and not config.data.prompts:
+        batch = batches(0, range(1))
+        adapter.null_text.copy_(batch.text[0])
+        adapter.null_pooled.copy_(batch.pooled[0])
+    return adapter
+
+
+def frozen(transformer, precision, gradient_checkpointing):
+    """`transformer`, in place, as a run keeps it in memory."""
+    quantise(transformer, precision)
+    if gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+        transformer.train()  # diffusers checkpoints in training mode alone; FLUX has no dropout
+    return transformer.requires_grad_(False)
+
+
+def make_objective(config, transformer, adapter, decode):
+    """What `fit` minimises for `config`."""
+    if isinstance(config, FluxIRConfig):
+        return FluxIRObjective(DiffusersHost(transformer, adapter), decode, config.recipe)
+    return UMMFObjective(UMMFHost(transformer, adapter, config.adapter.mode), config.recipe)
