@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import torch
+
 from ..fluxir_core.adapter import AdapterConfig, ConditionMode, FluxDimensions, FluxIRAdapter, LoRA, save_adapter, save_lora
 from .engine.run_folder import RunFolder
 
+DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 LICENCE = "Apache-2.0 where the base model's licence allows"
 
 
@@ -14,17 +17,18 @@ def add_arguments(parser):
     parser.add_argument("output", type=Path, help="the safetensors file to write")
     parser.add_argument("--step", type=int, help="the checkpoint after so many steps (default: the latest)")
     parser.add_argument("--weights", choices=("average", "last"), default="average", help="default: the moving average")
+    parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="default bf16, half the size of float32")
     parser.add_argument("--licence", default=LICENCE, help=f"the weights' licence, for the file's metadata (default: {LICENCE})")
 
 
 def run(arguments):
-    write_adapter(arguments.work, arguments.output, arguments.step, arguments.weights, arguments.licence)
+    write_adapter(arguments.work, arguments.output, arguments.step, arguments.weights, arguments.dtype, arguments.licence)
 
 
-def write_adapter(work, out, step=None, weights="average", licence=LICENCE):
-    """Writes the adapter or LoRA of a checkpoint in `work`, in bfloat16, to the file `out`.
+def write_adapter(work, out, step=None, weights="average", dtype="bf16", licence=LICENCE):
+    """Writes the adapter or LoRA of a checkpoint in `work` to the file `out`.
 
-    `weights` is "average" or "last". The metadata say how it was made: the configuration and its hash, the data, the base,
+    `weights` is "average" or "last", `dtype` "bf16" or "float32". The metadata say how it was made: the configuration and its hash, the data, the base,
     the step. Raises ValueError when there is no such checkpoint.
     """
     saved = RunFolder(work).load(step)
@@ -49,7 +53,7 @@ def write_adapter(work, out, step=None, weights="average", licence=LICENCE):
         "training_steps": str(saved["step"]), "licence": licence,
     }  # fmt: skip
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    adapter = adapter.bfloat16()
+    adapter = adapter.to(DTYPES[dtype])
     if isinstance(adapter, LoRA):
         save_lora(out, adapter, metadata, mode)
     else:

@@ -30,6 +30,14 @@ LEFT_OUT = shutil.ignore_patterns("*few-steps*", "README.md")
 """What a new model folder does not take over: another adapter's student, and the model card."""
 
 
+STAGES = {
+    "tasks": ("an adapter that handles all seven restoration tasks, from the bundled one", "miniature"),
+    "reinforce": ("the adapter's sampling paths drawn to the best of those around them", None),
+    "distill": ("a few-step LoRA for the adapter's schedules, added to the model folder", None),
+}
+"""The recipes of `fluxir train` that this file runs: what each makes, and the model it starts from unless given."""
+
+
 @dataclass(frozen=True)
 class Amounts:
     """How much of everything; the defaults made the committed weights."""
@@ -156,13 +164,8 @@ def described(metadata, made):
 
 
 def add_arguments(recipes):
-    """The subcommands of `fluxir train`; each sets `run`."""
-    stages = {
-        "tasks": ("an adapter that handles all seven restoration tasks, from the bundled one", "miniature"),
-        "reinforce": ("the adapter's sampling paths drawn to the best of those around them", None),
-        "distill": ("a few-step LoRA for the adapter's schedules, added to the model folder", None),
-    }
-    for name, (what, model) in stages.items():
+    """The subcommands of `fluxir train`, for `run`."""
+    for name, (what, model) in STAGES.items():
         stage = recipes.add_parser(name, help=what)
         stage.add_argument("--model", default=model, required=model is None, help="a model folder to start from")
         stage.add_argument("--work", type=Path, default=Path(".cache/tasks"), help="bank and checkpoints; resumes from them")

@@ -25,6 +25,10 @@ STATES = {"adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256), "prodigy": 16.0}
 """Bytes of each optimiser's state for a parameter."""
 
 
+PRECISION = 1.01
+"""The factor by which the memory passes its peak before garbage is collected and a new one is taken down."""
+
+
 def print_plan(config):
     """Prints `plan(config)` as JSON."""
     print(json.dumps(plan(config), indent=2))
@@ -163,11 +167,12 @@ class _NoDraws(Draws):
 class _Allocations(TorchDispatchMode):
     """Follows the memory of the tensors made inside it: `peak` is the most bytes alive at once.
 
-    Tensors without data are Python objects: gradient checkpointing leaves them in cycles, which are collected on the way.
+    Tensors without data are Python objects: gradient checkpointing leaves them in cycles, which are collected before they
+    make a new peak.
     """
 
     def __enter__(self):
-        self.live = self.peak = self._calls = 0
+        self.live = self.peak = 0
         self._known = set()
         gc.freeze()  # what was there before is no candidate: collecting is quick
         return super().__enter__()
@@ -177,9 +182,6 @@ class _Allocations(TorchDispatchMode):
         return super().__exit__(*raised)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self._calls += 1
-        if self._calls % 100 == 0:
-            gc.collect()
         given = set()
         tree_map_only(torch.Tensor, lambda tensor: given.add(tensor.untyped_storage()._cdata), (args, kwargs or {}))
         result = function(*args, **(kwargs or {}))
@@ -193,8 +195,10 @@ class _Allocations(TorchDispatchMode):
         size = storage.nbytes()
         self._known.add(key)
         self.live += size
-        self.peak = max(self.peak, self.live)
         weakref.finalize(storage, self._gone, key, size)
+        if self.live > PRECISION * self.peak:
+            gc.collect()
+            self.peak = max(self.peak, self.live)
 
     def _gone(self, key, size):
         self._known.discard(key)

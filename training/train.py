@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from . import flux_ir
+
 RECIPES = {"fluxir": "a FluxIR adapter", "ummf": "a UMMF LoRA, which lets a FLUX model read condition pictures"}
 
 
@@ -17,9 +19,13 @@ def add_arguments(parser):
         recipe.add_argument("--work", type=Path, default=Path(f".cache/{name}"), help="caches and checkpoints; resumes from them")
         recipe.add_argument("--out", type=Path, default=Path(f"output/{name}.safetensors"), help="the file for the nodes")
         recipe.add_argument("--plan", action="store_true", help="print what the run will need, for FLUX.1-dev, and stop")
+    flux_ir.add_arguments(recipes)
 
 
 def run(arguments):
+    if arguments.recipe in flux_ir.STAGES:
+        flux_ir.run(arguments)
+        return
     if arguments.recipe == "miniature":
         import torch
 
