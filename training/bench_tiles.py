@@ -1,66 +1,146 @@
-"""What tiles do to a restoration: visible seams and quality, by tile size and overlap, against the picture in one piece."""
+"""What tiles do to a restoration: visible seams and quality, by tile size and overlap, against the picture in one piece.
+
+How seams are scored and the gate on the score are chosen on pictures of the training kind; held-out photos are reported.
+"""
 
 import torch
+from torch.nn.functional import avg_pool2d
 
 from ..fluxir_core.degrade import degrade_named
 from ..fluxir_core.flow.tiles import TiledRun
 from ..fluxir_core.image import quality
-from ..fluxir_core.image.seams import seam_score
+from ..fluxir_core.image.seams import ALONG, STRIP, seam_score
 from .miniature.held_out import held_out_photos
+from .miniature.scenes import build_bank
 from .model_folder import LATENT
-from .restore import TILES_AT_ONCE
+from .restore import PATCH, TILES_AT_ONCE
 
 VARIANTS, STEPS = ((128, 0.0), (128, 0.25), (192, 0.25)), 4
 """(tile in pixels, least overlap), and sampling steps."""
+NAIVE, OURS = VARIANTS[:2]
+
+GATE = 1.5
+"""The most that tiling may score on what it has changed, as a mean over pictures: midway between NAIVE and OURS in `choices`."""
+STRIPS, LENGTHS = (2, 4, 8), (16, 32, 64, 128)
+"""Details of the score that are compared in `choices`."""
+
+TRAINING, SEED = 12, 1
+"""Scenes, and as many crops of training photos; their seed."""
+AT_ONCE = 6
 
 
-def measure(restorer, degradation="noise"):
-    """Rows {tile, overlap, tiles, photo, psnr, seams, seams_whole, seams_change} of every held-out photo restored in tiles.
+def training_pictures(count, seed):
+    """`count` scenes and as many crops of training photos, (2 count, 3, 256, 256) in [0, 1]."""
+    images, _ = build_bank(count, count, seed=seed)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
-    seams: `seam_score` of the restored picture; seams_whole: of the one restored in one piece, at the same places;
-    seams_change: of what tiling has changed. The first rows, of tile None, are the pictures in one piece.
+
+class Restored:
+    """`clean` (B, 3, H, W) restored from its `degradation` in one piece, `whole`, and in tiles, `tiled` {variant: pictures}."""
+
+    def __init__(self, restorer, clean, variants=VARIANTS, degradation="noise", steps=STEPS):
+        degraded = torch.stack([degrade_named(picture, degradation, seed=i) for i, picture in enumerate(clean)])
+        groups, self.size = degraded.split(AT_ONCE), clean.shape[-2:]
+
+        def restored(variant=None):
+            run = variant and self._run(variant)
+            return torch.cat([restorer.restore(group, [0] * len(group), steps, tile=run) for group in groups])
+
+        self.clean, self.whole = clean, restored()
+        self.tiled = {variant: restored(variant) for variant in variants}
+
+    @staticmethod
+    def _run(variant):
+        return TiledRun(variant[0] // LATENT, TILES_AT_ONCE, variant[1])
+
+    def grid(self, variant):
+        return self._run(variant).grid(*(extent // LATENT for extent in self.size))
+
+    def seams(self, variant, pictures=None, **details):
+        """`seam_score` of each of `pictures` at the tile borders of `variant`, (B,); by default of what it has changed."""
+        places = [[LATENT * place for place in axis] for axis in self.grid(variant).borders]
+        pictures = self.tiled[variant] - self.whole if pictures is None else pictures
+        return torch.tensor([seam_score(picture, *places, **details) for picture in pictures])
+
+
+def measure(restorer):
+    """(rows of every picture and variant, rows of the score's details).
+
+    The first are {pictures, tile, overlap, tiles, picture, psnr, tone, detail} and, in tiles, seams, seams_error and
+    seams_whole: `seam_score` of what tiling has changed, of the error, and of the picture in one piece at the same places.
+    tone and detail part the mean squared error in squares of 8 bits: that of the means of PATCH pixels a side, and the rest.
+    Rows of tile None are the pictures in one piece.
     """
-    photos = held_out_photos()
-    clean = torch.stack(list(photos.values()))
-    degraded = torch.stack([degrade_named(photo, degradation, seed=i) for i, photo in enumerate(clean)])
-    seeds = [0] * len(clean)
-    whole = restorer.restore(degraded, seeds, STEPS)
-    rows = [
-        {"tile": None, "overlap": None, "tiles": 1, "photo": photo, "psnr": float(psnr)}
-        for photo, psnr in zip(photos, quality(whole, clean)["psnr"])
-    ]
-    for tile, overlap in VARIANTS:
-        run = TiledRun(tile // LATENT, TILES_AT_ONCE, overlap)
-        restored = restorer.restore(degraded, seeds, STEPS, tile=run)
-        grid = run.grid(*(extent // LATENT for extent in clean.shape[-2:]))
-        places = [[LATENT * place for place in axis] for axis in grid.borders]
-        for i, (photo, psnr) in enumerate(zip(photos, quality(restored, clean)["psnr"])):
-            scores = (restored[i], whole[i], restored[i] - whole[i])
-            seams, seams_whole, seams_change = (seam_score(picture, *places) for picture in scores)
-            rows.append({
-                "tile": tile, "overlap": overlap, "tiles": len(grid.tiles), "photo": photo, "psnr": float(psnr),
-                "seams": seams, "seams_whole": seams_whole, "seams_change": seams_change,
-            })  # fmt: skip
+    training = Restored(restorer, training_pictures(TRAINING, SEED))
+    held_out = Restored(restorer, torch.stack(list(held_out_photos().values())))
+    rows = []
+    for kind, restored in (("training", training), ("held-out", held_out)):
+        for variant in (None, *VARIANTS):
+            pictures = restored.tiled[variant] if variant else restored.whole
+            error = 255 * (pictures - restored.clean)
+            tone = avg_pool2d(error, PATCH).square().mean((1, 2, 3))
+            measured = {
+                "psnr": quality(pictures, restored.clean)["psnr"], "tone": tone,
+                "detail": error.square().mean((1, 2, 3)) - tone,
+            }  # fmt: skip
+            if variant:
+                measured |= {
+                    "seams": restored.seams(variant), "seams_error": restored.seams(variant, error),
+                    "seams_whole": restored.seams(variant, restored.whole),
+                }  # fmt: skip
+            tile, overlap = variant or (None, None)
+            own = {"pictures": kind, "tile": tile, "overlap": overlap,
+                   "tiles": len(restored.grid(variant).tiles) if variant else 1}  # fmt: skip
+            for i in range(len(pictures)):
+                rows.append({**own, "picture": i, **{name: float(values[i]) for name, values in measured.items()}})
+    return rows, choices(training)
+
+
+def choices(restored):
+    """Rows {strip, along, naive, ours, separation} of the score's details: its means in NAIVE and OURS tiles, and how many
+    of its standard deviations over the pictures lie between them."""
+    rows = []
+    for strip in STRIPS:
+        for along in LENGTHS:
+            naive, ours = (restored.seams(variant, strip=strip, along=along) for variant in (NAIVE, OURS))
+            spread = ((naive.var() + ours.var()) / 2).sqrt()
+            means = float(naive.mean()), float(ours.mean())
+            rows.append({"strip": strip, "along": along, "naive": means[0], "ours": means[1],
+                         "separation": float((means[0] - means[1]) / spread)})  # fmt: skip
     return rows
 
 
-def table(rows):
-    """Markdown of `measure`'s rows, means over the photos."""
+def table(rows, chosen):
+    """Markdown of `measure`'s rows: means over the pictures."""
     lines = [
-        f"{len({row['photo'] for row in rows})} held-out photos of 256 pixels with noise, seed 0, {STEPS} steps. Seam score: "
-        "1 is none, 2 the most.", "",
-        "| tile | overlap | tiles | PSNR in dB | seams | seams, picture in one piece | seams of what tiling changed |",
-        "|---|---|---|---|---|---|---|",
+        f"Pictures of 256 pixels with noise, seed 0, {STEPS} steps. Tone and detail: root mean squared error in 8-bit levels of "
+        f"the means of {PATCH}-pixel squares, and of the rest. Seam score: 1 is none, 2 the most.", "",
+        "| pictures | tile | overlap | tiles | PSNR in dB | tone | detail | seams of what tiling changed | seams of the error "
+        "| seams, picture in one piece |",
+        "|---" * 10 + "|",
     ]  # fmt: skip
-    for tile, overlap in dict.fromkeys((row["tile"], row["overlap"]) for row in rows):
-        own = [row for row in rows if (row["tile"], row["overlap"]) == (tile, overlap)]
+    for kind, tile, overlap in dict.fromkeys((row["pictures"], row["tile"], row["overlap"]) for row in rows):
+        own = [row for row in rows if (row["pictures"], row["tile"], row["overlap"]) == (kind, tile, overlap)]
 
         def mean(name):
             return sum(row[name] for row in own) / len(own)
 
-        if tile is None:
-            lines.append(f"| in one piece | | 1 | {mean('psnr'):.2f} | | | |")
-        else:
-            cells = " | ".join(f"{mean(name):.3f}" for name in ("seams", "seams_whole", "seams_change"))
-            lines.append(f"| {tile} | {overlap:g} | {own[0]['tiles']} | {mean('psnr'):.2f} | {cells} |")
+        placed = f"{tile} | {overlap:g} | {own[0]['tiles']}" if tile else "in one piece | | 1"
+        seams = [f"{mean(name):.3f}" if tile else "" for name in ("seams", "seams_error", "seams_whole")]
+        errors = (mean("tone") ** 0.5, mean("detail") ** 0.5)
+        lines.append(
+            f"| {len(own)} {kind} | {placed} | {mean('psnr'):.2f} | {errors[0]:.2f} | {errors[1]:.2f} | {' | '.join(seams)} |"
+        )
+    lines += [
+        "", f"The score's details on the training pictures: mean at overlap {NAIVE[1]:g} / at {OURS[1]:g} (standard deviations "
+        f"between them), for tiles of {OURS[0]}. Chosen: strips of {STRIP}, {ALONG} along the border, and the gate {GATE:g} "
+        "midway.", "",
+        "| width of a strip | " + " | ".join(f"{along} pixels along" for along in LENGTHS) + " |",
+        "|---" * (len(LENGTHS) + 1) + "|",
+    ]  # fmt: skip
+    for strip in STRIPS:
+        cells = (
+            f"{row['naive']:.2f} / {row['ours']:.2f} ({row['separation']:.1f})" for row in chosen if row["strip"] == strip
+        )
+        lines.append(f"| {strip} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

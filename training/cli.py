@@ -23,6 +23,7 @@ COMMANDS = {
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else list(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a missing CPU kernel whenever it is imported
     parser = argparse.ArgumentParser(prog="fluxir", description="Image restoration with FLUX: the pack's command line.")
     subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():

@@ -175,8 +175,8 @@ def tiles(model):
     from .bench_tiles import measure, table
     from .restore import Restorer
 
-    rows = measure(Restorer(model))
-    return rows, table(rows)
+    rows, choices = measure(Restorer(model))
+    return [*rows, *choices], table(rows, choices)
 
 
 def tts(model, degradations):

@@ -3,6 +3,8 @@
 What the screen shows at the end of each test is kept in output/browser.
 """
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,10 @@ from PIL import Image
 
 from comfyui_fluxir.demo.comfyui import ComfyUIServer
 from comfyui_fluxir.demo.environment import NEWEST, browser_path, can_install_browser, comfyui_path
+from comfyui_fluxir.demo.frontend import opened, settings
 from comfyui_fluxir.fluxir_core.image import montage
 
 from ..hosts.workflow_host import PACK, free_port, read, stock
-from .frontend import alike, opened, settings
 
 WORKFLOWS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 MAIN = ("fluxir_restore_miniature", "fluxir_search_miniature", "ummf_restore_miniature")
@@ -54,6 +56,19 @@ def screenshot(frontend, request):
     frontend.page.keyboard.press("Escape")
 
 
+@pytest.fixture
+def in_chinese(frontend):
+    speak(frontend, "zh")
+    yield
+    speak(frontend, "en")
+
+
+def speak(frontend, language):
+    frontend.page.evaluate("language => app.extensionManager.setting.set('Comfy.Locale', language)", language)
+    frontend.page.reload()
+    frontend.page.wait_for_function("window.app?.vueAppReady", timeout=120_000)
+
+
 def saved(base, prefix):
     """The newest picture that Save Image wrote under `prefix`."""
     return Image.open(max((base / "output").glob(f"{prefix}_*.png"), key=lambda path: path.stat().st_mtime)).convert("RGB")
@@ -62,6 +77,12 @@ def saved(base, prefix):
 def shipped_size(name):
     thumbnail = PACK / "workflows" / f"{name}.jpg"
     return Image.open(thumbnail).size if thumbnail.exists() else "no thumbnail"
+
+
+def alike(a, b, size=(24, 16)):
+    """Correlation of two pictures at a small common size."""
+    flat = [np.asarray(picture.convert("L").resize(size), float).ravel() for picture in (a, b)]
+    return np.corrcoef(*flat)[0, 1]
 
 
 def test_the_template_browser_shows_every_workflow_with_its_thumbnail(frontend):
@@ -120,3 +141,16 @@ def test_a_node_that_nobody_has_is_noticed(frontend):
     graph["nodes"][0]["type"] = "NoSuchNode"
     frontend.load(graph, "unknown")
     assert frontend.unknown_nodes() == ["NoSuchNode"]
+
+
+@pytest.mark.usefixtures("in_chinese")
+def test_a_node_is_shown_in_the_frontends_language(frontend):
+    texts = json.loads((PACK / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["TTSSampler"]
+    frontend.load(read("fluxir_search_miniature.json"), "chinese")
+    (sampler,) = frontend.nodes("TTSSampler")
+    node = frontend.page.locator(f"[data-node-id='{sampler}']")
+    node.get_by_text(texts["display_name"], exact=True).wait_for()
+    names = {part["name"] for id, part in texts["inputs"].items() if id != "keep_best"}  # it is among the advanced ones
+    names |= {part["name"] for part in texts["outputs"].values()}
+    assert names <= set(node.inner_text().splitlines())
+    assert frontend.page.evaluate("LiteGraph.registered_node_types.DistilledSigmas.category") == "FluxIR/少步采样"

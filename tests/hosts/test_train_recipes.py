@@ -1,6 +1,7 @@
 """`fluxir train fluxir|ummf`: from a configuration and pictures to a file that the hosts load."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -98,6 +99,20 @@ def test_the_cache_changes_no_batch_and_is_not_made_twice(folder, tmp_path):
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cached" / "latents").rglob("*.safetensors")}
     train("fluxir", config(folder, run={"steps": 2}), tmp_path / "cached")
     assert len(made) == 4 and {path: path.stat().st_mtime_ns for path in made} == made
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_picture_that_breaks_off_is_reported_and_does_without(folder, tmp_path, caplog, cache):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(folder / "photos", pictures)
+    whole = (pictures / "a.png").read_bytes()
+    for i in range(3):
+        (pictures / f"cut{i}.png").write_bytes(whole[: 6000 + i])
+    data = {"pictures": str(pictures), "buckets": ["64x64"], "cache": cache}
+    out = train("fluxir", config(folder, data=data, run={"steps": 6}), tmp_path)
+    assert "cut0.png" in caplog.text and load_adapter(out).metadata["training_steps"] == "6"
+    expected = "3 pictures" if cache else "6 pictures"  # without a cache the broken ones are found on the way
+    assert load_adapter(out).metadata["data"] == f"{expected} of pictures"
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp8", "nf4"])

@@ -36,8 +36,7 @@ class PictureBatches:
         if wait:
             wait()
         usable = {i: size for i, size in self.crops.size.items() if not config.cache or self._key(i, 0) in self._latents}
-        held_out = sorted(usable, key=lambda i: torch.rand((), generator=keyed_generator(seed, "held out", source.keys[i])).item())
-        self.validation = sorted(held_out[: config.held_out])
+        self.validation = self._held_out(usable, seed)
         training = {i: size for i, size in usable.items() if i not in self.validation}
         if not training:
             reasons = "".join(f"; {name}: {reason}" for name, reason in self.crops.skipped[:3])
@@ -67,9 +66,20 @@ class PictureBatches:
         stacked = [torch.stack([own[name] for own in latents]) for name in ("clean", "degraded")]
         return Batch.of_latents(*stacked, *(torch.stack([own[name] for own in texts]) for name in ("text", "pooled")), self.device)
 
-    def _fill(self, indices):
+    def _held_out(self, usable, seed):
+        """The pictures for validation, drawn by their keys. They are cached in any case: none of them fails later."""
+        keys, held_out = self.crops.source.keys, []
+        for index in sorted(usable, key=lambda i: torch.rand((), generator=keyed_generator(seed, "held out", keys[i])).item()):
+            if len(held_out) == self.config.held_out:
+                break
+            self._fill([index], versions=1)
+            if self._key(index, 0) in self._latents:
+                held_out.append(index)
+        return held_out
+
+    def _fill(self, indices, versions=None):
         for index in indices:
-            for version in range(self.config.versions):
+            for version in range(versions or self.config.versions):
                 if self._key(index, version) in self._latents:
                     continue
                 try:
@@ -79,7 +89,7 @@ class PictureBatches:
                     break
 
     def _pair(self, index, version):
-        cached = self._latents.get(self._key(index, version)) if self.config.cache else None
+        cached = self._latents.get(self._key(index, version))
         if cached:
             return cached
         for candidate in (index, *self._order.others(index)):

@@ -5,7 +5,6 @@ import io
 import json
 from contextlib import contextmanager
 
-import numpy as np
 from PIL import Image
 
 VIEW = {"width": 1600, "height": 1000}
@@ -175,9 +174,3 @@ def settings(base):
     path = base / "user" / "default" / "comfy.settings.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(SETTINGS))
-
-
-def alike(a, b, size=(24, 16)):
-    """Correlation of two pictures at a small common size."""
-    flat = [np.asarray(picture.convert("L").resize(size), float).ravel() for picture in (a, b)]
-    return np.corrcoef(*flat)[0, 1]
