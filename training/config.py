@@ -103,6 +103,13 @@ class TrainConfig:
     recipe: FluxIRRecipe | UMMFRecipe = FluxIRRecipe()
     log: list[str] = field(default_factory=lambda: ["tensorboard"])
 
+    def __post_init__(self):
+        if self.run.sharding == "fsdp" and (self.base.precision in ("fp8", "nf4") or self.optimizer.name != "adamw"):
+            raise ValueError(
+                f"run: sharding fsdp does not go with precision {self.base.precision} and {self.optimizer.name}; "
+                "use bf16 or float32 with adamw, or ddp."
+            )
+
     @classmethod
     def load(cls, path):
         """Reads a YAML file with the fields' names. Raises ValueError on one that is missing, unknown or of another type."""

@@ -38,7 +38,8 @@ def add_arguments(parser):
     fast.add_argument("--control", help="a model folder with a student of the uniform schedules (`fluxir train distill --uniform`)")
     tiles = tables.add_parser("tiles", help="the seams of tiled restorations, by overlap")
     tiles.add_argument("--model", default="miniature", help="'miniature' or a model folder")
-    for table in (tiles, miniature, ablation, curve, cost, tts, fusion, fast):
+    training = tables.add_parser("training", help="what training needs at FLUX.1-dev's size, and how near plans are to runs")
+    for table in (training, tiles, miniature, ablation, curve, cost, tts, fusion, fast):
         table.add_argument("--readme", type=Path, default=README, help="the README to write the table to")
         table.add_argument("--json", type=Path, metavar="FILE", help="write every measured row")
 
@@ -50,6 +51,7 @@ def run(arguments):
         "curve": lambda: curve(dict(model.split("=", 1) for model in arguments.models)),
         "cost": lambda: cost(arguments.size),
         "tiles": lambda: tiles(arguments.model),
+        "training": training,
         "tts": lambda: tts(arguments.model, arguments.degradations),
         "fusion": lambda: fusion(arguments.work, arguments.steps),
         "fast": lambda: fast(arguments.teacher, arguments.model, arguments.control),
@@ -177,6 +179,35 @@ def tiles(model):
 
     rows, choices = measure(Restorer(model))
     return [*rows, *choices], table(rows, choices)
+
+
+def training():
+    """(rows, Markdown) of the plans of the shipped configurations for FLUX.1-dev, and of the miniature's beside measured runs."""
+    from .bench_training import bench_training
+    from .config import CONFIGS, FluxIRConfig, UMMFConfig
+    from .memory import plan
+
+    names = ("fluxir-24gb", "ummf-24gb", "fluxir", "ummf")
+    kinds = {"fluxir": FluxIRConfig, "ummf": UMMFConfig}
+    parts = ("base", "adapter", "average", "optimizer", "gradients", "activations", "peak")
+    rows, lines = [], [
+        "What one process needs, planned for FLUX.1-dev, in GB, and the operations of a whole step.", "",
+        "| configuration | largest picture, how many at once | " + " | ".join(parts) + " | TFLOP a step |", "|---" * (len(parts) + 3) + "|",
+    ]  # fmt: skip
+    for name in names:
+        config = kinds[name.split("-")[0]].load(CONFIGS / f"{name}.yaml")
+        planned = plan(config)
+        rows.append({"configuration": name, **planned})
+        cells = " | ".join(f"{planned[f'{part}_gb']:.1f}" for part in parts)
+        largest = "{1} x {0}".format(*max(config.data.sizes, key=lambda size: size[0] * size[1]))
+        lines.append(f"| {name} ({planned['precision']}) | {largest}, {config.run.micro_batch} | {cells} | {planned['tflop_per_step']:.0f} |")
+    lines += ["", "Peak memory on the miniature, planned over measured: "]
+    for recipe in kinds:
+        measured = bench_training(CONFIGS / f"{recipe}-miniature.yaml", recipe, steps=2)
+        rows.append(measured)
+        lines[-1] += f"{recipe} {measured['planned_over_measured']:.3f} ({measured['peak_gb']:.2f} GB measured), "
+    lines[-1] = lines[-1].rstrip(", ") + "."
+    return rows, "\n".join(lines)
 
 
 def tts(model, degradations):

@@ -32,10 +32,10 @@ def folder(tmp_path_factory):
     return folder
 
 
-def command(folder, work, recipe="fluxir", processes=1, **run):
+def command(folder, work, recipe="fluxir", precision="float32", processes=1, **run):
     """The command line of a run, as a list."""
     values = {
-        "base": {"folder": str(folder), "precision": "float32", "gradient_checkpointing": recipe == "fluxir"},
+        "base": {"folder": str(folder), "precision": precision, "gradient_checkpointing": recipe == "fluxir"},
         "data": {"pictures": str(folder / "photos"), "buckets": ["32x32"], "text_tokens": 8, "held_out": 1},
         "adapter": {"rank": 4},
         "recipe": {"pixel_crop": 4} if recipe == "fluxir" else {},
@@ -68,22 +68,24 @@ def weights(work):
 
 @pytest.fixture(scope="module")
 def alone(folder, tmp_path_factory):
-    """The weights that one process makes, by recipe."""
+    """The weights that one process makes, by recipe and precision."""
 
     @functools.cache
-    def train(recipe):
+    def train(recipe, precision="float32"):
         work = tmp_path_factory.mktemp(recipe)
-        finish(start(command(folder, work, recipe)))
+        finish(start(command(folder, work, recipe, precision)))
         assert (work / "out.safetensors").exists()
         return weights(work)
 
     return train
 
 
-@pytest.mark.parametrize(("recipe", "sharding"), [("fluxir", "ddp"), ("fluxir", "fsdp"), ("ummf", "fsdp")])
-def test_two_processes_match_one(folder, tmp_path, alone, recipe, sharding):
-    finish(start(command(folder, tmp_path, recipe, processes=2, sharding=sharding)))
-    assert_close(weights(tmp_path), alone(recipe))
+@pytest.mark.parametrize(
+    ("recipe", "sharding", "precision"), [("fluxir", "ddp", "float32"), ("fluxir", "fsdp", "bf16"), ("ummf", "fsdp", "float32")]
+)
+def test_two_processes_match_one(folder, tmp_path, alone, recipe, sharding, precision):
+    finish(start(command(folder, tmp_path, recipe, precision, processes=2, sharding=sharding)))
+    assert_close(weights(tmp_path), alone(recipe, precision))
     assert (tmp_path / "out.safetensors").exists() and list((tmp_path / "samples").glob("*.png"))
 
 

@@ -184,6 +184,8 @@ def test_the_shipped_configurations_are_the_papers_the_presets_and_the_miniature
         ({"data": {"pictures": "nowhere"}}, "nowhere holds no picture"),
         ({"data": {"buckets": ["256x256"]}}, "no picture is left to train on"),
         ({"data": {"held_out": 9}}, "with 9 held out"),
+        ({"run": {"sharding": "fsdp"}, "optimizer": {"name": "prodigy"}}, "fsdp does not go with precision float32 and prodigy"),
+        ({"run": {"sharding": "fsdp"}, "base": {"precision": "nf4"}}, "fsdp does not go with precision nf4 and adamw"),
         ({"optimizer": {"name": "lion"}}, "name is 'lion'; use adamw, adamw8bit, prodigy"),
     ],
 )

@@ -63,7 +63,7 @@ class PictureBatches:
         """The Batch of the pictures `indices`, which have one size."""
         latents = [self._pair(index, version) for index in indices]
         texts = [self._texts.get(self._prompts[index]) for index in indices]
-        stacked = [torch.stack([own[name] for own in latents]) for name in ("clean", "degraded")]
+        stacked = [torch.stack([own[name].float() for own in latents]) for name in ("clean", "degraded")]
         return Batch.of_latents(*stacked, *(torch.stack([own[name] for own in texts]) for name in ("text", "pooled")), self.device)
 
     def _held_out(self, usable, seed):

@@ -118,7 +118,7 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
                 _save(folder, done, adapter, average, optimizer, described, accelerator)
             if validate and run.validate_every and (done % run.validate_every == 0 or done == run.steps) and not stopping:
                 adapter.eval()
-                with average.applied(), torch.no_grad():
+                with average.applied(), torch.no_grad(), accelerator.autocast():
                     accelerator.log(validate(model, done), step=done)
                 adapter.train()
             if stopping and done < run.steps:
@@ -136,8 +136,10 @@ def _accumulate(model, batches, run, step, accelerator):
     parts = [own[i : i + run.micro_batch] for i in range(0, len(own), run.micro_batch)]
     sums = {}
     for i, rows in enumerate(parts):
+        batch, draws = batches(step, rows), Draws(run.seed, step, rows, accelerator.device)
         with nullcontext() if i + 1 == len(parts) else accelerator.no_sync(model):
-            losses = model(batches(step, rows), Draws(run.seed, step, rows, accelerator.device))
+            with accelerator.autocast():
+                losses = model(batch, draws)
             accelerator.backward(losses["loss"] * (len(rows) / len(own)))
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + value.detach().float() * (len(rows) / len(own))

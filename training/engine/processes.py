@@ -19,9 +19,13 @@ def make_accelerator(sharding="ddp", precision="bf16", trackers=(), folder=None)
     AcceleratorState._reset_state()  # it would keep an earlier run's precision in the same process
     plugin = None
     if sharding == "fsdp":
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
         plugin = FullyShardedDataParallelPlugin(
             fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=BLOCKS,
             cpu_ram_efficient_loading=False,
+            # Autocast computes in bfloat16; FSDP's own casts would round the timesteps too.
+            mixed_precision_policy=MixedPrecisionPolicy(),
         )  # fmt: skip
     accelerator = Accelerator(
         mixed_precision=precision, fsdp_plugin=plugin, log_with=list(trackers) or None, project_dir=folder,
