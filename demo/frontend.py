@@ -13,6 +13,8 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 # Nodes 2.0, whose pictures are elements of the page. The tour of a first start and the minimap would cover the graph.
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": True, "Comfy.Minimap.Visible": False}
 
+# The page opens its last graph after the rest is ready, and would put it over one that is loaded before.
+READY = "window.app?.vueAppReady && app.extensionManager.workflow.activeWorkflow"
 # What happens in a run, in order: its end, and every picture that an element of a node shows.
 WATCH = """() => {
   window.watched = [];
@@ -72,7 +74,7 @@ def opened(url, chromium, profile):
         )
         page = context.pages[0]
         page.goto(url)
-        page.wait_for_function("window.app?.vueAppReady", timeout=120_000)
+        page.wait_for_function(READY, timeout=120_000)
         yield Frontend(page)
         context.close()
 
@@ -151,6 +153,16 @@ class Frontend:
         card = self.page.get_by_test_id(f"template-workflow-{name}")
         card.scroll_into_view_if_needed()  # it is not loaded before
         return self._picture(card.locator("img"))
+
+    def help_pictures(self, kind):
+        """Opens the help of a node of class `kind`, closes it again. Returns its pictures as PIL images."""
+        self.page.evaluate("kind => app.canvas.selectNode(app.graph.nodes.find(node => node.type === kind))", kind)
+        self.page.get_by_test_id("info-button").click()
+        shown = self.page.locator(".node-help-content img")
+        shown.first.wait_for()
+        pictures = [self._picture(img) for img in shown.all()]
+        self.page.get_by_label("Toggle properties panel").click()
+        return pictures
 
     def _picture(self, shown):
         shown.wait_for(state="visible")

@@ -24,7 +24,7 @@ DOCS = ROOT / "web" / "docs"
 PICTURES = DOCS / "images"
 MARGIN = 14
 MISSING = {
-    "mini-flux-few-steps.safetensors": "models/loras",
+    "few-step-lora.safetensors": "models/loras",
     "Qwen2.5-VL-7B-Instruct/config.json": "models/fluxir_captioners",
 }
 
@@ -43,9 +43,15 @@ COMPANY = {
     "ContestSchedule": {"after": SEARCHES},
     "ParticleSchedule": {"after": SEARCHES},
     "StepwiseSchedule": {"after": SEARCHES},
+    "DistilledSigmas": {"after": [["sigmas", "SamplerCustomAdvanced", "sigmas"]]},
     "EvaluateRestoration": {"before": [["restored", "VAEDecode"], ["degraded", "LoadImage"], ["original", "LoadImage"]]},
     "LQStartLatent": {
-        "before": [["model", "UNETLoader"], ["noise", "RandomNoise"], ["sigmas", "DistilledSigmas"], ["degraded", "VAEEncode"]],
+        "before": [
+            ["model", "UNETLoader"],
+            ["noise", "RandomNoise"],
+            ["sigmas", "DistilledSigmas"],
+            ["degraded", "VAEEncode"],
+        ],
         "after": [["latent", "SamplerCustomAdvanced", "latent_image"]],
     },
     "MatchColour": {
@@ -61,7 +67,7 @@ COMPANY = {
         "after": [["sampler", "SamplerCustomAdvanced", "sampler"]],
     },
 }
-"""Neighbours of nodes that no shipped workflow shows at their usual place: `before` input, class; `after` output, class, input."""
+"""Of nodes that no shipped workflow shows among their usual neighbours: `before` input, class; `after` output, class, input."""
 
 PLACE = """([kind, { before = [], after = [] }]) => {
   const add = type => {
@@ -71,8 +77,9 @@ PLACE = """([kind, { before = [], after = [] }]) => {
   };
   const slot = (slots, name) => slots.findIndex(slot => slot.name === name);
   const link = (from, output, to, input) => {
-    if (slot(from.outputs, output) < 0 || slot(to.inputs, input) < 0) throw `${from.type}.${output} > ${to.type}.${input}`;
-    from.connect(slot(from.outputs, output), to, slot(to.inputs, input));
+    const [a, b] = [slot(from.outputs, output), slot(to.inputs, input)];
+    if (a < 0 || b < 0) throw `${from.type}.${output} > ${to.type}.${input}`;
+    from.connect(a, to, b);
   };
   const node = add(kind);
   for (const [input, type] of before) {
@@ -81,8 +88,8 @@ PLACE = """([kind, { before = [], after = [] }]) => {
   }
   for (const [output, type, input] of after) link(node, output, add(type), input);
 }"""
-# The node in the middle, its direct neighbours as titles left and right, and no link but its own.
-ALONE = """kind => {
+# The node, its direct neighbours as titles above and below, because the help panel is narrow, and no link but its own.
+ALONE = """async kind => {
   const node = app.graph.nodes.find(node => node.type === kind);
   const before = new Set(node.inputs.map((_, i) => node.getInputNode(i)).filter(Boolean));
   const after = new Set(node.outputs.flatMap((_, i) => node.getOutputNodes(i) ?? []));
@@ -94,19 +101,25 @@ ALONE = """kind => {
     if (link.origin_id !== node.id && link.target_id !== node.id) app.graph.removeLink(link.id);
   }
   for (const each of app.graph.nodes) each.title = each.constructor.title;
+  const drawn = () => {
+    app.canvas.deselectAll();
+    app.canvas.ds.scale = 1;
+    app.canvas.ds.offset = [innerWidth / 2, 150];
+    app.canvas.setDirty(true, true);
+    return new Promise(resolve => setTimeout(resolve, 400));
+  };
+  const stack = (nodes, left, top) => [...nodes].forEach((other, i) => {
+    other.collapse(true);
+    other.pos = [left, top + 40 * i];
+  });
   const [width, height] = node.computeSize();
   node.setSize([Math.max(width, 270), height]);
-  const stack = (nodes, left) => [...nodes].forEach((other, i) => {
-    other.collapse(true);
-    other.pos = [left, 44 * i];
-  });
-  node.pos = [0, 0];
-  stack(before, -270);
-  stack(after, node.size[0] + 45);
-  app.canvas.deselectAll();
-  app.canvas.ds.scale = 1;
-  app.canvas.ds.offset = [(innerWidth - node.size[0]) / 2, 200];
-  app.canvas.setDirty(true, true);
+  node.pos = [60, 40 * before.size + 34];
+  stack(before, 0, 0);
+  await drawn();
+  const box = document.querySelector(`[data-node-id="${node.id}"]`);
+  stack(after, 130, node.pos[1] + box.offsetHeight + 28);
+  await drawn();
 }"""
 BOUNDS = """() => {
   const boxes = Array.from(document.querySelectorAll("[data-node-id]"), node => node.getBoundingClientRect());
@@ -138,7 +151,8 @@ def make(nodes, out, port):
         base = Path(scratch) / "comfyui"
         settings(base)
         stock(base)
-        with ComfyUIServer(comfyui_path(NEWEST), base, port) as server, opened(server.url, chromium, f"{scratch}/profile") as page:
+        profile = f"{scratch}/profile"
+        with ComfyUIServer(comfyui_path(NEWEST), base, port) as server, opened(server.url, chromium, profile) as page:
             for number, node in enumerate(nodes):
                 picture(page, node, number).save(out / f"{node}.webp", quality=80, method=6)
                 print(out / f"{node}.webp", flush=True)
@@ -165,7 +179,6 @@ def picture(frontend, node, number):
         workflow = richest_workflow(node)
         frontend.load(json.loads(workflow.read_text()), workflow.stem)
     frontend.page.evaluate(ALONE, node)
-    frontend.page.wait_for_timeout(600)  # until it is drawn
     bounds = frontend.page.evaluate(BOUNDS)
     clip = {"x": bounds["x"] - MARGIN, "y": bounds["y"] - MARGIN,
             "width": bounds["width"] + 2 * MARGIN, "height": bounds["height"] + 2 * MARGIN}  # fmt: skip
@@ -173,14 +186,20 @@ def picture(frontend, node, number):
 
 
 def richest_workflow(node):
-    """The shipped workflow in which `node` has the most links; of several, the smallest that runs on the miniature."""
+    """The shipped workflow in which `node` has the most links; of several, the smallest that runs on the miniature.
+
+    Raises SetupError when there is none.
+    """
 
     def rank(path):
         graph = json.loads(path.read_text())
         links = max((own_links(own) for own in graph["nodes"] if own["type"] == node), default=-1)
         return path.stem.endswith("_miniature") and links > 0, links, -len(graph["nodes"])
 
-    return max(sorted((ROOT / "workflows").glob("*.json")), key=rank)
+    richest = max(sorted((ROOT / "workflows").glob("*.json")), key=rank)
+    if rank(richest)[1] < 0:
+        raise SetupError(f"no shipped workflow holds {node}; name its usual neighbours in COMPANY.")
+    return richest
 
 
 def own_links(node):

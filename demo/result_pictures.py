@@ -9,20 +9,20 @@ import argparse
 import json
 import sys
 import tempfile
-from pathlib import Path
 
 import torch
 from PIL import Image
 
-from ..fluxir_core.degrade import EVALUATION, TASKS, degrade_named
+from ..fluxir_core.degrade import EVALUATION, TASKS, degrade_named, gaussian_blur
 from ..fluxir_core.image import load_picture, montage, quality, save_picture, side_by_side
 from ..fluxir_core.image.colour import match_colour
+from ..fluxir_core.image.files import pil_picture
 from .comfyui import ROOT, ComfyUIError, ComfyUIServer
 from .environment import NEWEST, SetupError, comfyui_path
-from .run import ORIGINAL, WORKFLOWS
+from .help_pictures import PICTURES
+from .run import ORIGINAL
 
 README_PICTURES = ROOT / "demo" / "pictures"
-HELP_PICTURES = ROOT / "web" / "docs" / "images"
 SHOWN = ("noise", "low_light", "strong")
 PHOTO = "fluxir_demo_degraded.png"
 WIDTH = 640
@@ -32,11 +32,10 @@ WIDTH = 640
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=8199)
-    arguments = parser.parse_args()
+    port = parser.parse_args().port
     try:
-        with tempfile.TemporaryDirectory() as base:
-            with ComfyUIServer(comfyui_path(NEWEST), base, arguments.port) as server:
-                make(Studio(server))
+        with tempfile.TemporaryDirectory() as base, ComfyUIServer(comfyui_path(NEWEST), base, port) as server:
+            make(Studio(server))
     except (ComfyUIError, SetupError) as error:
         sys.exit(f"The pictures were not made: {error}")
 
@@ -54,55 +53,56 @@ class Studio:
         folder.mkdir(exist_ok=True)
         save_picture(picture, folder / name)
 
-    def run(self, graph, node=None):
-        """Runs `graph` (API format). Returns what `node`, or the one Save Image, saved: a list of PIL pictures."""
-        node = node or next(id for id, own in graph.items() if own["class_type"] == "SaveImage")
-        return [Image.open(path).convert("RGB") for path in self.server.run(graph)[node]]
+    def run(self, graph, node="SaveImage"):
+        """Runs `graph` (API format). Returns the pictures (3, H, W) in [0, 1] that `node`, an id or one node's class, saved."""
+        return [load_picture(path) for path in self.server.run(graph)[node if node in graph else id_of(graph, node)]]
 
     def restored(self, workflow, degradation="noise", **inputs):
-        """The photo under `degradation`, restored by `workflow` (its file's stem); see `workflow_with`. A PIL picture."""
+        """The photo under `degradation`, restored by `workflow` (its file's stem); see `workflow_with`."""
         self.place(self.degraded[degradation])
         return self.run(workflow_with(workflow, **inputs))[0]
 
     def decibels(self, picture):
-        """PSNR against the original of `picture`, a PIL picture or (3, H, W) in [0, 1]."""
-        planes = picture if torch.is_tensor(picture) else planes_of(picture)
-        return quality(planes[None], self.original[None])["psnr"].item()
+        """PSNR of `picture` against the original."""
+        return quality(picture[None], self.original[None])["psnr"].item()
 
 
 def make(studio):
-    """Writes every picture of README_PICTURES and HELP_PICTURES."""
-    for folder in (README_PICTURES, HELP_PICTURES):
+    """Writes every picture of README_PICTURES and PICTURES."""
+    for folder in (README_PICTURES, PICTURES):
         folder.mkdir(parents=True, exist_ok=True)
     for name in SHOWN:
         path = README_PICTURES / f"{name}.jpg"
-        before_after(studio, name).save(path, quality=82, optimize=True)
+        before_after(studio, name).save(path, quality=75, optimize=True)
         print(path, flush=True)
     for node, picture in HELP.items():
-        path = HELP_PICTURES / f"{node}_result.webp"
+        path = PICTURES / f"{node}_result.webp"
         sheet = picture(studio)
         sheet.thumbnail((WIDTH, 2 * WIDTH), Image.Resampling.LANCZOS)
-        sheet.save(path, quality=72, method=6)
+        sheet.save(path, quality=62, method=6)
         print(path, flush=True)
 
 
 def before_after(studio, degradation):
     degraded, restored = studio.degraded[degradation], studio.restored("fluxir_restore_miniature", degradation)
-    return side_by_side({
-        f"degraded, {studio.decibels(degraded):.1f} dB": pil(degraded),
+    return strip({
+        f"degraded, {studio.decibels(degraded):.1f} dB": degraded,
         f"restored, {studio.decibels(restored):.1f} dB": restored,
-        "original": pil(studio.original),
+        "original": studio.original,
     })  # fmt: skip
 
 
 def adapter(studio):
-    strengths = {f"strength {s}": studio.restored("fluxir_restore_miniature", ApplyFluxIRAdapter={"strength": s}) for s in (0.5, 1.0)}
-    return side_by_side({"degraded": pil(studio.degraded["noise"]), **strengths})
+    strengths = {
+        f"strength {strength}": studio.restored("fluxir_restore_miniature", ApplyFluxIRAdapter={"strength": strength})
+        for strength in (0.5, 1.0)
+    }
+    return strip({"degraded": studio.degraded["noise"], **strengths})
 
 
 def ummf(studio):
     restored = studio.restored("ummf_restore_miniature")
-    return side_by_side({"degraded": pil(studio.degraded["noise"]), "restored": restored, "original": pil(studio.original)})
+    return strip({"degraded": studio.degraded["noise"], "restored": restored, "original": studio.original})
 
 
 def fidelity(studio):
@@ -110,65 +110,56 @@ def fidelity(studio):
         f"fidelity {value}": studio.restored("fluxir_fidelity_miniature", RestorationFidelity={"fidelity": value})
         for value in (0.0, 0.5, 1.0)
     }
-    return side_by_side({"degraded": pil(studio.degraded["noise"]), **values})
+    return strip({"degraded": studio.degraded["noise"], **values})
 
 
 def invented(studio):
     graph = workflow_with("fluxir_fidelity_miniature", RestorationFidelity={"fidelity": 0.0})
-    studio.place(studio.degraded["strong"])
-    (shown,) = (id for id, node in graph.items() if node["class_type"] == "PreviewImage")
-    restored, mapped = studio.run(graph)[0], studio.run(graph, shown)[0]
-    return side_by_side({"degraded": pil(studio.degraded["strong"]), "restored": restored, "invented detail": mapped})
+    studio.place(studio.degraded["noise"])
+    restored, mapped = studio.run(graph)[0], studio.run(graph, "PreviewImage")[0]
+    return strip({"degraded": studio.degraded["noise"], "restored": restored, "invented detail": mapped})
 
 
 def tiles(studio):
     by_overlap = {
-        f"tiles, overlap {overlap}": studio.restored(
+        f"128, overlap {overlap}": studio.restored(
             "fluxir_large_picture_miniature", TileModel={"tile": 128, "overlap": overlap}
         )
         for overlap in (0.0, 0.25)
     }
-    return side_by_side({"degraded": pil(studio.degraded["noise"]), **by_overlap})
-
-
-def search(studio):
-    plain = studio.restored("fluxir_restore_miniature", "strong")
-    best = studio.restored("fluxir_search_miniature", "strong", TTSSampler={"preset": "smc"})
-    return side_by_side({
-        "degraded": pil(studio.degraded["strong"]),
-        f"plain, {studio.decibels(plain):.1f} dB": plain,
-        f"smc, {studio.decibels(best):.1f} dB": best,
-    })  # fmt: skip
+    return strip({"degraded": studio.degraded["noise"], **by_overlap})
 
 
 def chart(studio):
     studio.place(studio.degraded["noise"])
-    graph = workflow_with("fluxir_search_miniature")
-    (shown,) = (id for id, node in graph.items() if node["class_type"] == "PreviewImage")
-    return studio.run(graph, shown)[0]
+    return pil_picture(studio.run(workflow_with("fluxir_search_miniature"), "PreviewImage")[0])
 
 
 def scores(studio):
-    restored = planes_of(studio.restored("fluxir_restore_miniature"))
-    smooth = torch.nn.functional.avg_pool2d(restored[None], 5, 1, 2, count_include_pad=False)[0]
-    for name, picture in {"degraded": studio.degraded["noise"], "restored": restored, "blurred": smooth}.items():
+    restored = studio.restored("fluxir_restore_miniature")
+    blurred = gaussian_blur(restored, 2.0)
+    rivals = {"restored": restored, "blurred": blurred, "oversharpened": (restored + 2 * (restored - blurred)).clamp(0, 1)}
+    for name, picture in {**rivals, "degraded": studio.degraded["noise"]}.items():
         studio.place(picture, f"{name}.png")
-    load = {name: {"class_type": "LoadImage", "inputs": {"image": f"{name}.png"}} for name in ("degraded", "restored", "blurred")}
-    return studio.run({
-        **load,
-        "two": {"class_type": "ImageBatch", "inputs": {"image1": ["degraded", 0], "image2": ["restored", 0]}},
-        "three": {"class_type": "ImageBatch", "inputs": {"image1": ["two", 0], "image2": ["blurred", 0]}},
-        "judge": {"class_type": "NaturalImageVerifier", "inputs": {}},
-        "score": {"class_type": "ScoreImages", "inputs": {"images": ["three", 0], "verifier": ["judge", 0], "degraded": ["degraded", 0]}},
-        "sheet": {"class_type": "SaveImage", "inputs": {"images": ["score", 3], "filename_prefix": "scores"}},
-    })[0]  # fmt: skip
+    graph = {name: _node("LoadImage", image=f"{name}.png") for name in (*rivals, "degraded")} | {
+        "two": _node("ImageBatch", image1=["restored", 0], image2=["blurred", 0]),
+        "three": _node("ImageBatch", image1=["two", 0], image2=["oversharpened", 0]),
+        "judge": _node("NaturalImageVerifier"),
+        "score": _node("ScoreImages", images=["three", 0], verifier=["judge", 0], degraded=["degraded", 0]),
+        "sheet": _node("SaveImage", images=["score", 3], filename_prefix="scores"),
+    }
+    return pil_picture(studio.run(graph)[0])
+
+
+def _node(kind, **inputs):
+    return {"class_type": kind, "inputs": inputs}
 
 
 def colour(studio):
     noisy, shift = studio.degraded["noise"], torch.tensor([1.18, 0.92, 0.8])[:, None, None]
     shifted = (studio.original * shift + 0.03).clamp(0, 1)
     matched = match_colour(shifted[None], noisy[None])[0]
-    return side_by_side({"image": pil(shifted), "reference": pil(noisy), "wavelet": pil(matched)})
+    return strip({"image": shifted, "reference": noisy, "wavelet": matched})
 
 
 def degradations(studio):
@@ -178,16 +169,16 @@ def degradations(studio):
 
 
 def selection(studio):
-    return studio.run(workflow_with("fluxgen_miniature"))[0]
+    return pil_picture(studio.run(workflow_with("fluxgen_miniature"))[0])
 
 
 def pairs(studio):
     graph = workflow_with("fluxgen_miniature")
-    (degrade,) = (id for id, node in graph.items() if node["class_type"] == "DegradeImage")
+    degrade = id_of(graph, "DegradeImage")
     for name, images in {"good": graph[degrade]["inputs"]["image"], "degraded": [degrade, 0]}.items():
-        graph[name] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": name}}
+        graph[name] = _node("SaveImage", images=images, filename_prefix=name)
     pictures = {name: studio.run(graph, name)[:2] for name in ("good", "degraded")}
-    return side_by_side({
+    return strip({
         f"{name} {number}": pictures[name][number - 1] for number in (1, 2) for name in ("good", "degraded")
     })  # fmt: skip
 
@@ -203,7 +194,6 @@ HELP = {
     "RestorationFidelity": fidelity,
     "ScoreImages": scores,
     "SearchReportChart": chart,
-    "TTSSampler": search,
     "TileModel": tiles,
 }
 """By node id: functions of a Studio that give the picture of what the node does."""
@@ -211,20 +201,21 @@ HELP = {
 
 def workflow_with(name, **inputs):
     """The shipped workflow `name` in API format, with `inputs` ({class: {input: value}}) changed."""
-    graph = json.loads((WORKFLOWS / f"{name}.json").read_text())
+    graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
     for node in graph.values():
         node["inputs"] |= inputs.get(node["class_type"], {})
     return graph
 
 
-def pil(picture):
-    """A PIL picture of `picture` (3, H, W) in [0, 1]."""
-    return Image.fromarray((picture.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().numpy())
+def id_of(graph, kind):
+    """The id of the one node of class `kind` in `graph` (API format)."""
+    (found,) = (id for id, node in graph.items() if node["class_type"] == kind)
+    return found
 
 
-def planes_of(picture):
-    """`picture`, a PIL picture, as (3, H, W) in [0, 1]."""
-    return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(*picture.size[::-1], 3).permute(2, 0, 1) / 255
+def strip(pictures):
+    """`side_by_side` of `pictures` {label: (3, H, W) in [0, 1]}."""
+    return side_by_side({label: pil_picture(picture) for label, picture in pictures.items()})
 
 
 if __name__ == "__main__":

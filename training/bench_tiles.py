@@ -20,7 +20,8 @@ VARIANTS, STEPS = ((128, 0.0), (128, 0.25), (192, 0.25)), 4
 NAIVE, OURS = VARIANTS[:2]
 
 GATE = 1.5
-"""The most that tiling may score on what it has changed, as a mean over pictures: midway between NAIVE and OURS in `choices`."""
+"""The most that tiling may score on what it has changed, as a mean over pictures: midway between NAIVE's and OURS's mean
+over the training pictures."""
 STRIPS, LENGTHS = (2, 4, 8), (16, 32, 64, 128)
 """Details of the score that are compared in `choices`."""
 
@@ -36,7 +37,7 @@ def training_pictures(count, seed):
 
 
 class Restored:
-    """`clean` (B, 3, H, W) restored from its `degradation` in one piece, `whole`, and in tiles, `tiled` {variant: pictures}."""
+    """`clean` (B, 3, H, W) restored from its `degradation`: `whole` in one piece, and `tiled` {variant: pictures}."""
 
     def __init__(self, restorer, clean, variants=VARIANTS, degradation="noise", steps=STEPS):
         degraded = torch.stack([degrade_named(picture, degradation, seed=i) for i, picture in enumerate(clean)])
@@ -113,10 +114,10 @@ def choices(restored):
 def table(rows, chosen):
     """Markdown of `measure`'s rows: means over the pictures."""
     lines = [
-        f"Pictures of 256 pixels with noise, seed 0, {STEPS} steps. Tone and detail: root mean squared error in 8-bit levels of "
-        f"the means of {PATCH}-pixel squares, and of the rest. Seam score: 1 is none, 2 the most.", "",
-        "| pictures | tile | overlap | tiles | PSNR in dB | tone | detail | seams of what tiling changed | seams of the error "
-        "| seams, picture in one piece |",
+        f"Pictures of 256 pixels with noise, seed 0, {STEPS} steps. Tone and detail: root mean squared error in 8-bit "
+        f"levels of the means of {PATCH}-pixel squares, and of the rest. Seam score: 1 is none, 2 the most.", "",
+        "| pictures | tile | overlap | tiles | PSNR in dB | tone | detail | seams of what tiling changed "
+        "| seams of the error | seams, picture in one piece |",
         "|---" * 10 + "|",
     ]  # fmt: skip
     for kind, tile, overlap in dict.fromkeys((row["pictures"], row["tile"], row["overlap"]) for row in rows):
@@ -127,20 +128,17 @@ def table(rows, chosen):
 
         placed = f"{tile} | {overlap:g} | {own[0]['tiles']}" if tile else "in one piece | | 1"
         seams = [f"{mean(name):.3f}" if tile else "" for name in ("seams", "seams_error", "seams_whole")]
-        errors = (mean("tone") ** 0.5, mean("detail") ** 0.5)
-        lines.append(
-            f"| {len(own)} {kind} | {placed} | {mean('psnr'):.2f} | {errors[0]:.2f} | {errors[1]:.2f} | {' | '.join(seams)} |"
-        )
+        quality_of = f"{mean('psnr'):.2f} | {mean('tone') ** 0.5:.2f} | {mean('detail') ** 0.5:.2f}"
+        lines.append(f"| {len(own)} {kind} | {placed} | {quality_of} | {' | '.join(seams)} |")
     lines += [
-        "", f"The score's details on the training pictures: mean at overlap {NAIVE[1]:g} / at {OURS[1]:g} (standard deviations "
-        f"between them), for tiles of {OURS[0]}. Chosen: strips of {STRIP}, {ALONG} along the border, and the gate {GATE:g} "
-        "midway.", "",
+        "", "Seams of what tiling changed on the training pictures, by the score's details: mean at overlap "
+        f"{NAIVE[1]:g} / at {OURS[1]:g} (standard deviations over the pictures between them), tiles of {OURS[0]}. Used: "
+        f"strips of {STRIP}, {ALONG} along the border, and midway the gate {GATE:g}.", "",
         "| width of a strip | " + " | ".join(f"{along} pixels along" for along in LENGTHS) + " |",
         "|---" * (len(LENGTHS) + 1) + "|",
     ]  # fmt: skip
     for strip in STRIPS:
-        cells = (
-            f"{row['naive']:.2f} / {row['ours']:.2f} ({row['separation']:.1f})" for row in chosen if row["strip"] == strip
-        )
+        own = [row for row in chosen if row["strip"] == strip]
+        cells = (f"{row['naive']:.2f} / {row['ours']:.2f} ({row['separation']:.1f})" for row in own)
         lines.append(f"| {strip} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

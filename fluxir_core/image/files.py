@@ -60,17 +60,18 @@ def _orientation(picture):
     return Image.Image.getexif(picture).get(ORIENTATION)
 
 
-def _image(picture):
+def pil_picture(picture):
+    """`picture` (3, H, W) in [0, 1] as a PIL picture, 8 bits a channel."""
     return Image.fromarray((picture.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().cpu().numpy())
 
 
 def save_picture(picture, path):
     """Writes `picture` (3, H, W) in [0, 1] to `path`, 8 bits a channel; the format follows the file's suffix."""
-    _image(picture).save(path)
+    pil_picture(picture).save(path)
 
 
 def png_bytes(picture):
     """`picture` (3, H, W) in [0, 1] as a PNG file of 8 bits a channel."""
     file = io.BytesIO()
-    _image(picture).save(file, "PNG")
+    pil_picture(picture).save(file, "PNG")
     return file.getvalue()

@@ -17,9 +17,9 @@ def seam_score(picture, rows=(), columns=(), strip=STRIP, along=ALONG):
 
     `rows`, `columns`: pixel positions of the borders, each before the pixel of that index. Roughness is the absolute second
     difference of four neighbouring strips across the border, `strip` pixels wide and `along` long. The score is twice the
-    share of positions beside the border, up to AROUND pixels away in the same rows, that are less rough than the border, over
-    its whole length and all borders: strong edges of the picture itself count no more than faint ones. They do count: the
-    difference between a tiled picture and the one in one piece, or the original, tells seams best (`fluxir results tiles`).
+    share of positions beside the border, up to AROUND pixels away in the same rows, that are less rough than the border,
+    over its whole length and all borders: strong edges of the picture itself count no more than faint ones. Still they hide
+    a faint seam: best is the score of the difference from the picture in one piece (`fluxir results tiles`).
     Raises ValueError when no border has room for its strips.
     """
     planes = ((picture, columns), (picture.transpose(-1, -2), rows))
@@ -36,7 +36,7 @@ def _rougher(plane, borders, strip, along):
     """For each of the vertical `borders` of `plane` (3, H, W): the share of places beside it that it is rougher than, for
     every `along` rows."""
     height = plane.shape[1]
-    plane = torch.stack([rows.mean(1) for rows in plane.split(along if height > along else height, 1)], 1)
+    plane = torch.stack([rows.mean(1) for rows in plane.split(min(along, height), 1)], 1)
     reach = 2 * strip
     last = plane.shape[-1] - reach
     rough = _roughness(plane, strip)
@@ -49,7 +49,7 @@ def _rougher(plane, borders, strip, along):
 
 
 def _roughness(plane, strip):
-    """Second difference of four strips of `strip` columns about each position from 2 strip to W - 2 strip, (rows, positions).
+    """Second difference of four strips of `strip` columns about each position from 2 strip to W - 2 strip, (H, positions).
 
     The jump from the second to the third strip, less the mean slope on either side: a gradient is no seam.
     """

@@ -4,6 +4,7 @@ What the screen shows at the end of each test is kept in output/browser.
 """
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 
 from comfyui_fluxir.demo.comfyui import ComfyUIServer
 from comfyui_fluxir.demo.environment import NEWEST, browser_path, can_install_browser, comfyui_path
-from comfyui_fluxir.demo.frontend import opened, settings
+from comfyui_fluxir.demo.frontend import READY, opened, settings
+from comfyui_fluxir.demo.help_pictures import DOCS, PICTURES, picture
 from comfyui_fluxir.fluxir_core.image import montage
 
 from ..hosts.workflow_host import PACK, free_port, read, stock
@@ -66,7 +68,7 @@ def in_chinese(frontend):
 def speak(frontend, language):
     frontend.page.evaluate("language => app.extensionManager.setting.set('Comfy.Locale', language)", language)
     frontend.page.reload()
-    frontend.page.wait_for_function("window.app?.vueAppReady", timeout=120_000)
+    frontend.page.wait_for_function(READY, timeout=120_000)
 
 
 def saved(base, prefix):
@@ -141,6 +143,19 @@ def test_a_node_that_nobody_has_is_noticed(frontend):
     graph["nodes"][0]["type"] = "NoSuchNode"
     frontend.load(graph, "unknown")
     assert frontend.unknown_nodes() == ["NoSuchNode"]
+
+
+def test_a_nodes_help_shows_its_pictures(frontend):
+    frontend.load(read("fluxir_fidelity_miniature.json"), "help")
+    files = re.findall(r"!\[.+?\]\((.+?)\)", (DOCS / "InventedDetail.md").read_text())
+    sizes = [Image.open(DOCS / file).size for file in files]
+    assert sizes and [shown.size for shown in frontend.help_pictures("InventedDetail")] == sizes
+
+
+@pytest.mark.parametrize(("node", "number"), [("TileModel", 1), ("MatchColour", 2)])
+def test_the_picture_of_a_node_is_what_the_frontend_draws_now(frontend, node, number):
+    drawn, shipped = picture(frontend, node, number), Image.open(PICTURES / f"{node}.webp")
+    assert np.abs(np.subtract(drawn.size, shipped.size)).max() < 8 and alike(drawn, shipped, size=(96, 80)) > 0.9
 
 
 @pytest.mark.usefixtures("in_chinese")

@@ -1,11 +1,14 @@
 """Every node's help page in web/docs, against the node as the real ComfyUI knows it."""
 
 import asyncio
-from pathlib import Path
+import re
 
 import pytest
+from PIL import Image
 
-DOCS = Path(__file__).resolve().parents[2] / "web" / "docs"
+from comfyui_fluxir.demo.help_pictures import COMPANY, DOCS, PICTURES, richest_workflow
+
+PICTURE = re.compile(r"!\[(.*?)\]\((.*?)\)")
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +38,27 @@ def test_pages_and_nodes_are_the_same(schemas):
 def test_every_page_is_titled_with_the_nodes_name(schemas):
     titles = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8").splitlines()[0] for name in schemas}
     assert titles == {name: f"# {schema.display_name}" for name, schema in schemas.items()}
+
+
+def test_every_page_shows_its_node_and_says_in_words_what_is_shown(schemas):
+    for name in schemas:
+        shown = {file: text for text, file in PICTURE.findall((DOCS / f"{name}.md").read_text(encoding="utf-8"))}
+        assert f"images/{name}.webp" in shown and all(len(text) > 20 for text in shown.values()), name
+        for file in shown:
+            with Image.open(DOCS / file) as picture:
+                picture.load()
+                assert picture.format == "WEBP" and min(picture.size) > 100 and max(picture.size) < 1000, file
+
+
+def test_no_picture_is_left_over_and_all_are_small():
+    used = {file for page in DOCS.glob("*.md") for _, file in PICTURE.findall(page.read_text(encoding="utf-8"))}
+    sizes = {f"images/{path.name}": path.stat().st_size for path in PICTURES.iterdir()}
+    assert set(sizes) == used and max(sizes.values()) < 30_000 and sum(sizes.values()) < 1_200_000
+
+
+def test_a_picture_of_every_node_can_be_made_again(schemas):
+    for name in schemas:
+        assert name in COMPANY or richest_workflow(name).exists()
 
 
 def test_every_input_and_output_is_explained_on_its_page(schemas):

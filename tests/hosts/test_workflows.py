@@ -50,8 +50,8 @@ def test_before_and_after_stand_in_cores_own_comparison(name):
     graph = read(name, "workflows/api")
     shown = graph[node_of(graph, "ImageCompare")]["inputs"]
     assert shown["image_a"] != shown["image_b"]
-    if name not in SIZES:  # those start from a photo and save the restored one
-        assert graph[shown["image_a"][0]]["class_type"] == "LoadImage"
+    if name not in SIZES:  # those start from a photo, or spoil a good one, and save the restored one
+        assert graph[shown["image_a"][0]]["class_type"] in ("LoadImage", "DegradeImage")
         assert shown["image_b"] == graph[node_of(graph, "SaveImage")]["inputs"]["images"]
 
 
@@ -122,6 +122,34 @@ def test_a_search_is_in_the_pictures_metadata_and_replays_to_the_identical_pictu
     with Image.open(replayed) as picture:
         assert np.array_equal(np.asarray(picture), first)
         assert json.loads(picture.text["fluxir_search"]) == report
+
+
+def test_the_muted_verifier_judges_too_once_its_weights_are_there(stocked):
+    from comfy_cli.workflow_to_api import convert_ui_to_api
+
+    ui = read("tts_own_search_miniature.json")
+    (muted,) = (node for node in ui["nodes"] if node["mode"] != 0)
+    muted["mode"] = 0
+    graph = convert_ui_to_api(ui, stocked.get("/object_info"))
+    shown = ("PreviewImage", "ImageCompare", "BudgetPlan")  # only what is saved runs: one search
+    kept = {node: content for node, content in graph.items() if content["class_type"] not in shown}
+    (saved,) = stocked.run(kept)[node_of(graph, "SaveImage")]
+    with Image.open(saved) as picture:
+        scores = json.loads(picture.text["fluxir_search"])["finalist_scores"]
+    assert {"clip_score", "niqe"} <= scores.keys()
+
+
+def test_an_evaluation_measures_the_restored_photo_against_the_one_before_it_was_spoiled(stocked):
+    graph = read("fluxir_evaluate_miniature.json", "workflows/api")
+    spoiled = node_of(graph, "DegradeImage")
+    graph[spoiled]["inputs"]["strength"] = 0.0  # then the degraded photo is the original
+    texts = texts_of(stocked, graph)
+    before, after = (
+        next(texts[node] for node, content in graph.items() if content["_meta"]["title"] == title)
+        for title in ("Before", "After")
+    )
+    found = [float(re.search(r"\| ssim ↑ \| ([\d.]+) \|", table)[1]) for table in (before, after)]
+    assert found[0] == 1.0 > found[1]
 
 
 def test_cancelling_a_search_leaves_the_server_as_it_was(stocked):

@@ -10,6 +10,7 @@ from PIL import Image
 from comfyui_fluxir.fluxir_core.adapter import load_adapter
 
 from ..unit.public_captioner import write_qwen_folder
+from ..unit.public_layouts import write_clip_folder
 from .tiny import write_tiny, write_tiny_lora, write_tiny_remover, write_tiny_student
 
 PACK = Path(__file__).resolve().parents[2]
@@ -43,7 +44,7 @@ def node_of(graph, kind):
 
 
 def stock(base, scratch, size=(104, 72)):
-    """Give the server in `base` tiny weights for those that the pack does not ship, and a photo of the shipped name."""
+    """Give the server in `base` tiny weights for those that the pack does not ship, and photos of the shipped names."""
     models = base / "models"
     used = {key: MINIATURE / key / path.name for key, path in write_tiny(scratch).items()}
     for key, shipped in used.items():
@@ -60,9 +61,14 @@ def stock(base, scratch, size=(104, 72)):
     if not captioner.exists():
         captioner.mkdir(parents=True)
         write_qwen_folder(captioner)
+    judge = models / "fluxir_verifiers" / "clip-vit-large-patch14"
+    if not judge.exists():
+        judge.mkdir(parents=True)
+        write_clip_folder(judge)
     (base / "input").mkdir(exist_ok=True)
-    with Image.open(PACK / "demo" / "photo_degraded.png") as photo:
-        photo.convert("RGB").crop((0, 0, *size)).save(base / "input" / "fluxir_demo_degraded.png")
+    for name in ("degraded", "original"):
+        with Image.open(PACK / "demo" / f"photo_{name}.png") as photo:
+            photo.convert("RGB").crop((0, 0, *size)).save(base / "input" / f"fluxir_demo_{name}.png")
 
 
 def on_miniature_weights(graph):

@@ -1,6 +1,7 @@
 """Set-up and demo: every failure is one clear sentence."""
 
 import hashlib
+import re
 import socket
 import sys
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from PIL import Image
 
 from comfyui_fluxir.demo import environment
 from comfyui_fluxir.demo.comfyui import ComfyUIError, ComfyUIServer
+from comfyui_fluxir.demo.result_pictures import README_PICTURES, SHOWN
 from comfyui_fluxir.demo.run import ProgressBar, seed_of
 from comfyui_fluxir.fluxir_core.image import side_by_side
 
@@ -140,3 +142,13 @@ def test_pictures_stand_side_by_side_under_their_labels():
     assert colours.count((255, 0, 0)) == 40 and colours.count((0, 0, 255)) == 40
     header = [sheet.getpixel((x, y)) for x in range(sheet.width) for y in range(8, 20)]
     assert min(sum(pixel) for pixel in header) < 200  # something is written
+
+
+def test_the_readme_shows_the_pictures_that_the_demo_makes():
+    readme = (environment.ROOT / "README.md").read_text()
+    shown = [environment.ROOT / file for file in re.findall(r"!\[.+?\]\((.+?)\)", readme)]
+    assert shown == [README_PICTURES / f"{name}.jpg" for name in SHOWN]
+    assert sum(path.stat().st_size for path in shown) < 150_000
+    for path in shown:
+        with Image.open(path) as picture:
+            picture.load()

@@ -77,7 +77,7 @@ class Stopped(Exception):
 
 
 def fit(objective, batches, optimizer_config, run, folder, accelerator, validate=None, identity=None, description=None):
-    """Trains `objective.adapter`, resuming from what `folder` holds. Returns the averaged adapter's whole state dict.
+    """Trains `objective.adapter`, resuming from the checkpoints in `folder`. Returns the averaged adapter's whole state dict.
 
     `batches.rows(step)` says how many pictures a step sees and `batches(step, rows)` gives those at these places of it.
     `validate(model, step)` is called with the averaged weights in place and returns values to log. `identity` (a dict of
@@ -85,7 +85,7 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
     in every checkpoint beside it. Raises Stopped after SIGTERM or Ctrl-C, and ValueError when the loss or the gradients are
     no longer finite.
     """
-    folder = folder if isinstance(folder, RunFolder) else RunFolder(folder, run.keep)
+    folder = RunFolder(folder, run.keep)
     names = [name for name, parameter in objective.adapter.named_parameters() if parameter.requires_grad]
     by_name = dict(objective.adapter.named_parameters())
     model, optimizer = accelerator.prepare(objective, optimizer_config.make([by_name[name] for name in names]))
