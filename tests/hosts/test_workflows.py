@@ -133,7 +133,7 @@ def test_the_muted_verifier_judges_too_once_its_weights_are_there(stocked):
     graph = convert_ui_to_api(ui, stocked.get("/object_info"))
     shown = ("PreviewImage", "ImageCompare", "BudgetPlan")  # only what is saved runs: one search
     kept = {node: content for node, content in graph.items() if content["class_type"] not in shown}
-    (saved,) = stocked.run(kept)[node_of(graph, "SaveImage")]
+    (saved,) = stocked.run(kept, ui=ui)[node_of(graph, "SaveImage")]
     with Image.open(saved) as picture:
         scores = json.loads(picture.text["fluxir_search"])["finalist_scores"]
     assert {"clip_score", "niqe"} <= scores.keys()
