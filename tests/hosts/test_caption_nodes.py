@@ -175,9 +175,9 @@ def stocked(server):
     """A server with three pictures and two captioners: a small random one, and a folder without files."""
     root = server.base / "models" / "fluxir_captioners"
     (server.base / "input").mkdir(exist_ok=True)
-    if not root.exists():
-        for name in (FOLDER, "empty"):
-            (root / name).mkdir(parents=True)
+    (root / "empty").mkdir(parents=True, exist_ok=True)
+    if not (root / FOLDER).exists():
+        (root / FOLDER).mkdir()
         write_qwen_folder(root / FOLDER)
     clean, noisy = photo()
     for name, picture in {"clean": clean, "noisy": noisy, "ruined": 1 - clean}.items():

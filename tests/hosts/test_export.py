@@ -69,7 +69,7 @@ def test_an_exported_adapter_gives_the_velocity_it_was_trained_to_give(host, pho
     from comfyui_fluxir.nodes.folders import ADAPTERS
 
     objective = train(host, photos, "fluxir", tmp_path / "work", tmp_path / "exported.safetensors")
-    folder_paths.add_model_folder_path(ADAPTERS, str(tmp_path))
+    folder_paths.add_model_folder_path(ADAPTERS, str(tmp_path), is_default=True)
     folder_paths.filename_list_cache.clear()
     adapter = LoadFluxIRAdapter.execute("exported.safetensors").result[0]
     noise, lq = picture(2), picture(1)
@@ -85,7 +85,7 @@ def test_an_exported_lora_gives_the_velocity_it_was_trained_to_give(host, photos
     from comfyui_fluxir.nodes.ummf import ApplyUMMFLoRA, UMMFConditioning
 
     objective = train(host, photos, "ummf", tmp_path / "work", tmp_path / "exported-lora.safetensors")
-    folder_paths.add_model_folder_path("loras", str(tmp_path))
+    folder_paths.add_model_folder_path("loras", str(tmp_path), is_default=True)
     folder_paths.filename_list_cache.clear()
     noise, lq = picture(2), picture(1)
     model = ApplyUMMFLoRA.execute(host.model, "exported-lora.safetensors", 1.0).result[0]
