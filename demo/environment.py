@@ -135,10 +135,12 @@ def install_browser():
         return
     say("installing Chromium for the browser tests")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    # An installation that was cut off earlier makes apt-get refuse every other one.
-    for command in ("dpkg --configure -a", "apt-get update -qq", "apt-get install -y -qq --no-install-recommends chromium"):
-        if subprocess.run(command.split(), env=quiet, stdout=subprocess.DEVNULL).returncode:
-            raise SetupError(f"Chromium could not be installed (`{command}` failed); install it by hand, run make again.")
+    # An installation that was cut off earlier makes apt-get refuse every other one; an update that fails may not matter.
+    for command in ("dpkg --configure -a", "apt-get update -qq"):
+        subprocess.run(command.split(), env=quiet, stdout=subprocess.DEVNULL)
+    command = "apt-get install -y -qq --no-install-recommends -o Acquire::Retries=3 chromium"
+    if subprocess.run(command.split(), env=quiet, stdout=subprocess.DEVNULL).returncode:
+        raise SetupError(f"Chromium could not be installed (`{command}` failed); install it by hand, run make again.")
 
 
 def say(message):

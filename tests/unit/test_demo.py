@@ -87,7 +87,13 @@ def test_a_user_without_chromium_is_told_that_the_browser_tests_are_skipped(no_c
 def test_root_on_debian_gets_chromium(no_chromium):
     commands = no_chromium()
     environment.install_browser()
-    assert commands[0] == "dpkg --configure -a" and commands[-1].endswith("install -y -qq --no-install-recommends chromium")
+    assert commands[0] == "dpkg --configure -a" and re.fullmatch("apt-get install -y .* chromium", commands[-1])
+
+
+def test_a_failing_update_does_not_keep_chromium_out(no_chromium):
+    commands = no_chromium(failing=("update", "--configure"))
+    environment.install_browser()
+    assert "install" in commands[-1]
 
 
 def test_a_chromium_that_cannot_be_installed_is_an_error(no_chromium):
