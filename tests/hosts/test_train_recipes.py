@@ -181,7 +181,7 @@ def test_the_shipped_configurations_are_the_papers_the_presets_and_the_miniature
         ({"data": {"buckets": ["64 by 64"]}}, "the bucket '64 by 64' is no size"),
         ({"data": {"buckets": [64]}}, "buckets is [64]"),
         ({"data": {"crop": "left"}}, "crop is 'left'; use 'centre' or 'random'"),
-        ({"data": {"pictures": "nowhere"}}, "nowhere holds no picture"),
+        ({"data": {"pictures": "nowhere"}}, "nowhere is no folder"),
         ({"data": {"buckets": ["256x256"]}}, "no picture is left to train on"),
         ({"data": {"held_out": 9}}, "with 9 held out"),
         ({"run": {"sharding": "fsdp"}, "optimizer": {"name": "prodigy"}}, "fsdp does not go with precision float32 and prodigy"),
