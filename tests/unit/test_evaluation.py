@@ -30,12 +30,12 @@ class FakeMetric(nn.Module):
 
 
 @pytest.fixture
-def fake_pyiqa(monkeypatch):
+def fake_pyiqa(monkeypatch, tmp_path):
     """pyiqa with the weights of LPIPS and MUSIQ on disk, and of no other of the papers' metrics."""
 
     def create_metric(name, device):
         if name in ("maniqa", "clipiqa+"):
-            torch.hub.load_state_dict_from_url(f"https://example.org/{name}.pth", model_dir="nowhere")
+            torch.hub.load_state_dict_from_url(f"https://example.org/{name}.pth", model_dir=str(tmp_path / "hub"))
         return FakeMetric(name)
 
     fake = types.SimpleNamespace(create_metric=create_metric, list_models=lambda: [*PAPER])
