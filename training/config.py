@@ -55,6 +55,9 @@ class DataConfig:
     def __post_init__(self):
         if self.crop not in ("centre", "random"):
             raise ValueError(f"data: crop is {self.crop!r}; use 'centre' or 'random'.")
+        for name, least in (("versions", 1), ("text_tokens", 1), ("held_out", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"data: {name} is {getattr(self, name)}; use {least} or more.")
         if not self.buckets:
             raise ValueError("data: buckets is empty; name at least one size, such as 512x768.")
         for bucket in self.buckets:

@@ -3,6 +3,7 @@
 import logging
 import re
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -38,7 +39,7 @@ def train(config, work, out):
     batches = make_batches(config, vae, work, accelerator, dtype)
 
     transformer = open_transformer(model_folder(config.base.folder), dtype)
-    adapter = make_adapter(config, transformer, batches).to(accelerator.device)
+    adapter = make_adapter(config, transformer, batches.empty).to(accelerator.device)
     transformer = frozen(transformer.to(accelerator.device), config.base.precision, config.base.gradient_checkpointing)
     objective = make_objective(config, transformer, adapter, vae.decode)
     validate = None
@@ -64,18 +65,26 @@ def make_batches(config, vae, work, accelerator, dtype):
         size = max(max(size) for size in data.sizes)
         with accelerator.main_process_first():  # the others find the bank drawn and encoded
             return MiniatureBatches.of_bundled(size, run.batch, data.prompts, work, run.seed, device)
-    embed = load_prompt_encoder(config.base.folder, data.text_tokens, device, dtype)
+    # Loaded when a prompt is not in the cache yet: a resumed run never waits for T5.
+    encoder = cache(lambda: load_prompt_encoder(config.base.folder, data.text_tokens, device, dtype))
     return PictureBatches(
-        data, run.batch, vae.encode, embed, work,
-        str(model_folder(config.base.folder).resolve()), run.seed, device,
+        data, run.batch, vae.encode, lambda prompt: encoder()(prompt), work,
+        (_files(model_folder(config.base.folder)), str(dtype)), run.seed, device,
         accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone,
     )  # fmt: skip
 
 
-def make_adapter(config, transformer, batches=None):
+def _files(folder):
+    """What the pictures' latents and the prompts' embeddings depend on: the files of `folder` that make them."""
+    parts = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "fluxir_adapters")
+    files = sorted(path for part in parts for path in (folder / part).rglob("*") if path.is_file())
+    return [(path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
+def make_adapter(config, transformer, empty=None):
     """The adapter or LoRA that `config` trains on `transformer`, float32, its output zero.
 
-    The empty prompt's embedding is read off `batches`, unless their pictures have prompts of their own.
+    `empty`, the empty prompt's (text, pooled), goes into an adapter's file, for graphs without a text encoder.
     """
     dims = flux_dimensions(transformer)
     torch.manual_seed(config.run.seed)  # every process starts with the same adapter
@@ -84,10 +93,9 @@ def make_adapter(config, transformer, batches=None):
     adapter = FluxIRAdapter(AdapterConfig(dims, text_tokens=config.data.text_tokens, **asdict(config.adapter)))
     later = re.compile(r"transformer_blocks\.(?!0\.)|single_transformer_blocks\.")
     adapter.init_from_base({key: value for key, value in transformer.state_dict().items() if not later.match(key)})
-    if batches is not None and not config.data.prompts:
-        batch = batches(0, range(1))
-        adapter.null_text.copy_(batch.text[0])
-        adapter.null_pooled.copy_(batch.pooled[0])
+    if empty is not None:
+        adapter.null_text.copy_(empty[0])
+        adapter.null_pooled.copy_(empty[1])
     return adapter
 
 

@@ -87,19 +87,37 @@ def test_captions_train_a_lora_and_are_encoded_once(folder, tmp_path):
     loaded = load_lora(out)
     assert not loaded.report.missing and not loaded.report.unused and loaded.metadata["base_model"] == folder.name
     made = list((tmp_path / "prompts").rglob("*.safetensors"))
-    assert len(made) == 3
+    assert len(made) == 4  # three captions, and the empty prompt
     main(["train", "ummf", "--config", config(folder, tmp_path, "ummf", prompts=False), "--work", str(tmp_path / "empty"),
           "--out", str(out)])  # fmt: skip
     assert len(list((tmp_path / "empty" / "prompts").rglob("*.safetensors"))) == 1
 
 
-def test_an_adapter_carries_the_empty_prompt_of_its_base(folder, tmp_path):
+@pytest.mark.parametrize("prompts", [False, True])
+def test_an_adapter_carries_the_empty_prompt_of_its_base(folder, tmp_path, prompts):
     out = tmp_path / "adapter.safetensors"
-    main(["train", "fluxir", "--config", config(folder, tmp_path, "fluxir"), "--work", str(tmp_path), "--out", str(out)])
+    main(["train", "fluxir", "--config", config(folder, tmp_path, "fluxir", prompts=prompts), "--work", str(tmp_path), "--out", str(out)])
     text, pooled = load_prompt_encoder(folder, 16, dtype=torch.bfloat16)("")
     weights = load_adapter(out).state_dict
     assert torch.equal(weights["null_text"], text.bfloat16()) and torch.equal(weights["null_pooled"], pooled.bfloat16())
     assert text.abs().sum() > 0
+
+
+def test_a_resumed_run_does_not_load_the_text_encoders_and_another_vae_is_encoded_anew(folder, tmp_path, monkeypatch):
+    from comfyui_fluxir.training import train_recipe
+
+    path = config(folder, tmp_path, "fluxir")
+    arguments = ["train", "fluxir", "--config", path, "--work", str(tmp_path), "--out", str(tmp_path / "a.safetensors")]
+    main(arguments)
+    loaded = []
+    load = train_recipe.load_prompt_encoder
+    monkeypatch.setattr(train_recipe, "load_prompt_encoder", lambda *given: loaded.append(given) or load(*given))
+    main(arguments)
+    assert loaded == [] and len(list((tmp_path / "latents").iterdir())) == 1
+    weights = next((folder / "vae").glob("*.safetensors"))
+    weights.touch()
+    main(arguments)
+    assert len(loaded) == 1 and len(list((tmp_path / "latents").iterdir())) == 2
 
 
 def test_prompts_draw_different_pictures(folder, tmp_path):

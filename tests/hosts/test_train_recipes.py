@@ -183,6 +183,7 @@ def test_the_shipped_configurations_are_the_papers_the_presets_and_the_miniature
         ({"data": {"crop": "left"}}, "crop is 'left'; use 'centre' or 'random'"),
         ({"data": {"pictures": "/absent/photos"}}, "/absent/photos is no folder"),
         ({"data": {"buckets": ["256x256"]}}, "no picture is left to train on"),
+        ({"data": {"versions": 0}}, "versions is 0; use 1 or more"),
         ({"data": {"held_out": 9}}, "with 9 held out"),
         ({"run": {"sharding": "fsdp"}, "optimizer": {"name": "prodigy"}}, "fsdp does not go with precision float32 and prodigy"),
         ({"run": {"sharding": "fsdp"}, "base": {"precision": "nf4"}}, "fsdp does not go with precision nf4 and adamw"),

@@ -17,8 +17,8 @@ class PictureBatches:
 
     `encode` takes pictures (B, 3, H, W) to latents, `embed` a prompt to (text, pooled); `work` keeps both, in folders whose
     names depend on everything that goes into them: `identity` is the models' part of it. Each of `processes` encodes its
-    share, then `wait` is called. The last `config.held_out` pictures are `validation`, and never in a batch. Raises
-    ValueError when no picture is left.
+    share, then `wait` is called. `config.held_out` pictures are `validation`, and never in a batch. `empty` is the empty
+    prompt's (text, pooled). What cannot be used is logged by the process that finds it. Raises ValueError when no picture is left.
     """
 
     def __init__(self, config, batch, encode, embed, work, identity, seed=0, device="cpu", process=0, processes=1, wait=None):
@@ -28,9 +28,11 @@ class PictureBatches:
         self._prompts = {i: source.metadata_of(i).get("prompt", "") if config.prompts else "" for i in self.crops.indices}
         self._latents = TensorCache(work / "latents", identity, source.fingerprint, config.buckets, config.crop, seed)
         self._texts = TensorCache(work / "prompts", identity, config.text_tokens)
-        for prompt in sorted(set(self._prompts.values()))[process::processes]:
+        for prompt in sorted({"", *self._prompts.values()})[process::processes]:
             if prompt not in self._texts:
                 self._texts.put(prompt, dict(zip(("text", "pooled"), embed(prompt))))
+        for name, reason in self.crops.skipped if process == 0 else ():
+            logging.warning("%s is skipped: %s", name, reason)
         if config.cache:
             self._fill(self.crops.indices[process::processes])
         if wait:
@@ -46,8 +48,7 @@ class PictureBatches:
             )
         self._order = Order(training, batch, seed)
         self.description = f"{len(training)} pictures of {source.path.name}"
-        for name, reason in self.crops.skipped if process == 0 else ():
-            logging.warning("%s is skipped: %s", name, reason)
+        self.empty = tuple(self._texts.get("")[name] for name in ("text", "pooled"))
 
     def rows(self, step):
         """How many pictures step `step` sees."""
@@ -86,6 +87,7 @@ class PictureBatches:
                     self._latents.put(self._key(index, version), self._encoded(index, version))
                 except ValueError as error:
                     self.crops.skipped.append((self.crops.source.names[index], str(error)))
+                    logging.warning("%s is skipped: %s", *self.crops.skipped[-1])
                     break
 
     def _pair(self, index, version):
@@ -121,9 +123,10 @@ class MiniatureBatches:
 
     def __init__(self, size, batch, prompts, bank, seed=0, device="cpu"):
         from ..miniature.latents import LatentCrops
+        from ..miniature.text import encode_words
 
         self.size, self.batch, self.prompts, self.seed = size, batch, prompts, seed
-        self.crops = LatentCrops(bank, device)
+        self.crops, self.empty = LatentCrops(bank, device), encode_words([])
 
     @classmethod
     def of_bundled(cls, size, batch, prompts, work, seed=0, device="cpu"):

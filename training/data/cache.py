@@ -1,7 +1,7 @@
 """Tensors that are computed once and kept in a folder, each in a file of its own."""
 
 import hashlib
-import os
+import uuid
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -31,7 +31,7 @@ class TensorCache:
         """Keeps `tensors` {name: tensor} under `key`."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial)
         partial.replace(path)
 
