@@ -39,8 +39,8 @@ def plan(config):
 
     Returns parameters; bytes in GB (1e9) of the base, the decoder, the adapter (weights, gradients, moving average, optimiser
     state), of the activations at their peak with the largest bucket, and the sum, `peak_gb`, to which a GPU adds its context
-    (about 0.6 GB); operations of a step over the whole batch, and the hours of the run at 100 TFLOP/s. FSDP shares base and
-    adapter among the processes: divide those by their number.
+    (about 0.6 GB) and DDP over several processes the gradients once more; operations of a step over the whole batch, and the
+    hours of the run at 100 TFLOP/s. FSDP shares base and adapter among the processes: divide those by their number.
     """
     from torch._subclasses import FakeTensorMode
 
