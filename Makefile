@@ -1,4 +1,4 @@
-# Python to make the virtual environment with, and the demo's port.
+# Python to make the virtual environment with, the demo's port; FAST=1 for the demo in four steps.
 PYTHON ?= python3
 PORT ?= 8199
 
@@ -6,7 +6,7 @@ PORT ?= 8199
 
 demo:
 	@$(PYTHON) demo/environment.py
-	@.venv/bin/python -m comfyui_fluxir.demo.run --port $(PORT)
+	@.venv/bin/python -m comfyui_fluxir.demo.run --port $(PORT) $(if $(FAST),--fast)
 
 test:
 	@$(PYTHON) demo/environment.py --tests

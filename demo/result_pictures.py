@@ -141,17 +141,17 @@ def scores(studio):
     rivals = {"restored": restored, "blurred": blurred, "oversharpened": (restored + 2 * (restored - blurred)).clamp(0, 1)}
     for name, picture in {**rivals, "degraded": studio.degraded["noise"]}.items():
         studio.place(picture, f"{name}.png")
-    graph = {name: _node("LoadImage", image=f"{name}.png") for name in (*rivals, "degraded")} | {
-        "two": _node("ImageBatch", image1=["restored", 0], image2=["blurred", 0]),
-        "three": _node("ImageBatch", image1=["two", 0], image2=["oversharpened", 0]),
-        "judge": _node("NaturalImageVerifier"),
-        "score": _node("ScoreImages", images=["three", 0], verifier=["judge", 0], degraded=["degraded", 0]),
-        "sheet": _node("SaveImage", images=["score", 3], filename_prefix="scores"),
+    graph = {name: api_node("LoadImage", image=f"{name}.png") for name in (*rivals, "degraded")} | {
+        "two": api_node("ImageBatch", image1=["restored", 0], image2=["blurred", 0]),
+        "three": api_node("ImageBatch", image1=["two", 0], image2=["oversharpened", 0]),
+        "judge": api_node("NaturalImageVerifier"),
+        "score": api_node("ScoreImages", images=["three", 0], verifier=["judge", 0], degraded=["degraded", 0]),
+        "sheet": api_node("SaveImage", images=["score", 3], filename_prefix="scores"),
     }
     return pil_picture(studio.run(graph)[0])
 
 
-def _node(kind, **inputs):
+def api_node(kind, **inputs):
     return {"class_type": kind, "inputs": inputs}
 
 
@@ -176,7 +176,7 @@ def pairs(studio):
     graph = workflow_with("fluxgen_miniature")
     degrade = id_of(graph, "DegradeImage")
     for name, images in {"good": graph[degrade]["inputs"]["image"], "degraded": [degrade, 0]}.items():
-        graph[name] = _node("SaveImage", images=images, filename_prefix=name)
+        graph[name] = api_node("SaveImage", images=images, filename_prefix=name)
     pictures = {name: studio.run(graph, name)[:2] for name in ("good", "degraded")}
     return strip({
         f"{name} {number}": pictures[name][number - 1] for number in (1, 2) for name in ("good", "degraded")

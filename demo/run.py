@@ -15,7 +15,8 @@ from ..fluxir_core.image import load_picture, quality, side_by_side
 from .comfyui import ROOT, ComfyUIError, ComfyUIServer
 from .environment import NEWEST, SetupError, comfyui_path
 
-WORKFLOW = ROOT / "workflows" / "api" / "fluxir_restore_miniature.json"
+WORKFLOWS = ROOT / "workflows" / "api"
+WORKFLOW, FAST = WORKFLOWS / "fluxir_restore_miniature.json", WORKFLOWS / "fluxir_fast_miniature.json"
 DEGRADED = ROOT / "demo" / "photo_degraded.png"
 ORIGINAL = ROOT / "demo" / "photo_original.png"
 
@@ -24,9 +25,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8199)
     parser.add_argument("--out", type=Path, default=ROOT / "output" / "demo")
+    parser.add_argument("--fast", action="store_true", help="in four steps, by the few-step student")
     arguments = parser.parse_args()
     try:
-        report = run_demo(comfyui_path(NEWEST), arguments.port, arguments.out)
+        report = run_demo(comfyui_path(NEWEST), arguments.port, arguments.out, FAST if arguments.fast else WORKFLOW)
     except (ComfyUIError, SetupError) as error:
         sys.exit(f"The demo stopped: {error}")
     except KeyboardInterrupt:
@@ -36,10 +38,10 @@ def main():
     print(f"Pictures and report.json are in {arguments.out}")
 
 
-def run_demo(comfyui, port, out):
-    """Runs the shipped workflow on the shipped photo and writes degraded.png, restored.png, comparison.png and report.json
+def run_demo(comfyui, port, out, workflow=WORKFLOW):
+    """Runs the shipped `workflow` on the shipped photo and writes degraded.png, restored.png, comparison.png and report.json
     to `out`. Returns the report. Raises ComfyUIError or SetupError with one sentence."""
-    workflow = json.loads(WORKFLOW.read_text())
+    workflow = json.loads(workflow.read_text())
     (loader,) = (node for node in workflow.values() if node["class_type"] == "LoadImage")
     (saver,) = (node_id for node_id, node in workflow.items() if node["class_type"] == "SaveImage")
     out.mkdir(parents=True, exist_ok=True)

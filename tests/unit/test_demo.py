@@ -1,6 +1,7 @@
 """Set-up and demo: every failure is one clear sentence."""
 
 import hashlib
+import json
 import re
 import socket
 import sys
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from comfyui_fluxir.demo import environment
+from comfyui_fluxir.demo import environment, thumbnails
 from comfyui_fluxir.demo.comfyui import ComfyUIError, ComfyUIServer
 from comfyui_fluxir.demo.result_pictures import README_PICTURES, SHOWN
 from comfyui_fluxir.demo.run import ProgressBar, seed_of
@@ -158,3 +159,10 @@ def test_the_readme_shows_the_pictures_that_the_demo_makes():
     for path in shown:
         with Image.open(path) as picture:
             picture.load()
+
+
+def test_every_workflow_for_the_miniature_has_a_thumbnail_that_a_command_makes_again():
+    workflows = {path.stem: json.loads(path.read_text()) for path in (environment.ROOT / "workflows/api").glob("*_miniature.json")}
+    assert set(thumbnails.SHOWN) == set(workflows)
+    for name, outputs in thumbnails.SHOWN.items():
+        assert {node for node, _slot in outputs.values()} <= set(workflows[name]), name
