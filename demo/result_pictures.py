@@ -105,6 +105,15 @@ def ummf(studio):
     return strip({"degraded": studio.degraded["noise"], "restored": restored, "original": studio.original})
 
 
+def few_steps(studio):
+    counts = {
+        f"{steps} {'step' if steps == 1 else 'steps'}": studio.restored("fluxir_fast_miniature", DistilledSigmas={"steps": steps})
+        for steps in (1, 2, 4)
+    }
+    slow = studio.restored("fluxir_restore_miniature")
+    return strip({"degraded": studio.degraded["noise"], **counts, "without a student, 20": slow})
+
+
 def fidelity(studio):
     values = {
         f"fidelity {value}": studio.restored("fluxir_fidelity_miniature", RestorationFidelity={"fidelity": value})
@@ -187,6 +196,7 @@ HELP = {
     "ApplyFluxIRAdapter": adapter,
     "ApplyUMMFLoRA": ummf,
     "DegradeImage": degradations,
+    "DistilledSigmas": few_steps,
     "FluxGenSaveImagePairs": pairs,
     "FluxGenSelectImages": selection,
     "InventedDetail": invented,

@@ -13,6 +13,7 @@ import torch
 
 from ..fluxir_core.adapter import LoRA, linear_sizes, load_adapter, lora_targets, save_adapter, save_few_steps
 from ..fluxir_core.flow import flux_sigmas
+from ..fluxir_core.verify.selection import OWN, metric_named
 from .distill import DistillRecipe, make_lessons, train_student
 from .host import DiffusersHost
 from .lora_host import LoRAHost
@@ -20,12 +21,13 @@ from .miniature.checkpoint import Checkpoint
 from .miniature.recipe import BATCH, Plan
 from .miniature.tasks import TaskBatches
 from .model_folder import load_models, model_folder, only_file
-from .reinforce import ReinforceRecipe, train_reinforced
+from .reinforce import ReinforceRecipe, closeness, train_reinforced, verified
 from .schedule import GRID, uniform_schedules
 
 RANK = 10
 """Of the student's LoRA: with the image stream's last layers it stays under half a megabyte."""
 LAST = ("norm_out.linear", "proj_out")
+CLOSENESS = "closeness"
 LEFT_OUT = shutil.ignore_patterns("*few-steps*", "README.md")
 """What a new model folder does not take over: another adapter's student, and the model card."""
 
@@ -48,7 +50,7 @@ class Amounts:
     reinforce_batch: int = 8
     lessons: int = 96
     lesson_batch: int = 32
-    distill_steps: int = 900
+    distill_steps: int = 600
 
 
 QUICK = Amounts(Plan(scenes=6, crops=6, versions=1, size=128), 3, 2, 2, 3, 4, 3)
@@ -102,12 +104,17 @@ def train_tasks(folder, work, out, amounts=Amounts()):
     write(loaded, out, {"tasks": made, "plan": asdict(amounts.plan)})
 
 
-def train_reinforce(folder, work, out, amounts=Amounts()):
-    """Reinforces the adapter of `folder` and writes the model folder `out`."""
+def train_reinforce(folder, work, out, reward=CLOSENESS, amounts=Amounts()):
+    """Reinforces the adapter of `folder` by `reward`, CLOSENESS or a metric's name, and writes the model folder `out`.
+
+    Raises ValueError when the metric is missing.
+    """
+    metric = reward != CLOSENESS and metric_named(reward)
     loaded = load(folder, work, amounts, amounts.reinforce_batch, seed=1)
     recipe = ReinforceRecipe(amounts.reinforce_steps, 2e-4, loaded.guidance)
-    train_reinforced(loaded.host, loaded.batches.whole, recipe, Checkpoint(Path(work) / "reinforce.pt"))
-    write(loaded, out, {"reinforce": asdict(recipe)})
+    judge = verified(metric, loaded.batches.decode) if metric else closeness
+    train_reinforced(loaded.host, loaded.batches.whole, recipe, Checkpoint(Path(work) / f"reinforce-{reward}.pt"), judge)
+    write(loaded, out, {"reinforce": {"reward": reward, **asdict(recipe)}})
 
 
 def train_distill(folder, work, uniform=False, amounts=Amounts()):
@@ -170,6 +177,10 @@ def add_arguments(recipes):
         stage.add_argument("--model", default=model, required=model is None, help="a model folder to start from")
         stage.add_argument("--work", type=Path, default=Path(".cache/tasks"), help="bank and checkpoints; resumes from them")
         stage.add_argument("--quick", action="store_true", help="a few steps on little data: files that load, nothing learnt")
+        if name == "reinforce":
+            stage.add_argument("--reward", default=CLOSENESS, metavar="NAME", help=(
+                f"which sampling path is best: closeness to the truth (default), {', '.join(OWN)} or a metric of pyiqa"
+            ))  # fmt: skip
         if name == "distill":
             stage.add_argument("--uniform", action="store_true", help="train the control on equal steps, into --work")
         else:
@@ -180,6 +191,7 @@ def run(arguments):
     amounts = QUICK if arguments.quick else Amounts()
     if arguments.recipe == "distill":
         print(train_distill(arguments.model, arguments.work, arguments.uniform, amounts))
+    elif arguments.recipe == "reinforce":
+        train_reinforce(arguments.model, arguments.work, arguments.out, arguments.reward, amounts)
     else:
-        stage = {"tasks": train_tasks, "reinforce": train_reinforce}[arguments.recipe]
-        stage(arguments.model, arguments.work, arguments.out, amounts)
+        train_tasks(arguments.model, arguments.work, arguments.out, amounts)

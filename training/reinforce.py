@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ..fluxir_core.flow import clean_estimate, flux_sigmas, interpolate, sample_gammas, sample_timesteps, trajectory
+from ..fluxir_core.tokens import unpack_latents
 from .average import MovingAverage
 
 
@@ -37,12 +38,17 @@ def closeness(latents, batch):
     return -10 * torch.log10((latents - batch.clean).square().flatten(1).mean(1))
 
 
+def verified(verifier, decode):
+    """The reward of a verifier (`fluxir_core.verify.Verifier`) that sees decoded pictures; `decode` takes latents (B, 16, h, w)."""
+    return lambda latents, batch: verifier(decode(unpack_latents(latents, *batch.grid)))
+
+
 def train_reinforced(host, batches, recipe, checkpoint, reward=closeness, autocast=torch.bfloat16, seed=0):
     """Reinforces the adapter of `host` (a DiffusersHost or UMMFHost). Returns it with averaged weights.
 
     At every step weights of a while ago walk from one noise z_1 a picture along the modulated SDE (`trajectory`) with several
     gammas, the first of them 0, the ODE. `reward(latents, batch)` (B,), higher is better, says
-    which end is best: the closeness to the ground truth, or any verifier of decoded pictures. Along the best one, z*, with
+    which end is best: the closeness to the ground truth, or any verifier (`verified`). Along the best one, z*, with
     z* -> z*_{k+1} the SDE's own step, the ODE is aligned:
         A |v(z*_k, t_k) - (z*_k - z*_{k+1}) / (t_k - t_{k+1})|^2 + pull |z*_k - t_k v(z*_k, t_k) - z_0|^2 + flow L_FM,
     A = (R* - R_ode) / std(R), 0 where the ODE itself is best. This is FLUX-IR's alignment of trajectories in local form, one

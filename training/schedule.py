@@ -14,9 +14,9 @@ GRID = 24
 """Steps of the fine trajectory, uniform in t: schedules are chosen among its points."""
 BATCHES = 8
 """Of the calibration set, of 16 pictures each (4 whole ones in every fourth)."""
-ONE, MORE = 0.328, 0.943
-"""Where students of one step and of more begin, FLUX-IR's levels: one step does best with much of the input in its start, more do
-best where the noise covers the degradation (so it was for the miniature too, on training pictures)."""
+START = 0.943
+"""Where students begin: FLUX-IR's level for 2 and 4 steps, where the noise covers the degradation. Its level for a single step, 0.328,
+is for a student of its own: the other schedules pass through the same times with states that ask for another velocity."""
 
 
 @torch.no_grad()
@@ -34,9 +34,9 @@ def measure_jumps(host, batches, grid, guidance, seed=0):
 
 
 def choose(jumps, grid, counts=COUNTS):
-    """{steps: (sigmas, cost)}: the cheapest schedules on the points of `grid`, from those nearest to ONE and MORE."""
-    one, more = ((grid[:-1] - level).abs().argmin().item() for level in (ONE, MORE))
-    found = {steps: optimal_schedule(jumps, steps, one if steps == 1 else more) for steps in counts}
+    """{steps: (sigmas, cost)}: the cheapest schedules on the points of `grid`, from the one nearest to START."""
+    first = (grid[:-1] - START).abs().argmin().item()
+    found = {steps: optimal_schedule(jumps, steps, first) for steps in counts}
     return {steps: ([grid[i].item() for i in indices], schedule_cost(jumps, indices)) for steps, indices in found.items()}
 
 

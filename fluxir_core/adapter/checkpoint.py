@@ -55,10 +55,13 @@ def save_adapter(path, adapter, metadata):
 
 
 def write_safetensors(path, weights, metadata):
-    """Writes `weights` (name to tensor) and `metadata` (str to str) to `path`, atomically."""
+    """Writes `weights` (name to tensor) and `metadata` (str to str) to `path`, atomically and with a new file's usual rights."""
     weights = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     partial = Path(path).with_suffix(".partial")
+    partial.touch()
+    usual = partial.stat().st_mode
     save_file(weights, partial, metadata)
+    partial.chmod(usual)  # safetensors' own are the owner's alone; ComfyUI may run as somebody else
     partial.replace(path)
 
 

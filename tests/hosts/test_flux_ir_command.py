@@ -25,7 +25,7 @@ def stages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("flux-ir")
     work, teacher, reinforced = (folder / name for name in ("work", "teacher", "reinforced"))
     train("tasks", model="miniature", work=work, out=teacher)
-    train("reinforce", model=teacher, work=work, out=reinforced)
+    train("reinforce", model=teacher, work=work, out=reinforced, reward="closeness")
     main(["schedule", "--model", str(reinforced), "--work", str(work), "--json", str(folder / "costs.json"), "--quick"])
     train("distill", model=reinforced, work=work, uniform=False)
     return SimpleNamespace(folder=folder, work=work, teacher=teacher, reinforced=reinforced)
@@ -43,6 +43,15 @@ def test_every_stage_changes_the_adapter_and_says_how(stages):
     made = json.loads(metadata["training_config"])
     assert {"plan", "tasks", "reinforce"} <= set(made) and "seven restoration tasks" in metadata["data"]
     assert metadata["licence"] == "Apache-2.0"
+
+
+def test_any_metric_can_be_the_reward(stages, tmp_path):
+    train("reinforce", model=stages.teacher, work=stages.work, out=tmp_path, reward="niqe")
+    made = json.loads(load_adapter(tmp_path / ADAPTER).metadata["training_config"])
+    assert made["reinforce"]["reward"] == "niqe" and changed(stages.reinforced, tmp_path)
+    with pytest.raises(ValueError, match="the metric beauty is missing"):
+        train("reinforce", model=stages.teacher, work=stages.work, out=tmp_path / "none", reward="beauty")
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_schedules_are_in_both_files(stages):

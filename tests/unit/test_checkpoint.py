@@ -48,6 +48,11 @@ def test_a_saved_adapter_comes_back_with_its_configuration_and_weights(adapter, 
     assert (loaded.report.missing, loaded.report.unused) == ([], [])
 
 
+def test_a_saved_adapter_may_be_read_by_whoever_may_read_a_new_file(path, tmp_path):
+    (tmp_path / "new").touch()
+    assert path.stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
 def test_the_report_names_unknown_weights(path):
     rewrite(path, lambda weights: weights.update(extra=torch.zeros(1)))
     report = load_adapter(path).report

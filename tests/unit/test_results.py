@@ -50,6 +50,7 @@ def test_a_table_replaces_its_own_block_only(tmp_path):
 def fast_rows(**psnr):
     methods = {"degraded": 10.0, "teacher": 20.0, "reinforced": 20.5, "student, 2 optimal": 20.2}
     methods |= {f"student, {n} optimal": 20.0 + n / 10 for n in (1, 4)} | {f"student, {n} uniform": 19.0 for n in (1, 2, 4)}
+    methods |= {f"not distilled, {n} {kind}": value for n in (1, 2, 4) for kind, value in (("uniform", 18.0), ("optimal", 18.5))}
     return [
         {"task": task, "photo": "cat", "method": method.replace("_", " "), "nfe": 4, "seconds": 1.0, "psnr": value + offset,
          "ssim": 0.5, "gmsd": 0.1}
@@ -60,8 +61,9 @@ def fast_rows(**psnr):
 
 def test_a_fast_student_that_is_as_good_passes_every_goal():
     goals = fast_gates(fast_rows())
-    assert len(goals) == 5 and all(reached for _, reached in goals.values())
+    assert len(goals) == 8 and all(reached for _, reached in goals.values())
     assert goals["reinforced over teacher, above 0 dB"][0] == pytest.approx(0.5)
+    assert goals["not distilled, 2 optimal over uniform, above 0 dB"][0] == pytest.approx(0.5)
     assert "| student, 4 optimal | 20.40 | 0.500 | 0.100 | 4 | 1.00 |" in fast_table(fast_rows())
 
 

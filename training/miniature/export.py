@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from ...fluxir_core.adapter import diffusers_to_bfl, save_adapter
+from ...fluxir_core.adapter.checkpoint import write_safetensors
 from .autoencoder import widen
 
 FLUX_SCALE, FLUX_SHIFT = 0.3611, 0.1159
@@ -33,11 +33,11 @@ def write(folder, autoencoder, transformer, adapter, training):
     for name in ("diffusion_models", "vae", "fluxir_adapters"):
         (folder / name).mkdir(parents=True, exist_ok=True)
 
-    base = {key: value.bfloat16().contiguous() for key, value in diffusers_to_bfl(transformer.state_dict()).items()}
-    save_file(base, folder / "diffusion_models" / "mini-flux.safetensors", {**metadata, "kind": "flux_transformer"})
+    base = {key: value.bfloat16() for key, value in diffusers_to_bfl(transformer.state_dict()).items()}
+    write_safetensors(folder / "diffusion_models" / "mini-flux.safetensors", base, {**metadata, "kind": "flux_transformer"})
 
     vae = {key: value.bfloat16() for key, value in widen(autoencoder).items()}
     vae |= {"vae_scale": torch.tensor(FLUX_SCALE), "vae_shift": torch.tensor(FLUX_SHIFT)}
-    save_file(vae, folder / "vae" / "mini-flux-vae.safetensors", {**metadata, "kind": "taesd_vae"})
+    write_safetensors(folder / "vae" / "mini-flux-vae.safetensors", vae, {**metadata, "kind": "taesd_vae"})
 
     save_adapter(folder / "fluxir_adapters" / "mini-flux-fluxir.safetensors", adapter.bfloat16(), metadata)
