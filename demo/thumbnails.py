@@ -9,12 +9,13 @@ import argparse
 import sys
 import tempfile
 
-from ..fluxir_core.image import load_picture
+from ..fluxir_core.image import load_picture, side_by_side
+from ..fluxir_core.image.files import pil_picture
 from .comfyui import ROOT, ComfyUIError, ComfyUIServer
 from .environment import NEWEST, SetupError, comfyui_path
-from .result_pictures import Studio, api_node, strip, workflow_with
+from .result_pictures import Studio, api_node, workflow_with
 
-SIZE = (900, 300)
+SIZE, HEIGHT = (900, 300), 256
 PHOTO = {"degraded": ("1", 0)}
 SHOWN = {
     "fluxgen_miniature": {"good": ("9", 0), "degraded": ("10", 0)},
@@ -56,7 +57,11 @@ def thumbnail(studio, name):
     for label, output in SHOWN[name].items():
         graph[label] = api_node("SaveImage", images=list(output), filename_prefix=name)
     saved = studio.server.run(graph)
-    sheet = strip({label: load_picture(saved[label][0]) for label in SHOWN[name]})
+    pictures = {label: pil_picture(load_picture(saved[label][0])) for label in SHOWN[name]}
+    first = next(iter(pictures.values()))
+    if first.height < HEIGHT:
+        pictures[next(iter(pictures))] = first.resize((first.width * HEIGHT // first.height, HEIGHT))  # the others follow it
+    sheet = side_by_side(pictures)
     sheet.thumbnail(SIZE)
     return sheet
 
