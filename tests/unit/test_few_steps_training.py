@@ -8,7 +8,7 @@ import torch
 from comfyui_fluxir.fluxir_core.flow import flux_sigmas, trajectory
 from comfyui_fluxir.fluxir_core.tokens import image_ids
 from comfyui_fluxir.training.data.batch import Batch
-from comfyui_fluxir.training.distill import DistillRecipe, make_lessons, train_student, walk
+from comfyui_fluxir.training.distill import DistillRecipe, fair_weights, make_lessons, train_student, walk
 from comfyui_fluxir.training.miniature.checkpoint import Checkpoint
 from comfyui_fluxir.training.reinforce import ReinforceRecipe, closeness, conditioned, explore, train_reinforced
 from comfyui_fluxir.training.schedule import choose, measure_jumps, uniform_schedules
@@ -129,6 +129,13 @@ def test_the_student_comes_nearer_to_what_it_is_taught(tmp_path, weights, like):
     train_student(host, lessons, schedules, recipe, Checkpoint(tmp_path / "s.pt"), None)
     assert sum(errors()) < 0.98 * before
     assert host.adapter.log.item() == pytest.approx(math.log(SPREAD))
+
+
+def test_mild_degradations_weigh_as_much_as_heavy_ones():
+    clean, off = torch.zeros(3, 4, 64), torch.tensor([1.0, 2.0, 0.0])[:, None, None]
+    weights = fair_weights(clean + off, clean)  # square errors 1, 4 and 0, which counts as a tenth of their mean, 1/6
+    torch.testing.assert_close(weights / weights[0], torch.tensor([1.0, 0.25, 6.0]))
+    torch.testing.assert_close(weights.mean(), torch.tensor(1.0))
 
 
 def test_lessons_hold_the_teachers_trajectory_and_are_made_once(tmp_path):
