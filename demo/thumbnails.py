@@ -58,9 +58,9 @@ def thumbnail(studio, name):
         graph[label] = api_node("SaveImage", images=list(output), filename_prefix=name)
     saved = studio.server.run(graph)
     pictures = {label: pil_picture(load_picture(saved[label][0])) for label in SHOWN[name]}
-    first = next(iter(pictures.values()))
+    label, first = next(iter(pictures.items()))
     if first.height < HEIGHT:
-        pictures[next(iter(pictures))] = first.resize((first.width * HEIGHT // first.height, HEIGHT))  # the others follow it
+        pictures[label] = first.resize((first.width * HEIGHT // first.height, HEIGHT))  # the others follow it
     sheet = side_by_side(pictures)
     sheet.thumbnail(SIZE)
     return sheet

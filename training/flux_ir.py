@@ -75,9 +75,13 @@ class Loaded:
         return only_file(self.folder / "fluxir_adapters")
 
 
+def _device():
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load(folder, work, amounts, batch, seed=0):
     """The model folder `folder` with batches of `batch` pictures; only the adapter can be trained."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     models = load_models(folder, device)
     for name, parameter in models.adapter.named_parameters():
         last = f"se_text.{models.adapter.config.dims.blocks - 1}."
@@ -109,7 +113,7 @@ def train_reinforce(folder, work, out, reward=CLOSENESS, amounts=Amounts()):
 
     Raises ValueError when the metric is missing.
     """
-    metric = reward != CLOSENESS and metric_named(reward)
+    metric = reward != CLOSENESS and metric_named(reward, _device())
     loaded = load(folder, work, amounts, amounts.reinforce_batch, seed=1)
     recipe = ReinforceRecipe(amounts.reinforce_steps, 2e-4, loaded.guidance)
     judge = verified(metric, loaded.batches.decode) if metric else closeness

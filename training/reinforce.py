@@ -39,8 +39,16 @@ def closeness(latents, batch):
 
 
 def verified(verifier, decode):
-    """The reward of a verifier (`fluxir_core.verify.Verifier`) that sees decoded pictures; `decode` takes latents (B, 16, h, w)."""
-    return lambda latents, batch: verifier(decode(unpack_latents(latents, *batch.grid)))
+    """The reward of a verifier (`fluxir_core.verify.Verifier`) that sees decoded pictures; `decode` takes latents (B, 16, h, w).
+
+    It judges in full precision, whatever the model runs in.
+    """
+
+    def reward(latents, batch):
+        with torch.autocast(latents.device.type, enabled=False):
+            return verifier(decode(unpack_latents(latents, *batch.grid)))
+
+    return reward
 
 
 def train_reinforced(host, batches, recipe, checkpoint, reward=closeness, autocast=torch.bfloat16, seed=0):

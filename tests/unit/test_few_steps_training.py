@@ -10,7 +10,7 @@ from comfyui_fluxir.fluxir_core.tokens import image_ids
 from comfyui_fluxir.training.data.batch import Batch
 from comfyui_fluxir.training.distill import DistillRecipe, fair_weights, make_lessons, train_student, walk
 from comfyui_fluxir.training.miniature.checkpoint import Checkpoint
-from comfyui_fluxir.training.reinforce import ReinforceRecipe, closeness, conditioned, explore, train_reinforced
+from comfyui_fluxir.training.reinforce import ReinforceRecipe, closeness, conditioned, explore, train_reinforced, verified
 from comfyui_fluxir.training.schedule import choose, measure_jumps, uniform_schedules
 
 SPREAD = 0.6
@@ -96,6 +96,19 @@ def test_any_verifier_can_be_the_reward(tmp_path):
 
     train_reinforced(host, batches, reinforcement(pull=0.0, flow=0.0, spread=0.6), Checkpoint(tmp_path / "a.pt"), narrow, None)
     assert host.adapter.log.exp().item() < SPREAD - 0.02
+
+
+def test_a_verifier_judges_decoded_pictures_in_full_precision():
+    seen, batch = [], batches(0)
+
+    def judge(pictures):
+        seen.append((pictures @ pictures.mT).dtype)
+        return pictures.flatten(1).mean(1)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = verified(judge, lambda latents: 2 * latents)(batch.clean, batch)
+    torch.testing.assert_close(scores, 2 * batch.clean.flatten(1).mean(1))
+    assert seen == [torch.float32]
 
 
 def distillation(**options):
