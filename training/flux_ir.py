@@ -86,7 +86,7 @@ def load(folder, work, amounts, batch, seed=0):
     for name, parameter in models.adapter.named_parameters():
         last = f"se_text.{models.adapter.config.dims.blocks - 1}."
         parameter.requires_grad_(not (models.adapter.config.inject == "after" and name.startswith(last)))
-    batches = TaskBatches(amounts.plan, batch, Path(work), seed, device)
+    batches = TaskBatches(model_folder(folder), amounts.plan, batch, Path(work), seed, device)
     return Loaded(model_folder(folder), DiffusersHost(models.transformer, models.adapter), batches, models.schedules)
 
 

@@ -13,6 +13,7 @@ from .data.batches import MiniatureBatches
 from .engine.fit import fit
 from .engine.processes import make_accelerator
 from .miniature.evaluate import evaluate
+from .model_folder import MINIATURE
 from .restore import Restorer
 from .ummf import UMMFObjective
 from .ummf_host import UMMFHost
@@ -117,7 +118,7 @@ def compare(config, work, steps):
         "ControlNet": lambda transformer: ControlNetHost(transformer, 1, 1),
     }
     run, data, rows = replace(config.run, steps=steps), config.data, []
-    batches = MiniatureBatches.of_bundled(max(max(size) for size in data.sizes), run.batch, data.prompts, work, run.seed)
+    batches = MiniatureBatches.for_model(MINIATURE, max(max(size) for size in data.sizes), run.batch, data.prompts, work, run.seed)
     for i, (name, make) in enumerate(variants.items()):
         restorer = Restorer("miniature")
         restorer.host.remove()

@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from comfyui_fluxir.fluxir_core.adapter import load_adapter
 from comfyui_fluxir.fluxir_core.image import load_picture, save_picture
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.data.batches import MiniatureBatches
+from comfyui_fluxir.training.miniature.autoencoder import NarrowTAESD, open_autoencoder
+from comfyui_fluxir.training.miniature.bank import drawn_bank
+from comfyui_fluxir.training.miniature.latents import encode_images
+from comfyui_fluxir.training.miniature.recipe import QUICK
 from comfyui_fluxir.training.model_folder import MINIATURE
 
 LIMIT_MB = 24
@@ -71,6 +77,31 @@ def test_the_files_say_how_they_were_made(quick):
 def test_a_work_folder_of_another_plan_is_refused(quick, tmp_path):
     with pytest.raises(SystemExit, match="holds another plan's work; choose another --work folder"):
         main(["train", "miniature", "--work", str(quick / "work"), "--out", str(tmp_path)])
+
+
+def test_the_autoencoder_starts_as_the_pictures_colours():
+    """Of random weights some lose an axis of colour for good."""
+    torch.manual_seed(0)
+    colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.5, 0.5, 0.5]])
+    pictures = colours[..., None, None].expand(-1, 3, 128, 128).contiguous()
+    with torch.no_grad():
+        net = NarrowTAESD()
+        decoded = net.decode(net.encode(pictures))
+    assert (decoded - pictures)[..., 48:80, 48:80].abs().max() < 0.2
+
+
+def test_the_bank_is_encoded_by_the_given_models_autoencoder(quick):
+    own, bundled = (MiniatureBatches.for_model(folder, 128, 4, False, quick / "work") for folder in (quick / "out", MINIATURE))
+    images, _ = drawn_bank(QUICK, quick / "work")
+    torch.testing.assert_close(own.crops.bank.clean, encode_images(open_autoencoder(quick / "out"), images), rtol=0, atol=0.05)
+    assert (own.crops.bank.clean - bundled.crops.bank.clean).abs().mean() > 0.1
+
+
+def test_a_bank_for_a_vae_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "vae").mkdir()
+    save_file({"encoder.conv_in.weight": torch.zeros(4, 3, 3, 3)}, tmp_path / "vae" / "ae.safetensors")
+    with pytest.raises(ValueError, match="ae.safetensors is not an autoencoder of `fluxir train miniature`"):
+        open_autoencoder(tmp_path)
 
 
 @pytest.mark.parametrize(("scale", "size"), [("2", (80, 106)), ("0.5", (20, 26))])

@@ -3,7 +3,6 @@
 import logging
 
 import torch
-from safetensors.torch import load_file
 
 from ...fluxir_core.data import PictureSource
 from ...fluxir_core.flow.noise import keyed_generator
@@ -129,17 +128,16 @@ class MiniatureBatches:
         self.crops, self.empty = LatentCrops(bank, device), encode_words([])
 
     @classmethod
-    def of_bundled(cls, size, batch, prompts, work, seed=0, device="cpu"):
-        """The batches for the bundled autoencoder's latents."""
-        from ..miniature.autoencoder import narrowed
+    def for_model(cls, folder, size, batch, prompts, work, seed=0, device="cpu"):
+        """The batches for the model folder `folder`, encoded by its autoencoder. Raises ValueError where it is no miniature."""
+        from ..miniature.autoencoder import open_autoencoder
         from ..miniature.bank import drawn_bank, encoded_bank
         from ..miniature.recipe import Plan
-        from ..model_folder import MINIATURE, only_file
 
         work.mkdir(parents=True, exist_ok=True)
         plan = Plan(size=size)
-        autoencoder = narrowed(load_file(only_file(MINIATURE / "vae"))).to(device)
-        return cls(size, batch, prompts, encoded_bank(plan, work, autoencoder, *drawn_bank(plan, work)), seed, device)
+        bank = encoded_bank(plan, work, open_autoencoder(folder, device), *drawn_bank(plan, work))
+        return cls(size, batch, prompts, bank, seed, device)
 
     def rows(self, step):
         """How many pictures step `step` sees."""

@@ -6,14 +6,22 @@ ComfyUI's VAELoader and diffusers' AutoencoderTiny load.
 """
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
+
+from ..model_folder import only_file
 
 WIDTHS = (16, 32, 64, 64)
 """Channels kept at scales 1, 1/2, 1/4 and 1/8."""
 
 TAESD_WIDTH = 64
 LATENT_CHANNELS = 16
+
+
+COLOURS = 3
+MEAN, SPREAD = 0.4, 0.25
+"""About the mean and standard deviation of a photo's channels in [0, 1]."""
 
 
 class Block(nn.Module):
@@ -48,7 +56,33 @@ class NarrowTAESD(nn.Module):
         for level in (2, 1, 0):
             decoder += [nn.Upsample(scale_factor=2), conv(widths[level + 1], widths[level], bias=False)]
             decoder += [Block(widths[level]) for _ in range(3 if level else 1)]
-        self.taesd_decoder = nn.Sequential(*decoder, conv(widths[0], 3))
+        self.taesd_decoder = nn.Sequential(*decoder, conv(widths[0], COLOURS))
+        self._carry_mean_colour()
+
+    @torch.no_grad()
+    def _carry_mean_colour(self):
+        """Starts the first three channels of every convolution as the picture itself, averaged down and interpolated up.
+
+        From random weights the ReLUs can lose an axis of colour early, and it never comes back.
+        """
+        tent = torch.outer(*2 * [torch.tensor([0.25, 0.5, 0.25])])
+        same = F.pad(torch.ones(1, 1), (1, 1, 1, 1))
+
+        def carry(conv, kernel, gain=1.0, bias=0.0):
+            conv.weight[:COLOURS] = torch.eye(COLOURS, conv.in_channels)[..., None, None] * kernel * gain
+            if conv.bias is not None:
+                conv.bias[:COLOURS] = bias
+
+        for side in (self.taesd_encoder, self.taesd_decoder):
+            first, *between, last = (layer for layer in side if isinstance(layer, nn.Conv2d))
+            for conv in between:
+                carry(conv, tent)
+            if side is self.taesd_encoder:
+                carry(first, same)
+                carry(last, same, 1 / SPREAD, -MEAN / SPREAD)
+            else:
+                carry(first, same, SPREAD, MEAN)
+                carry(last, same)
 
     def encode(self, pixels):
         return self.taesd_encoder(pixels)
@@ -79,6 +113,15 @@ def narrowed(state_dict):
     shapes = {key: value.shape for key, value in narrow.state_dict().items()}
     narrow.load_state_dict({key: state_dict[key][tuple(map(slice, shape))].float() for key, shape in shapes.items()})
     return narrow.eval()
+
+
+def open_autoencoder(folder, device="cpu"):
+    """The frozen NarrowTAESD of the model folder `folder`. Raises ValueError where the VAE there is another one."""
+    path = only_file(folder / "vae")
+    try:
+        return narrowed(load_file(path)).to(device).requires_grad_(False)
+    except (KeyError, RuntimeError):
+        raise ValueError(f"{path} is not an autoencoder of `fluxir train miniature`; train that model on pictures of your own.") from None
 
 
 def latent_statistics_loss(latents):

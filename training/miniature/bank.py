@@ -1,5 +1,6 @@
 """The miniature's training bank: pictures, their words, their degraded versions, drawn and encoded once and kept in a folder."""
 
+import hashlib
 import json
 import logging
 
@@ -30,12 +31,12 @@ def degraded_versions(image, plan, index):
     return (torch.stack(versions) * 255).round().byte()
 
 
-def encoded_bank(plan, work, autoencoder, images, words, versions=degraded_versions, name="latents.pt"):
+def encoded_bank(plan, work, autoencoder, images, words, versions=degraded_versions, name="latents"):
     """The LatentBank of `images` (N, 3, H, W) uint8 and `plan.versions` degradations of each, made once and kept in `work`.
 
-    `versions(image, plan, index)` makes them, and the file is `name`.
+    `versions(image, plan, index)` makes them; the file has `name` and the autoencoder's fingerprint.
     """
-    path = work / name
+    path = work / f"{name}-{_fingerprint(autoencoder)}.pt"
     if not path.exists():
         logging.info("degrading and encoding %d pictures", len(images))
         side = plan.size // 8
@@ -47,3 +48,10 @@ def encoded_bank(plan, work, autoencoder, images, words, versions=degraded_versi
         partial.rename(path)
     saved = torch.load(path, weights_only=True)
     return LatentBank(saved["clean"], saved["degraded"], words)
+
+
+def _fingerprint(module):
+    digest = hashlib.sha256()
+    for value in module.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

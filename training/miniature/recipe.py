@@ -35,9 +35,9 @@ class Plan:
     scenes: int = 2000
     crops: int = 2400
     versions: int = 2
-    autoencoder_steps: int = 10500
-    base_steps: int = 2800
-    adapter_steps: int = 5000
+    autoencoder_steps: int = 4000
+    base_steps: int = 2400
+    adapter_steps: int = 2500
     adapter_rank: int = 64
     size: int = 256
     seed: int = 0

@@ -1,12 +1,10 @@
 """The seven restoration tasks for the miniature: its training pictures, degraded by each of them."""
 
 import torch
-from safetensors.torch import load_file
 
 from ...fluxir_core.degrade import TASKS, degrade_random
 from ..data.batches import MiniatureBatches
-from ..model_folder import MINIATURE, only_file
-from .autoencoder import narrowed
+from .autoencoder import open_autoencoder
 from .bank import drawn_bank, encoded_bank
 
 MIXTURE = 1 / 4
@@ -35,8 +33,8 @@ def task_versions(image, plan, index):
 class TaskBatches(MiniatureBatches):
     """Crops of the miniature's training pictures under the seven tasks, with the empty prompt.
 
-    `plan` (recipe.Plan) says what is drawn; bank and latents are made once and kept in `work`. `decode` is the bundled
-    autoencoder's, on latents (B, 16, h, w).
+    `plan` (recipe.Plan) says what is drawn; bank and latents are made once and kept in `work`. `decode` is that of
+    the autoencoder in the model folder `folder`, on latents (B, 16, h, w).
     """
 
     description = (
@@ -44,11 +42,11 @@ class TaskBatches(MiniatureBatches):
         "by random mixtures"
     )
 
-    def __init__(self, plan, batch, work, seed=0, device="cpu"):
+    def __init__(self, folder, plan, batch, work, seed=0, device="cpu"):
         work.mkdir(parents=True, exist_ok=True)
-        autoencoder = narrowed(load_file(only_file(MINIATURE / "vae"))).to(device).requires_grad_(False)
+        autoencoder = open_autoencoder(folder, device)
         images, words = drawn_bank(plan, work)
-        bank = encoded_bank(plan, work, autoencoder, images, words, task_versions, f"tasks-{plan.versions}.pt")
+        bank = encoded_bank(plan, work, autoencoder, images, words, task_versions, f"tasks-{plan.versions}")
         super().__init__(plan.size, batch, False, bank, seed, device)
         self.decode = autoencoder.decode
 

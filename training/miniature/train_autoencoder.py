@@ -11,7 +11,7 @@ LATENT_NOISE = 0.05
 """Noise added to the latents in training, so that the decoder forgives the small errors of a sampled latent."""
 
 
-def train_autoencoder(images, steps, checkpoint, device="cpu", learning_rate=4e-3, seed=0):
+def train_autoencoder(images, steps, checkpoint, device="cpu", learning_rate=1e-3, seed=0):
     """Trains a NarrowTAESD on `images` (N, 3, H, W) uint8. Returns it in eval mode, on `device`.
 
     L1 + 4 MSE on pixels, latents held near zero mean and unit variance. Convolutions by Muon (on their (out, in*9) matrices),
@@ -20,8 +20,6 @@ def train_autoencoder(images, steps, checkpoint, device="cpu", learning_rate=4e-
     """
     torch.manual_seed(seed)
     net = NarrowTAESD().to(device).train()
-    with torch.no_grad():
-        net.taesd_decoder[-1].bias.fill_(0.5)
     # torch's Muon takes matrices only: these parameters are views of the kernels, and share their memory.
     kernels = [p for p in net.parameters() if p.ndim == 4]
     matrices = [torch.nn.Parameter(p.data.view(len(p), -1)) for p in kernels]
