@@ -37,7 +37,7 @@ class Plan:
     versions: int = 2
     autoencoder_steps: int = 4000
     base_steps: int = 2400
-    adapter_steps: int = 2500
+    adapter_steps: int = 5000
     adapter_rank: int = 64
     size: int = 256
     seed: int = 0
