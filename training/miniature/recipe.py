@@ -30,7 +30,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything; the defaults made the committed weights."""
+    """How much of everything."""
 
     scenes: int = 2000
     crops: int = 2400
