@@ -18,7 +18,6 @@ WIDTHS = (16, 32, 64, 64)
 TAESD_WIDTH = 64
 LATENT_CHANNELS = 16
 
-
 COLOURS = 3
 MEAN, SPREAD = 0.4, 0.25
 """About the mean and standard deviation of a photo's channels in [0, 1]."""
