@@ -1,6 +1,5 @@
 """`fluxir train fluxir` and `fluxir train ummf`: from a configuration to a file that the nodes load."""
 
-import logging
 import re
 from dataclasses import asdict
 from functools import cache
@@ -13,7 +12,7 @@ from .base_model import flux_dimensions
 from .config import FluxIRConfig
 from .data.batches import MiniatureBatches, PictureBatches
 from .data.prompts import load_prompt_encoder
-from .engine.fit import Stopped, fit
+from .engine.fit import fit
 from .engine.processes import make_accelerator
 from .export import write_adapter
 from .fluxir import FluxIRObjective
@@ -28,7 +27,7 @@ from .validation import Validation
 def train(config, work, out):
     """Trains by `config` (FluxIRConfig or UMMFConfig), resuming from what `work` holds, and writes the file `out`.
 
-    Started by torchrun or `accelerate launch`, all processes share `work`. A run that was asked to stop writes no file.
+    Started by torchrun or `accelerate launch`, all processes share `work`. A run that was asked to stop writes no file: Stopped is raised.
     """
     work = Path(work)
     precision = "no" if config.base.precision == "float32" else "bf16"
@@ -49,9 +48,6 @@ def train(config, work, out):
     accelerator.init_trackers("log", config.metadata())
     try:
         fit(objective, batches, config.optimizer, config.run, work, accelerator, validate, config.identity(), description)
-    except Stopped as stopped:
-        logging.info("%s", stopped)
-        return
     finally:
         accelerator.end_training()
     if accelerator.is_main_process:
