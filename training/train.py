@@ -24,7 +24,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from .engine.fit import Stopped
+    from .engine.stopping import Stopped
 
     try:
         _train(arguments)

@@ -8,9 +8,10 @@ import torch
 
 from comfyui_fluxir.training.average import MovingAverage
 from comfyui_fluxir.training.engine.draws import Draws
-from comfyui_fluxir.training.engine.fit import RunConfig, Stopped
+from comfyui_fluxir.training.engine.fit import RunConfig
 from comfyui_fluxir.training.engine.optimizers import OptimizerConfig
 from comfyui_fluxir.training.engine.run_folder import RunFolder
+from comfyui_fluxir.training.engine.stopping import Stopped
 from comfyui_fluxir.training.fluxir import pixel_loss
 from comfyui_fluxir.training.miniature.checkpoint import Checkpoint
 
@@ -129,6 +130,23 @@ def test_a_finished_stage_of_the_miniature_is_not_run_again(tmp_path):
     module = torch.nn.Linear(2, 2)
     assert list(Checkpoint(tmp_path / "a.pt").steps(3, module)) == [0, 1, 2]
     assert list(Checkpoint(tmp_path / "a.pt").steps(3, module)) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops_a_stage_of_the_miniature_and_it_goes_on(tmp_path, number):
+    module, before, taken = torch.nn.Linear(2, 2), signal.getsignal(number), []
+    with pytest.raises(Stopped, match="stopped after 2 of 4 steps; run the same command"):
+        for step in Checkpoint(tmp_path / "a.pt").steps(4, module):
+            module.weight.data.fill_(step)
+            taken.append(step)
+            if step == 1:
+                os.kill(os.getpid(), number)
+    assert taken == [0, 1] and signal.getsignal(number) == before
+    resumed = torch.nn.Linear(2, 2)
+    for step in Checkpoint(tmp_path / "a.pt").steps(4, resumed):
+        assert torch.equal(resumed.weight, module.weight)
+        taken.append(step)
+    assert taken == [0, 1, 2, 3]
 
 
 def test_the_pixel_loss_compares_decoded_estimates_with_the_decoded_truth():

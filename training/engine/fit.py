@@ -2,8 +2,6 @@
 
 import logging
 import math
-import signal
-import threading
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -14,6 +12,7 @@ from .draws import Draws
 from .optimizers import OptimizerConfig
 from .processes import any_process, load_optimizer, local, sharded_like, whole
 from .run_folder import RunFolder
+from .stopping import Stopped, StopSignal
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,6 @@ class Objective(torch.nn.Module):
         return x
 
 
-class Stopped(Exception):
-    """The run was asked to stop (SIGTERM, Ctrl-C); its checkpoint is written."""
-
-
 def fit(objective, batches, optimizer_config, run, folder, accelerator, validate=None, identity=None, description=None):
     """Trains `objective.adapter`, resuming from the checkpoints in `folder`. Returns the averaged adapter's whole state dict.
 
@@ -98,7 +93,7 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
     if saved:
         _check_identity(saved["identity"], described["identity"], folder)
         start = _restore(saved, adapter, parameters, average, optimizer)
-    with _StopSignal() as stop:
+    with StopSignal() as stop:
         for step in range(start, run.steps):
             losses = _accumulate(model, batches, run, step, accelerator)
             norm = accelerator.clip_grad_norm_(parameters, optimizer_config.clip)
@@ -122,7 +117,7 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
                     accelerator.log(validate(model, done), step=done)
                 adapter.train()
             if stopping and done < run.steps:
-                raise Stopped(f"stopped after {done} of {run.steps} steps; run the same command to go on")
+                raise Stopped(done, run.steps)
     average.apply()
     return whole(adapter.state_dict())
 
@@ -190,21 +185,3 @@ def _log(accelerator, losses, optimizer, step):
     accelerator.log(values, step=step)
     if step % 50 == 0 and accelerator.is_main_process:
         logging.info("step %d %s", step, " ".join(f"{name} {value:.4g}" for name, value in values.items()))
-
-
-class _StopSignal:
-    """`asked` becomes true at SIGTERM or SIGINT; the handlers of before come back at the end."""
-
-    def __enter__(self):
-        self.asked, self._before = False, {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, _number, _frame):
-        self.asked = True
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from ..engine.run_folder import write_whole
+from ..engine.stopping import Stopped, StopSignal
 
 
 class Checkpoint:
@@ -18,6 +19,7 @@ class Checkpoint:
         """Yields the steps still to be done, from 0 or from the saved one, to `total`; saves on the way and at the end.
 
         `stateful` are the objects with `state_dict` and `load_state_dict` that a step changes. A finished stage yields nothing.
+        Raises Stopped after SIGTERM or Ctrl-C, with the step that was under way done and saved.
         """
         start = 0
         if self.path.exists():
@@ -29,11 +31,15 @@ class Checkpoint:
                 torch.cuda.set_rng_state_all(saved["cuda_rng"])
             start = saved["step"]
         last_save = time.monotonic()
-        for step in range(start, total):
-            yield step
-            if time.monotonic() - last_save > self.every or step + 1 == total:
-                self._save(step + 1, stateful)
-                last_save = time.monotonic()
+        with StopSignal() as stop:
+            for step in range(start, total):
+                yield step
+                done = step + 1
+                if stop.asked or done == total or time.monotonic() - last_save > self.every:
+                    self._save(done, stateful)
+                    last_save = time.monotonic()
+                if stop.asked and done < total:
+                    raise Stopped(done, total)
 
     def _save(self, step, stateful):
         write_whole(self.path, {
