@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from PIL import Image
 
@@ -107,8 +107,7 @@ class Frontend:
         """A new graph of the blueprint alone, found by its name in node search."""
         self.page.get_by_label("Create a new blank workflow").click()
         self.page.wait_for_function("app.graph.nodes.length === 0")
-        self.page.mouse.dblclick(VIEW["width"] / 2, VIEW["height"] / 2)
-        self.page.get_by_role("combobox", name="Add a node...").fill(name)
+        self._node_search().fill(name)
         found = self.page.get_by_role("option", name=name).first
         found.wait_for()
         self.page.keyboard.press("Enter")
@@ -117,6 +116,21 @@ class Frontend:
         self.page.wait_for_function("app.graph.nodes[0]?.flags.ghost")
         self.page.mouse.click(VIEW["width"] / 2, VIEW["height"] / 2)
         self.page.wait_for_function("!app.graph.nodes[0].flags.ghost")
+
+    def _node_search(self):
+        """Opens node search by a double click on the canvas. Returns its text box.
+
+        The frontend takes two clicks for a double one within 300 ms; a busy page gets them later, so it may take more than one.
+        """
+        from playwright.sync_api import TimeoutError as TookTooLong
+
+        box = self.page.get_by_role("combobox", name="Add a node...")
+        for _ in range(6):
+            self.page.mouse.dblclick(VIEW["width"] / 2, VIEW["height"] / 2)
+            with suppress(TookTooLong):
+                box.wait_for(timeout=10_000)
+                break
+        return box
 
     def unknown_nodes(self):
         """Types of nodes in the graph that ComfyUI does not have."""

@@ -5,6 +5,8 @@ import importlib
 import logging
 import sys
 
+from .engine.stopping import Stopped
+
 COMMANDS = {
     "params": ("params", "count the adapter's parameters at FLUX.1-dev size"),
     "restore": ("restore", "restore a picture"),
@@ -34,6 +36,8 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     try:
         command.run(arguments)
+    except Stopped as stopped:
+        logging.info("%s", stopped)
     except ValueError as error:  # what the user gave: a file, a folder, a number
         raise SystemExit(f"fluxir {arguments.command}: {error}") from error
 

@@ -1,6 +1,5 @@
 """`fluxir train`: makes weights."""
 
-import logging
 from pathlib import Path
 
 from . import flux_ir
@@ -24,15 +23,6 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from .engine.stopping import Stopped
-
-    try:
-        _train(arguments)
-    except Stopped as stopped:
-        logging.info("%s", stopped)
-
-
-def _train(arguments):
     if arguments.recipe in flux_ir.STAGES:
         flux_ir.run(arguments)
         return
