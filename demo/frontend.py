@@ -118,10 +118,7 @@ class Frontend:
         self.page.wait_for_function("!app.graph.nodes[0].flags.ghost")
 
     def _node_search(self):
-        """Opens node search by a double click on the canvas. Returns its text box.
-
-        The frontend takes two clicks for a double one within 300 ms; a busy page gets them later, so it may take more than one.
-        """
+        """Opens node search by a double click on the canvas, again where a busy page missed it. Returns its text box."""
         from playwright.sync_api import TimeoutError as TookTooLong
 
         box = self.page.get_by_role("combobox", name="Add a node...")
