@@ -33,8 +33,8 @@ def task_versions(image, plan, index):
 class TaskBatches(MiniatureBatches):
     """Crops of the miniature's training pictures under the seven tasks, with the empty prompt.
 
-    `plan` (recipe.Plan) says what is drawn; bank and latents are made once and kept in `work`. `decode` is that of
-    the autoencoder in the model folder `folder`, on latents (B, 16, h, w).
+    `plan` (recipe.Plan) says what is drawn; bank and latents are made once and kept in `work`. `mixture_only` degrades all
+    of them at random instead. `decode` is that of the autoencoder in the model folder `folder`, on latents (B, 16, h, w).
     """
 
     description = (
@@ -42,11 +42,11 @@ class TaskBatches(MiniatureBatches):
         "by random mixtures"
     )
 
-    def __init__(self, folder, plan, batch, work, seed=0, device="cpu"):
+    def __init__(self, folder, plan, batch, work, seed=0, device="cpu", mixture_only=False):
         work.mkdir(parents=True, exist_ok=True)
         autoencoder = open_autoencoder(folder, device)
-        images, words = drawn_bank(plan, work)
-        bank = encoded_bank(plan, work, autoencoder, images, words, task_versions, f"tasks-{plan.versions}")
+        made = () if mixture_only else (task_versions, f"tasks-{plan.versions}")
+        bank = encoded_bank(plan, work, autoencoder, *drawn_bank(plan, work), *made)
         super().__init__(plan.size, batch, False, bank, seed, device)
         self.decode = autoencoder.decode
 
