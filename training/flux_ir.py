@@ -26,7 +26,8 @@ from .schedule import GRID, uniform_schedules
 
 HALFWAY = 0.5
 """Where between its weights of before and after the seven tasks the adapter ends (WiSE-FT, arXiv 2109.01903, equation 1 and its
-default): on photos unlike the training pictures the trained end corrects casts and shades that are not there."""
+default). Some tasks ask for a darker picture and some for a brighter one, and so short a training finds a tone between them: on
+training pictures the trained end has 2.5 dB less under noise, halfway 0.6."""
 RANK = 10
 """Of the student's LoRA: with the image stream's last layers it stays under half a megabyte."""
 LAST = ("norm_out.linear", "proj_out")
@@ -118,9 +119,8 @@ def train_tasks(folder, work, out, amounts=Amounts()):
 def train_reinforce(folder, work, out, reward=CLOSENESS, amounts=Amounts()):
     """Reinforces the adapter of `folder` by `reward`, CLOSENESS or a metric's name, and writes the model folder `out`.
 
-    Its pictures, and the student's, are degraded at random: under the tasks, of which some darken a picture and others brighten
-    it, so short a training finds a tone between them (with 250 steps training pictures lost 2.8 dB under noise and 1.6 in
-    little light). Raises ValueError when the metric is missing.
+    Its pictures, and the student's, are degraded by random mixtures; under the tasks it lost what HALFWAY saves (training
+    pictures, 20 steps: 2.8 dB under noise, 1.6 in little light). Raises ValueError when the metric is missing.
     """
     metric = reward != CLOSENESS and metric_named(reward, _device())
     loaded = load(folder, work, amounts, amounts.reinforce_batch, seed=1, mixture_only=True)

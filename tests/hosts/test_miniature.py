@@ -1,20 +1,24 @@
 """The bundled miniature: how it is made, what it weighs, and the gates it must pass."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from comfyui_fluxir.fluxir_core.adapter import load_adapter
 from comfyui_fluxir.fluxir_core.image import load_picture, save_picture
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.config import CONFIGS, UMMFConfig
 from comfyui_fluxir.training.data.batches import MiniatureBatches
+from comfyui_fluxir.training.flux_ir import Amounts
 from comfyui_fluxir.training.miniature.autoencoder import NarrowTAESD, open_autoencoder
 from comfyui_fluxir.training.miniature.bank import drawn_bank
 from comfyui_fluxir.training.miniature.latents import encode_images
-from comfyui_fluxir.training.miniature.recipe import QUICK
+from comfyui_fluxir.training.miniature.recipe import OPTIMIZER, QUICK, RECIPE, Plan
 from comfyui_fluxir.training.model_folder import MINIATURE
 
 LIMIT_MB = 24
@@ -157,6 +161,24 @@ def test_the_bundled_files_stay_within_their_size():
     files = [path for path in Path(MINIATURE).rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".safetensors", ".md", ".json"}
     assert sum(path.stat().st_size for path in files) <= LIMIT_MB * 1e6
+
+
+def training_config(path):
+    """How the miniature's file `path` says it was trained."""
+    with safe_open(MINIATURE / f"{path}.safetensors", framework="pt") as file:
+        return json.loads(file.metadata()["training_config"])
+
+
+def test_the_bundled_files_were_made_by_the_recipes_as_they_are():
+    stage = {"plan": asdict(Plan()), "recipe": asdict(RECIPE), "optimizer": asdict(OPTIMIZER)}
+    for path in ("diffusion_models/mini-flux", "vae/mini-flux-vae"):
+        assert training_config(path) == stage
+    adapter, student = (training_config(path) for path in ("fluxir_adapters/mini-flux-fluxir", "loras/mini-flux-few-steps"))
+    assert adapter.items() >= stage.items() and student.items() >= adapter.items()
+    amounts, ummf = Amounts(), UMMFConfig.load(CONFIGS / "ummf-miniature.yaml")
+    for made, steps in (("tasks", amounts.teacher_steps), ("reinforce", amounts.reinforce_steps), ("distill", amounts.distill_steps)):
+        assert student[made]["steps"] == steps
+    assert training_config("loras/mini-flux-ummf") == json.loads(ummf.metadata()["training_config"])
 
 
 def test_the_bundled_adapter_passes_its_gates_but_for_the_one_the_readme_tells_of():
