@@ -95,8 +95,8 @@ class Frontend:
 
     def load_template(self, name):
         self.templates()
-        self.page.get_by_test_id(f"template-workflow-{name}").click()
-        self.page.get_by_role("dialog").wait_for(state="detached")
+        card, dialog = self.page.get_by_test_id(f"template-workflow-{name}"), self.page.get_by_role("dialog")
+        self._until(lambda: card.click(timeout=5_000), lambda timeout: dialog.wait_for(state="detached", timeout=timeout))
         self.page.wait_for_function("name => app.extensionManager.workflow.activeWorkflow.filename === name", arg=name)
 
     def load(self, graph, name):
@@ -107,7 +107,9 @@ class Frontend:
         """A new graph of the blueprint alone, found by its name in node search."""
         self.page.get_by_label("Create a new blank workflow").click()
         self.page.wait_for_function("app.graph.nodes.length === 0")
-        self._node_search().fill(name)
+        box = self.page.get_by_role("combobox", name="Add a node...")
+        self._until(lambda: self.page.mouse.dblclick(VIEW["width"] / 2, VIEW["height"] / 2), lambda timeout: box.wait_for(timeout=timeout))
+        box.fill(name)
         found = self.page.get_by_role("option", name=name).first
         found.wait_for()
         self.page.keyboard.press("Enter")
@@ -116,18 +118,6 @@ class Frontend:
         self.page.wait_for_function("app.graph.nodes[0]?.flags.ghost")
         self.page.mouse.click(VIEW["width"] / 2, VIEW["height"] / 2)
         self.page.wait_for_function("!app.graph.nodes[0].flags.ghost")
-
-    def _node_search(self):
-        """Opens node search by a double click on the canvas, again where a busy page missed it. Returns its text box."""
-        from playwright.sync_api import TimeoutError as TookTooLong
-
-        box = self.page.get_by_role("combobox", name="Add a node...")
-        for _ in range(6):
-            self.page.mouse.dblclick(VIEW["width"] / 2, VIEW["height"] / 2)
-            with suppress(TookTooLong):
-                box.wait_for(timeout=10_000)
-                break
-        return box
 
     def unknown_nodes(self):
         """Types of nodes in the graph that ComfyUI does not have."""
@@ -174,6 +164,17 @@ class Frontend:
         pictures = [self._picture(img) for img in shown.all()]
         self.page.get_by_label("Toggle properties panel").click()
         return pictures
+
+    def _until(self, act, seen):
+        """Repeats `act` until `seen(milliseconds)`, which waits for what it does: a busy page misses a click now and then."""
+        from playwright.sync_api import TimeoutError as Missed
+
+        for _ in range(6):
+            with suppress(Missed):
+                act()
+            with suppress(Missed):
+                return seen(10_000)
+        raise AssertionError("the page does not answer")
 
     def _picture(self, shown):
         shown.wait_for(state="visible")
