@@ -108,7 +108,8 @@ class Frontend:
         self.page.get_by_label("Create a new blank workflow").click()
         self.page.wait_for_function("app.graph.nodes.length === 0")
         box = self.page.get_by_role("combobox", name="Add a node...")
-        self._until(lambda: self.page.mouse.dblclick(VIEW["width"] / 2, VIEW["height"] / 2), lambda timeout: box.wait_for(timeout=timeout))
+        middle = VIEW["width"] / 2, VIEW["height"] / 2
+        self._until(lambda: self.page.mouse.dblclick(*middle), lambda timeout: box.wait_for(timeout=timeout))
         box.fill(name)
         found = self.page.get_by_role("option", name=name).first
         found.wait_for()
@@ -116,7 +117,7 @@ class Frontend:
         found.wait_for(state="detached")
         # It hangs on the pointer until it is put down.
         self.page.wait_for_function("app.graph.nodes[0]?.flags.ghost")
-        self.page.mouse.click(VIEW["width"] / 2, VIEW["height"] / 2)
+        self.page.mouse.click(*middle)
         self.page.wait_for_function("!app.graph.nodes[0].flags.ghost")
 
     def unknown_nodes(self):
