@@ -141,7 +141,7 @@ def train_distill(folder, work, uniform=False, amounts=Amounts()):
         raise ValueError(f"--model: {loaded.adapter_path.name} has no schedules; run `fluxir schedule` first.")
     grid, work, kind = flux_sigmas(GRID, shift=0), Path(work), "uniform" if uniform else "optimal"
     schedules = uniform_schedules(loaded.schedules) if uniform else loaded.schedules
-    # The miniature's slow samples are a decibel behind its own single step: the truth teaches more than they do.
+    # The miniature's last steps draw texture at the cost of PSNR: the truth teaches beside the slow samples.
     recipe = DistillRecipe(amounts.distill_steps, amounts.lessons, 5e-4, loaded.guidance, middle=0.3, end=0.5)
     loaded.host.adapter.requires_grad_(False)
     lessons = make_lessons(loaded.host, loaded.batches.whole, schedules, grid, recipe, work / f"lessons-{kind}.pt")
