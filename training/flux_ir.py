@@ -101,12 +101,12 @@ def train_tasks(folder, work, out, amounts=Amounts()):
     """
     from .engine.fit import RunConfig, fit
     from .engine.optimizers import OptimizerConfig
-    from .engine.processes import make_accelerator
+    from .engine.processes import make_accelerator, whole
     from .fluxir import FluxIRObjective
     from .miniature.recipe import RECIPE
 
     loaded, steps = load(folder, work, amounts, BATCH), amounts.teacher_steps
-    before = {name: weight.clone() for name, weight in loaded.host.adapter.state_dict().items()}
+    before = whole(loaded.host.adapter.state_dict())
     optimizer = OptimizerConfig(learning_rate=3e-4, beta2=0.99, warmup=50, decay=0.6)
     run = RunConfig(steps=steps, batch=BATCH, micro_batch=BATCH, checkpoint_every=100, keep=1)
     objective = FluxIRObjective(loaded.host, loaded.batches.decode, RECIPE)
