@@ -14,7 +14,7 @@ from comfyui_fluxir.fluxir_core.image import load_picture, save_picture
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.config import CONFIGS, UMMFConfig
 from comfyui_fluxir.training.data.batches import MiniatureBatches
-from comfyui_fluxir.training.flux_ir import Amounts
+from comfyui_fluxir.training.flux_ir import HALFWAY, Amounts
 from comfyui_fluxir.training.miniature.autoencoder import NarrowTAESD, open_autoencoder
 from comfyui_fluxir.training.miniature.bank import drawn_bank
 from comfyui_fluxir.training.miniature.latents import encode_images
@@ -178,6 +178,7 @@ def test_the_bundled_files_were_made_by_the_recipes_as_they_are():
     amounts, ummf = Amounts(), UMMFConfig.load(CONFIGS / "ummf-miniature.yaml")
     for made, steps in (("tasks", amounts.teacher_steps), ("reinforce", amounts.reinforce_steps), ("distill", amounts.distill_steps)):
         assert student[made]["steps"] == steps
+    assert student["tasks"]["halfway"] == HALFWAY and student["tasks"]["recipe"] == asdict(RECIPE)
     assert training_config("loras/mini-flux-ummf") == json.loads(ummf.metadata()["training_config"])
 
 
