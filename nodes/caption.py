@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..fluxir_core.caption import MOST_TOKENS, Captioner
 from ..fluxir_core.verify.usable import removal_check
 from .folders import CAPTIONERS
-from .runtime import moved, show
+from .runtime import load_whole, moved, show
 from .verifiers import to_planes
 
 CATEGORY = "FluxIR/conditioning"
@@ -132,7 +132,7 @@ class CaptionImage(io.ComfyNode):
             captioner = Captioner(_folders()[model])
             if not captioner.knows(pictures):
                 patcher = moved(captioner.module)  # held until the caption is made
-                comfy.model_management.load_models_gpu([patcher])
+                load_whole([patcher])
             (caption,) = captioner(pictures, on_token)
         except (ValueError, ImportError) as error:
             raise ValueError(f"Caption Image: {error}") from None

@@ -9,7 +9,6 @@ from functools import partial
 
 import comfy.conds
 import comfy.hooks
-import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
 
@@ -40,18 +39,18 @@ class ConditionInjection:
 
     def __init__(self, mode, lora=None, lora_strength=1.0):
         self.mode, self.lora, self.lora_strength = mode, lora, lora_strength
-        self.full = None
+        self.full = self._patcher = None
         self._cache, self._layout = ConditionCache(), None
 
     def prepare_sampling(self, executor, model, noise_shape, *args, **kwargs):
         """PREPARE_SAMPLING: the whole latent's size, of which a call may see a tile. Core counts the condition's memory."""
-        self.full = tuple(noise_shape[-2:])
+        self.full, self._patcher = tuple(noise_shape[-2:]), model
         return executor(model, noise_shape, *args, **kwargs)
 
     def cleanup(self, _model_patcher):
         """ON_CLEANUP, also after an interrupt or an error: nothing of one run outlives it."""
         self._cache.clear()
-        self._layout = None
+        self._layout = self._patcher = None
 
     def diffusion_model(self, executor, x, timestep, context, y=None, guidance=None, ref_latents=None, control=None,
                         transformer_options={}, **kwargs):
@@ -99,17 +98,16 @@ class ConditionInjection:
                 self._layout = layout
             most = MAX_KEPT * (layout.count if layout else 1)
             recalled = self._cache.recall(branch, tokens, ids, pooled, lambda q, k, v, _bias: attention(q, k, v),
-                                          partial(_fits, tokens.device), most)  # fmt: skip
+                                          partial(self._fits, tokens.device), most)  # fmt: skip
             if recalled is not None:
                 return ConditionMemory(*recalled, strength)
         return branch.start(tokens, ids, branch.vector(timestep, guidance, pooled), strength)
 
-
-def _fits(device, size):
-    if size <= comfy.model_management.get_free_memory(device) / 2:
-        return True
-    logging.info("UMMF: %.1f GB of keys and values do not fit; they are computed at every step", size / 2**30)
-    return False
+    def _fits(self, device, size):
+        if size <= self._patcher.get_free_memory(device) / 2:
+            return True
+        logging.info("UMMF: %.1f GB of keys and values do not fit; they are computed at every step", size / 2**30)
+        return False
 
 
 def _attend(beside, double_blocks, following, func, query, key, value, heads, *args, mask=None, transformer_options=None,

@@ -1,5 +1,7 @@
 """Nodes for few-step students: the schedule that a file was distilled for, and the noised latent it begins with."""
 
+import os
+
 import comfy.model_sampling
 import folder_paths
 import torch
@@ -12,6 +14,11 @@ from .folders import ADAPTERS
 SIGMAS_NODE = "Distilled Sigmas"
 START_NODE = "LQ Start Latent"
 FOLDERS = ("loras", ADAPTERS)
+
+
+def _path(file_name):
+    """Where `file_name` is, or None."""
+    return next(filter(None, (folder_paths.get_full_path(key, file_name) for key in FOLDERS)), None)
 
 
 class DistilledSigmas(io.ComfyNode):
@@ -37,8 +44,13 @@ class DistilledSigmas(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def fingerprint_inputs(cls, file_name, steps):
+        path = _path(file_name)  # `fluxir schedule` writes into the file
+        return path and os.path.getmtime(path)
+
+    @classmethod
     def execute(cls, file_name, steps) -> io.NodeOutput:
-        path = next(filter(None, (folder_paths.get_full_path(key, file_name) for key in FOLDERS)), None)
+        path = _path(file_name)
         if path is None:
             raise ValueError(f"{SIGMAS_NODE}: there is no {file_name} in {' or '.join(FOLDERS)}; choose another file.")
         try:

@@ -5,6 +5,8 @@ import comfy.model_patcher
 import numpy as np
 import torch
 
+from ..fluxir_core.memory import is_out_of_memory
+
 
 def moved(module):
     """A ModelPatcher, through which ComfyUI moves and offloads `module`."""
@@ -13,6 +15,20 @@ def moved(module):
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
+
+
+def load_whole(patchers, memory_required=0):
+    """Loads `patchers` of `moved` with `memory_required` bytes to spare; a library's network cannot run in parts.
+
+    Raises ValueError where one does not fit.
+    """
+    try:
+        comfy.model_management.load_models_gpu(list(patchers), memory_required=memory_required, force_full_load=True)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        size = max(patcher.model_size() for patcher in patchers) / 2**30
+        raise ValueError(f"a network of {size:.1f} GB does not fit into the GPU's memory; use a smaller one.") from None
 
 
 def show(node, text):

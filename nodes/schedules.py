@@ -230,15 +230,17 @@ class BudgetPlan(io.ComfyNode):
         report = {"preset": None if schedule else preset, **plan(schedule or PRESETS[preset], sigmas)}
         report["seconds"] = 0.0
         if guider is not None:
-            report["step_seconds"] = _seconds_a_step(guider, latent_image["samples"], sigmas)
+            report["step_seconds"] = _seconds_a_step(guider, latent_image, sigmas)
             report["seconds"] = round(report["step_seconds"] * report["nfe"], 2)
         text = json.dumps(report)
         return io.NodeOutput(report["nfe"], report["seconds"], text, ui={"text": [text]})
 
 
-def _seconds_a_step(guider, samples, sigmas):
-    """Seconds of one call of the guider's model at the size of `samples`, after one to warm up."""
-    samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, samples)
+def _seconds_a_step(guider, latent, sigmas):
+    """Seconds of one call of the guider's model at the size of `latent`, after one to warm up."""
+    samples = comfy.sample.fix_empty_latent_channels(
+        guider.model_patcher, latent["samples"], latent.get("downscale_ratio_spacial")
+    )
     found = []
 
     def two_calls(model, x, sigmas, extra_args=None, callback=None, disable=None):

@@ -80,7 +80,9 @@ class TTSSampler(io.ComfyNode):
         keep_best=False,
     ) -> io.NodeOutput:
         latent = {k: v for k, v in latent_image.items() if k not in ("downscale_ratio_spacial", "downscale_ratio_temporal")}
-        samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, latent_image["samples"])
+        samples = comfy.sample.fix_empty_latent_channels(
+            guider.model_patcher, latent_image["samples"], latent_image.get("downscale_ratio_spacial")
+        )
         if not torch.isfinite(samples).all():
             raise ValueError("TTS Sampler: latent_image holds NaN or infinity; encode the picture again.")
         latent["samples"] = samples

@@ -2,9 +2,11 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 import comfy.model_management
 import comfy.model_sampling
+import comfy.sampler_helpers
 import comfy.utils
 import torch
 from comfy.samplers import KSAMPLER, Sampler
@@ -14,7 +16,7 @@ from ..fluxir_core.flow import SearchStopped, Task, plan, search
 from ..fluxir_core.flow.batching import MicroBatches
 from ..fluxir_core.image import montage
 from ..fluxir_core.verify import downsampled_psnr
-from .verifiers import LoadedVerifier, models_kept, to_planes
+from .verifiers import LoadedVerifier, to_planes
 
 MOST_AT_ONCE = 8
 
@@ -77,29 +79,44 @@ class _World:
             raise ValueError(
                 f"{settings.name}: {len(settings.degraded)} degraded pictures for a sampled batch of {len(x)}; give one, or one each."
             )
-        self.batch = len(x)
+        self.batch, self.shape = len(x), x.shape[1:]
         self.calls = MicroBatches(self.batch, self._at_once(x))
+        self.displaced = False
         self.nfe, self.planned = 0, plan(settings.schedule, sigmas, settings.final_vae is not None)["nfe"]
         self.bar = comfy.utils.ProgressBar(self.planned)
 
     def task(self):
-        settings = self.settings
+        settings, stoppable = self.settings, self._stoppable
         return Task(
-            self.velocity, lambda latents: self.decode(settings.vae, latents), self.score, settings.verifier.ensemble.combine,
-            start=self.start, watch=self.watch,
-            finish=settings.final_vae and (lambda latents: self.decode(settings.final_vae, latents)),
+            stoppable(self.velocity), stoppable(partial(self.decode, settings.vae)), stoppable(self.score),
+            settings.verifier.ensemble.combine, start=self.start, watch=stoppable(self.watch),
+            finish=settings.final_vae and stoppable(partial(self.decode, settings.final_vae)),
             fidelity=None if settings.degraded is None else lambda pictures: downsampled_psnr(
                 pictures, settings.degraded.repeat(len(pictures) // len(settings.degraded), 1, 1, 1)),
-            score_tile=self.score_tile,
+            score_tile=stoppable(self.score_tile),
         )  # fmt: skip
+
+    def _stoppable(self, function):
+        """`function`, in which the artist's cancelling ends the search with the best so far, where that is asked for."""
+
+        def guarded(*arguments):
+            try:
+                return function(*arguments)
+            except comfy.model_management.InterruptProcessingException:
+                if self.settings.keep_best:
+                    raise SearchStopped from None
+                raise
+
+        return guarded
 
     def _at_once(self, x):
         """Candidates that fit one model call beside what is loaded, cond and uncond counted."""
         device = x.device
         if comfy.model_management.is_device_cpu(device):
             return MOST_AT_ONCE
-        needed = self.model.inner_model.model_patcher.memory_required([2 * len(x), *x.shape[1:]])
-        return max(1, min(MOST_AT_ONCE, int(0.8 * comfy.model_management.get_free_memory(device) / max(needed, 1))))
+        patcher = self.model.inner_model.model_patcher
+        needed = patcher.memory_required([2 * len(x), *x.shape[1:]])
+        return max(1, min(MOST_AT_ONCE, int(0.8 * patcher.get_free_memory(device) / max(needed, 1))))
 
     def start(self, noise):
         """The model's own noising of its latent image, at the first sigma."""
@@ -108,27 +125,30 @@ class _World:
         return self.base.model_sampling.noise_scaling(self.sigmas[0], noise, latent, everything)
 
     def velocity(self, x, t):
+        if self.displaced:
+            self._bring_back()
         v = self.calls(self._velocity, x, t)
         self.nfe += len(x) // self.batch
         self.bar.update_absolute(self.nfe)
         return v
 
+    def _bring_back(self):
+        """Loads what samples again, as core did before the first step: decoders, verifiers and students may have displaced it."""
+        guider, rows = self.model.inner_model, self.calls.size * self.batch
+        comfy.sampler_helpers.prepare_sampling(guider.model_patcher, [rows, *self.shape], guider.conds, guider.model_options)
+        self.displaced = False
+
     def _velocity(self, x, t):
         """(x - denoised) / t, with what the inpainting wrapper holds tiled to x's rows."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        held = self.model.latent_image, self.model.noise
+        mask = self.extra_args.get("denoise_mask")
+        arguments = {**self.extra_args, "denoise_mask": None if mask is None else _tile(mask, x)}
+        self.model.latent_image, self.model.noise = (_tile(tensor, x) for tensor in held)
         try:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            held = self.model.latent_image, self.model.noise
-            mask = self.extra_args.get("denoise_mask")
-            arguments = {**self.extra_args, "denoise_mask": None if mask is None else _tile(mask, x)}
-            self.model.latent_image, self.model.noise = (_tile(tensor, x) for tensor in held)
-            try:
-                denoised = self.model(x, t, **arguments)
-            finally:
-                self.model.latent_image, self.model.noise = held
-        except comfy.model_management.InterruptProcessingException:
-            if self.settings.keep_best:
-                raise SearchStopped from None
-            raise
+            denoised = self.model(x, t, **arguments)
+        finally:
+            self.model.latent_image, self.model.noise = held
         if not torch.isfinite(denoised).all():
             raise ValueError("the model returned NaN or infinity; use a data type it is stable in, or another latent.")
         return (x - denoised) / t.reshape(-1, *[1] * (x.ndim - 1))
@@ -139,8 +159,8 @@ class _World:
 
     def decode(self, vae, latents):
         """(rows, 3, H, W) in [0, 1], on the CPU."""
-        with models_kept():
-            pictures = vae.decode(self.to_vae(latents))
+        self.displaced = True
+        pictures = vae.decode(self.to_vae(latents))
         pictures = to_planes(pictures.reshape(-1, *pictures.shape[-3:])).cpu()
         if len(pictures) != len(latents):
             raise ValueError(
@@ -149,14 +169,12 @@ class _World:
         return pictures
 
     def score(self, pictures):
-        with models_kept():
-            return self.settings.verifier.measure(pictures, self.settings.degraded)
+        return self.settings.verifier.measure(pictures, self.settings.degraded)
 
     def score_tile(self, crops, tile, full):
         """As `score`, of crops; the degraded picture, of whatever size, is cropped to the same place."""
         degraded = self.settings.degraded
-        with models_kept():
-            return self.settings.verifier.measure(crops, None if degraded is None else crop_to_tile(degraded, tile, full))
+        return self.settings.verifier.measure(crops, None if degraded is None else crop_to_tile(degraded, tile, full))
 
     def watch(self, decided):
         """A montage of the first picture's candidates on the node."""

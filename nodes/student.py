@@ -7,7 +7,6 @@ import torch
 
 from ..fluxir_core.flow.batching import MicroBatches
 from ..fluxir_core.flow.paths import Student
-from .verifiers import models_kept
 
 ROWS_AT_ONCE = 8
 
@@ -20,7 +19,10 @@ def student_look_ahead(guider, sigmas):
 
 
 class _Finisher:
-    """Samples rows of latents in the model's space to their end; it may share weights with the model being sampled."""
+    """Samples rows of latents in the model's space to their end; it may share weights with the model being sampled.
+
+    That model is displaced: the search brings it back, with its own patches, before its next call.
+    """
 
     def __init__(self, guider):
         self.guider = guider
@@ -34,8 +36,7 @@ class _Finisher:
         shared = guider.model_patcher.model
         patcher = shared.current_patcher
         try:
-            with models_kept():  # brings the slow model back, with its own patches where both share their weights
-                found = guider.sample(noise, torch.zeros_like(x), euler, torch.tensor(sigmas), disable_pbar=True, seed=0)
+            found = guider.sample(noise, torch.zeros_like(x), euler, torch.tensor(sigmas), disable_pbar=True, seed=0)
         finally:
             shared.current_patcher = patcher  # the end of a sampling takes it away
         return shared.process_latent_in(found).to(x)

@@ -90,11 +90,11 @@ class TileInjection:
 
     def _start(self, model, x):
         tile = self._tile_size(model, x.shape)
-        free = comfy.model_management.get_free_memory(x.device)
+        free = model.current_patcher.get_free_memory(x.device)
         needed = _needed(model, x.shape, tile)
         at_once = max(1, min(MOST_AT_ONCE, int(RESERVE * free / max(needed, 1))))
         try:
-            run = TiledRun(tile, at_once, self.overlap, comfy.model_management.OOM_EXCEPTION)
+            run = TiledRun(tile, at_once, self.overlap)
             count = len(run.grid(*x.shape[-2:]).tiles)
         except ValueError as error:
             raise ValueError(f"{NODE}: {error}") from None

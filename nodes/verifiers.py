@@ -1,6 +1,5 @@
 """Nodes that judge pictures: the verifiers of a search, ensembles of them, and scores for any pictures."""
 
-import contextlib
 import json
 import math
 from typing import NamedTuple
@@ -9,12 +8,16 @@ import comfy.model_management
 from comfy_api.latest import io
 
 from ..fluxir_core.flow.aggregate import mean_z, rank_sum
+from ..fluxir_core.flow.batching import MicroBatches
 from ..fluxir_core.image.candidates import candidate_sheet
 from ..fluxir_core.verify import DefaultEnsemble, Ensemble
-from .runtime import drawn
+from .runtime import drawn, load_whole
 
 AGGREGATORS = {"mean z-score": mean_z, "rank sum": rank_sum}
 Verifier = io.Custom("FLUXIR_VERIFIER")
+COPIES = 32
+"""Sizes of a float32 picture that its scoring takes at most; the default ensemble was seen to take 23."""
+MOST_AT_ONCE = 8
 
 
 class LoadedVerifier(NamedTuple):
@@ -24,23 +27,23 @@ class LoadedVerifier(NamedTuple):
     patchers: tuple = ()
 
     def measure(self, pictures, reference=None):
-        """Scores `pictures` (n, 3, H, W) in [0, 1], with `reference` (B, 3, H, W) tiled over them; {name: (n,)}."""
-        device = comfy.model_management.get_torch_device()
-        if self.patchers:
-            comfy.model_management.load_models_gpu(list(self.patchers))
-        if reference is not None:
-            reference = reference.repeat(len(pictures) // len(reference), 1, 1, 1).to(device)
-        return self.ensemble.measure(pictures.to(device), reference)
+        """Scores `pictures` (n, 3, H, W) in [0, 1], with `reference` (B, 3, H, W) tiled over them; {name: (n,)}.
 
+        As many at once as the device's memory holds.
+        """
+        management, device = comfy.model_management, comfy.model_management.get_torch_device()
+        batch = 1 if reference is None else len(reference)
+        needed = COPIES * batch * pictures[0].nbytes
+        load_whole(self.patchers, needed)
+        management.free_memory(needed, device)
 
-@contextlib.contextmanager
-def models_kept():
-    """Brings back, at the end, the models that were in use: a decoder or verifier may have displaced the one that samples."""
-    held = comfy.model_management.loaded_models(only_currently_used=True)
-    try:
-        yield
-    finally:
-        comfy.model_management.load_models_gpu(held)
+        def score(group):
+            management.throw_exception_if_processing_interrupted()
+            given = None if reference is None else reference.repeat(len(group) // batch, 1, 1, 1).to(device)
+            return self.ensemble.measure(group.to(device), given)
+
+        at_once = max(1, min(MOST_AT_ONCE // batch, int(management.get_free_memory(device) / needed)))
+        return MicroBatches(batch, at_once)(score, pictures)
 
 
 def to_planes(images):
@@ -132,7 +135,10 @@ class ScoreImages(io.ComfyNode):
     def execute(cls, images, verifier, degraded=None) -> io.NodeOutput:
         if degraded is not None and len(degraded) != 1:
             raise ValueError(f"Score Images: {len(degraded)} degraded pictures; give the one that all pictures restore.")
-        scores = verifier.measure(to_planes(images), None if degraded is None else to_planes(degraded))
+        try:
+            scores = verifier.measure(to_planes(images), None if degraded is None else to_planes(degraded))
+        except ValueError as error:
+            raise ValueError(f"Score Images: {error}") from None
         scores = {name: values.float().cpu() for name, values in scores.items()}
         values = verifier.ensemble.combine(scores)
         best = int(values.argmax())

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from .layers import apply_rotary, rotary_embedding, timestep_embedding
 from .model import EMBEDDING_DIM
 
+HALF = torch.finfo(torch.float16)
+
 
 def condition_positions(output_ids, height, width, mode, index=0):
     """Positions (height * width, 3) of the `index`-th condition picture's tokens, on a grid of `height` x `width`.
@@ -104,7 +106,7 @@ class ConditionBranch:
         def leave(attended):
             after = state + gate * self._apply(f"{block}.img_attn.proj", attended)
             hidden = self._apply(f"{block}.img_mlp.0", self._normalised(after, mlp_shift, mlp_scale))
-            return after + mlp_gate * self._apply(f"{block}.img_mlp.2", F.gelu(hidden, approximate="tanh"))
+            return _within(after + mlp_gate * self._apply(f"{block}.img_mlp.2", F.gelu(hidden, approximate="tanh")))
 
         return *self._heads(f"{block}.img_attn.norm", qkv, rotary), leave
 
@@ -115,7 +117,7 @@ class ConditionBranch:
 
         def leave(attended):
             joined = torch.cat([attended, F.gelu(hidden, approximate="tanh")], -1)
-            return state + gate * self._apply(f"{block}.linear2", joined)
+            return _within(state + gate * self._apply(f"{block}.linear2", joined))
 
         return *self._heads(f"{block}.norm", qkv, rotary), leave
 
@@ -134,6 +136,11 @@ class ConditionBranch:
         out = self.modules(name)(x)
         change = self.lora.delta(name, x) if self.lora is not None else None
         return out if change is None else out + self.lora_strength * change
+
+
+def _within(state):
+    """`state` without the infinities that float16 runs into, as ComfyUI and diffusers keep FLUX's own streams."""
+    return state.nan_to_num(posinf=HALF.max, neginf=HALF.min) if state.dtype == torch.float16 else state
 
 
 class ConditionStream:
@@ -161,7 +168,8 @@ class ConditionStream:
             both = attention(*joined, self._joint_bias(query, count, own[0].shape[2]))
             mixed, attended = both[:, :count], both[:, count:]
         if index < branch.dims.blocks - 1:  # FLUX drops the condition behind its last block
-            self.states[index + 1] = leave(attended)
+            # A block that gradient checkpointing runs again keeps its first state: the new one would hold its whole graph.
+            self.states.setdefault(index + 1, leave(attended))
         return mixed
 
     def _joint_bias(self, like, count, extra):

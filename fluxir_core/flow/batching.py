@@ -4,6 +4,8 @@ import logging
 
 import torch
 
+from ..memory import is_out_of_memory
+
 
 class MicroBatches:
     """Calls a function on groups of candidates, `size` at once; halves the size for good when memory runs out.
@@ -20,7 +22,7 @@ class MicroBatches:
     def __call__(self, function, *rows):
         """`function(*group)` for groups of the tensors `rows` (n * batch, ...), put together again.
 
-        It returns a tensor, or a dict of tensors, with the group's rows first.
+        It returns a tensor, or a dict of tensors, with the group's rows first; a name that a group lacks is NaN there.
         """
         total, start, outputs = len(rows[0]), 0, []
         while start < total:
@@ -28,12 +30,25 @@ class MicroBatches:
             try:
                 outputs.append(function(*(row[start:stop] for row in rows)))
                 start = stop
-            except torch.cuda.OutOfMemoryError:
-                if self.size == 1:
+                continue
+            except Exception as error:
+                if self.size == 1 or not is_out_of_memory(error):
                     raise
-                self.size //= 2
-                logging.warning("TTS: out of memory; going on with %d candidates at once", self.size)
-                torch.cuda.empty_cache()
-        if isinstance(outputs[0], dict):
-            return {name: torch.cat([output[name] for output in outputs]) for name in outputs[0]}
-        return torch.cat(outputs)
+            # Behind the except block: the exception keeps the failed call's tensors alive.
+            self.size //= 2
+            logging.warning("TTS: out of memory; going on with %d candidates at once", self.size)
+            torch.cuda.empty_cache()
+        return _joined(outputs) if isinstance(outputs[0], dict) else torch.cat(outputs)
+
+
+def _joined(outputs):
+    """Dicts of tensors (rows, ...) as one."""
+    like = {name: values for output in outputs for name, values in output.items()}
+    sizes = [len(next(iter(output.values()))) for output in outputs]
+    return {
+        name: torch.cat([
+            output[name] if name in output else values.new_full((size, *values.shape[1:]), torch.nan)
+            for output, size in zip(outputs, sizes)
+        ])
+        for name, values in like.items()
+    }  # fmt: skip

@@ -63,10 +63,11 @@ class Lineages:
 
     def search(self, run):
         """Walks `run`'s grid; returns an Outcome."""
-        paths = Paths.start(run, run.initial_noises(self.lineages))
+        rounds = self.round_steps(run.steps)
+        paths = Paths.start(run, run.initial_noises(self.lineages), {r - 1 for r in rounds})  # mutants leave from there
         first = torch.zeros(1, len(run.keys), dtype=torch.long)
         plain = measured = plain_measured = None
-        for r in self.round_steps(run.steps):
+        for r in rounds:
             exact = self.look_ahead.exact(r, run.steps)
             if measured is None:
                 measured = run.measure(self.look_ahead(paths, r))
@@ -89,6 +90,6 @@ class Lineages:
         """Mutants of `parents`, one each, at grid `r`."""
         z = run.noises(self.children, "mutant", r)
         if r == 0:
-            return Paths.start(run, evolve_noise(parents.noise, self.beta, z))
+            return Paths.start(run, evolve_noise(parents.noise, self.beta, z), parents.kept)
         x, t = parents.step(self.kernel, r, z)
-        return Paths(run, parents.noise, {r - self.kernel.back: (x, t)})
+        return Paths(run, parents.noise, {r - self.kernel.back: (x, t)}, parents.kept)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..memory import is_out_of_memory
+
 OVERLAP = 0.25
 """Least overlap of neighbouring tiles, as a share of the tile."""
 
@@ -126,14 +128,14 @@ def _windows(length, size, starts):
 class TiledRun:
     """Tile size and tiles at once of one sampling run; both only ever get smaller.
 
-    `out_of_memory` is the exception that halves the tiles at once, and when there is one, the tile, down to SMALLEST; the
-    step then begins again.
+    Running out of memory halves the tiles at once, and when there is one, the tile, down to SMALLEST; the step then begins
+    again.
     """
 
-    def __init__(self, tile, at_once, overlap=OVERLAP, out_of_memory=torch.cuda.OutOfMemoryError):
+    def __init__(self, tile, at_once, overlap=OVERLAP):
         if at_once < 1:
             raise ValueError(f"{at_once} tiles at once; use at least 1.")
-        self.tile, self.at_once, self.overlap, self.out_of_memory = tile, at_once, overlap, out_of_memory
+        self.tile, self.at_once, self.overlap = tile, at_once, overlap
 
     def grid(self, height, width):
         """The TileGrid of a latent, or of a region of one."""
@@ -144,8 +146,8 @@ class TiledRun:
         while True:
             try:
                 return function(self)
-            except self.out_of_memory:
-                if self.at_once == 1 and self.tile < 2 * SMALLEST:
+            except Exception as error:
+                if not is_out_of_memory(error) or (self.at_once == 1 and self.tile < 2 * SMALLEST):
                     raise
             # Behind the except block: the exception keeps the failed call's tensors alive.
             self._halve()

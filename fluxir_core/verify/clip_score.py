@@ -36,6 +36,11 @@ def load_clip(folder, text=True):
     return model, config.vision_config.image_size
 
 
+def _pooled(features):
+    """CLIP's projected features (B, D) in float32; transformers 4 returns them bare, 5 as `pooler_output`."""
+    return getattr(features, "pooler_output", features).float()
+
+
 class CLIPScore:
     """Cosine similarity, -1 to 1, of a picture's crops (see `crops`) and a prompt, averaged.
 
@@ -64,9 +69,9 @@ class CLIPScore:
 
     @torch.no_grad()
     def __call__(self, pictures, reference=None):
-        text = self.module.get_text_features(self.tokens.to(self.module.device)).pooler_output
+        text = _pooled(self.module.get_text_features(self.tokens.to(self.module.device)))
 
         def score(views):
-            return F.cosine_similarity(self.module.get_image_features(views).pooler_output.float(), text.float())
+            return F.cosine_similarity(_pooled(self.module.get_image_features(views)), text)
 
         return score_crops(pictures, self.side, self.module, score)

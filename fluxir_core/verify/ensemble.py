@@ -5,6 +5,7 @@ import logging
 import torch
 
 from ..flow.aggregate import mean_z, rank
+from ..memory import is_out_of_memory
 from .fidelity import Consistency
 from .guards import vetoes
 from .niqe import NIQE
@@ -39,9 +40,9 @@ class Ensemble:
                 found |= member.measure(pictures, reference) if hasattr(member, "measure") else {
                     member.name: member(pictures, reference)
                 }  # fmt: skip
-            except torch.cuda.OutOfMemoryError:
-                raise
             except Exception as error:
+                if is_out_of_memory(error):
+                    raise
                 failures.append(f"{member.name} ({error})")
                 found[member.name] = torch.full((len(pictures),), torch.nan, device=pictures.device)
         if len(failures) == len(self.members):

@@ -90,7 +90,7 @@ def load_tokenizer(file):
     vocabulary = {token: index for index, token in enumerate(lines)}
     if not {"[PAD]", "[UNK]", "[CLS]", "[SEP]"} <= set(vocabulary):
         raise VerifierFileError(f"verify: {file} is not BERT's vocabulary; get it from {VOCABULARY_SOURCE}.")
-    tokenizer = BertTokenizer(vocab=vocabulary, do_lower_case=True)
+    tokenizer = BertTokenizer.from_pretrained(str(file.parent), local_files_only=True, do_lower_case=True)
     tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)
     return tokenizer
 

@@ -126,13 +126,26 @@ def test_a_picture_is_captioned_once_through_comfyuis_memory_management(nodes, m
 
     loaded = []
     load = comfy.model_management.load_models_gpu
-    monkeypatch.setattr(comfy.model_management, "load_models_gpu", lambda models: (loaded.extend(models), load(models)))
+    monkeypatch.setattr(
+        comfy.model_management, "load_models_gpu", lambda models, **more: (loaded.extend(models), load(models, **more))
+    )
     with torch.inference_mode():
         first = nodes.CaptionImage.execute(photo()[0], FOLDER)
         assert len(loaded) == 1 and loaded[0] in comfy.model_management.loaded_models()
         again, other = (nodes.CaptionImage.execute(photo(name)[0], FOLDER).result[0] for name in ("astronaut", "coffee"))
     assert first.result[0] == again != other and other
     assert first.ui.as_dict() == {"text": (again,)} and len(loaded) == 2
+
+
+def test_a_network_that_does_not_fit_is_refused_in_one_sentence(nodes, monkeypatch):
+    import comfy.model_management
+
+    def full(*_, **__):
+        raise torch.cuda.OutOfMemoryError("pretended")
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", full)
+    with pytest.raises(ValueError, match=r"^Caption Image: a network of 0\.\d GB does not fit .*; use a smaller one\.$"):
+        nodes.CaptionImage.execute(photo()[0], FOLDER)
 
 
 def test_the_network_is_let_go_afterwards(nodes, monkeypatch):

@@ -1,5 +1,6 @@
 """Few-step students in the real ComfyUI: their schedules, their start, and the same result as in diffusers."""
 
+import os
 import shutil
 
 import pytest
@@ -63,6 +64,17 @@ def test_the_sigmas_are_the_files(nodes):
     for steps, sigmas in STUDENT_SCHEDULES.items():
         assert distilled(nodes, steps).tolist() == pytest.approx(sigmas)
     assert distilled(nodes, 3, "scheduled.safetensors").tolist() == pytest.approx([0.8, 0.5, 0.2, 0.0])
+
+
+def test_a_file_that_was_scheduled_anew_is_read_again(nodes):
+    import folder_paths
+
+    before = nodes.DistilledSigmas.fingerprint_inputs("scheduled.safetensors", 3)
+    assert nodes.DistilledSigmas.fingerprint_inputs("scheduled.safetensors", 3) == before
+    path = folder_paths.get_full_path("fluxir_adapters", "scheduled.safetensors")
+    os.utime(path, (before + 5, before + 5))
+    assert nodes.DistilledSigmas.fingerprint_inputs("scheduled.safetensors", 3) != before
+    assert nodes.DistilledSigmas.fingerprint_inputs("none.safetensors", 3) is None
 
 
 def test_a_schedule_that_a_file_does_not_have_is_refused_in_one_sentence(nodes):

@@ -58,6 +58,64 @@ def test_cancelling_can_keep_the_best_so_far(host, vae):
         run(host, vae, model=interrupted(host, 2), preset="paper", keep_best=True)
 
 
+@pytest.mark.parametrize("where", ["decoding", "scoring", "showing"])
+def test_cancelling_outside_the_model_keeps_the_best_too(host, vae, monkeypatch, where):
+    import comfy.model_management
+    import comfy.utils
+
+    rounds = []
+
+    def cancel_in_the_second(*_, **__):
+        rounds.append(1)
+        if len(rounds) == 2:
+            comfy.model_management.interrupt_current_processing()
+            comfy.model_management.throw_exception_if_processing_interrupted()
+
+    class Cancels(Judge):
+        def __call__(self, pictures, reference=None):
+            cancel_in_the_second()
+            return super().__call__(pictures, reference)
+
+    class Decoder:
+        def decode(self, latents):
+            cancel_in_the_second()
+            return vae.decode(latents)
+
+    judge, decoder = (verifier(Cancels()) if where == "scoring" else verifier()), (Decoder() if where == "decoding" else vae)
+    if where == "showing":
+        hook = lambda value, total, preview, **_: preview and cancel_in_the_second()  # noqa: E731
+        monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    best, _, report = run(host, decoder, judge=judge, preset="fast", keep_best=True)
+    assert report["stopped"] and len(rounds) == 2 and best["samples"].isfinite().all()
+    assert not comfy.model_management.processing_interrupted()
+
+
+def test_what_samples_is_brought_back_with_room_for_a_call_once_a_round(host, vae, monkeypatch):
+    """Decoders and verifiers may displace the model; core's own preparation reserves memory for the candidates at once."""
+    import comfy.sampler_helpers
+
+    prepared, prepare = [], comfy.sampler_helpers.prepare_sampling
+
+    def counted(model, shape, *args, **kwargs):
+        prepared.append(tuple(shape))
+        return prepare(model, shape, *args, **kwargs)
+
+    monkeypatch.setattr(comfy.sampler_helpers, "prepare_sampling", counted)
+    latent = {"samples": torch.zeros(2, 16, 8, 8)}
+    best, _, report = run(host, vae, latent=latent, preset="fast")
+    rounds = len(report["log"])
+    assert prepared == [(2, 16, 8, 8)] + rounds * [(2 * report["at_once"], 16, 8, 8)]
+
+
+def test_an_empty_latent_of_another_scale_is_sampled_at_the_size_that_was_meant(host, vae):
+    """Core's Empty Latent Image is of eighths; a model of sixteenths gets half as many."""
+    model = host.model.clone()
+    coarse = type("Sixteenths", (type(model.get_model_object("latent_format")),), {"spacial_downscale_ratio": 16})
+    model.add_object_patch("latent_format", coarse())
+    best, _, _ = run(host, vae, model=model, latent={"samples": torch.zeros(1, 4, 16, 16), "downscale_ratio_spacial": 8})
+    assert best["samples"].shape[-2:] == (8, 8)
+
+
 def test_the_node_shows_a_montage_of_the_candidates(host, vae, monkeypatch):
     import comfy.utils
 

@@ -61,6 +61,30 @@ def test_reward_models_score_through_comfyuis_memory_management(loaded, name):
     assert verifier.patchers[0] in comfy.model_management.loaded_models()
 
 
+def test_pictures_are_scored_as_many_at_once_as_memory_holds(comfy, monkeypatch):
+    import comfy.model_management
+
+    from comfyui_fluxir.fluxir_core.verify import Ensemble
+    from comfyui_fluxir.nodes.verifiers import COPIES, LoadedVerifier
+
+    groups, freed = [], []
+
+    class Difference:
+        name = "difference"
+
+        def __call__(self, pictures, reference):
+            groups.append(len(pictures))
+            return -(pictures - reference).abs().mean((1, 2, 3))
+
+    pictures, inputs = images(1, 6).movedim(-1, 1), images(2, 2).movedim(-1, 1)
+    needed = COPIES * 2 * pictures[0].nbytes
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 2.5 * needed)
+    monkeypatch.setattr(comfy.model_management, "free_memory", lambda *given: freed.append(given[0]))
+    found = LoadedVerifier(Ensemble([Difference()])).measure(pictures, inputs)["difference"]
+    assert groups == [4, 2] and freed == [needed]
+    torch.testing.assert_close(found, -(pictures - inputs.repeat(3, 1, 1, 1)).abs().mean((1, 2, 3)))
+
+
 def test_the_combos_offer_what_stands_in_the_folder(shelf):
     from comfyui_fluxir.nodes.reward_models import AestheticVerifier, CLIPScoreVerifier
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from comfyui_fluxir.fluxir_core.adapter import (
-    FLUX_DEV, KONTEXT, OMINI, AdapterConfig, AdapterFileError, ConditionMode, FluxIRAdapter, LoRA, bfl_to_diffusers,
+    FLUX_DEV, KONTEXT, OMINI, AdapterConfig, AdapterFileError, ConditionBranch, ConditionMode, FluxIRAdapter, LoRA, bfl_to_diffusers,
     check_lora_base, diffusers_to_bfl, linear_sizes, load_lora, lora_targets, save_adapter, save_lora,
 )  # fmt: skip
 
@@ -333,3 +333,17 @@ def test_a_wrong_base_is_refused_with_what_differs(path):
         check_lora_base(loaded, replace(TINY, single_blocks=1))
     with pytest.raises(AdapterFileError, match="changes x_embedder, 64 to 128 values, and this one has 16 to 128 there"):
         check_lora_base(loaded, replace(TINY, in_channels=16))
+
+
+@pytest.mark.parametrize("block", [0, TINY.double_blocks])
+def test_condition_tokens_stay_finite_in_float16(block):
+    """Behind every block, as FLUX's own streams do in ComfyUI and diffusers: an infinity would become NaN in the next."""
+    modules = {name: torch.nn.Linear(*reversed(WEIGHTS[f"{name}.weight"].shape)).half() for name in BFL_LINEARS}
+    branch = ConditionBranch(lambda name: modules.get(name, torch.nn.Identity()), TINY, KONTEXT)
+    state = torch.full((1, 4, TINY.hidden_size), 65000.0).half()
+    rotary = branch._rotary(torch.zeros(4, 3))
+    for module in modules.values():
+        torch.nn.init.ones_(module.weight)
+    *_, leave = branch.enter(block, state, torch.ones(1, TINY.hidden_size).half(), rotary)
+    after = leave(torch.zeros_like(state))
+    assert after.isfinite().all() and after.abs().max() == torch.finfo(torch.float16).max

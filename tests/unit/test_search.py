@@ -8,13 +8,16 @@ import torch
 
 from comfyui_fluxir.fluxir_core.flow import PRESETS, SearchStopped, Task, euler, flux_sigmas, plan, search
 from comfyui_fluxir.fluxir_core.flow.aggregate import mean_z, rank_sum
+from comfyui_fluxir.fluxir_core.flow.batching import MicroBatches
 from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
 from comfyui_fluxir.fluxir_core.flow.kernels import CPS, Relabel, Renoise, ZeroDrift
 from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
 from comfyui_fluxir.fluxir_core.flow.noise import keyed_noise
 from comfyui_fluxir.fluxir_core.flow.particles import SMC, Halving
-from comfyui_fluxir.fluxir_core.flow.paths import FULL, TWEEDIE, Coarse, Native
+from comfyui_fluxir.fluxir_core.flow.paths import FULL, TWEEDIE, Coarse, Native, Paths
+from comfyui_fluxir.fluxir_core.flow.run import Run
 from comfyui_fluxir.fluxir_core.flow.selectors import PerLineage
+from comfyui_fluxir.fluxir_core.memory import is_out_of_memory
 from comfyui_fluxir.fluxir_core.verify import Ensemble
 from comfyui_fluxir.training.mixture import GaussianMixture
 
@@ -281,3 +284,37 @@ def test_a_verifier_that_fails_in_some_rounds_only_does_not_end_the_search():
 def test_bad_input_gets_one_sentence(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_paths_remember_only_what_they_come_back_to():
+    run = Run(task(), NOISE, UNIFORM, 0, list(range(12)))
+    paths = Paths.start(run, run.initial_noises(3), {4})
+    end = paths.reach(run.steps)[0]
+    assert set(paths.states) == {4, 25} and set(paths.velocities) == {4} and run.nfe == 3 * 25
+    assert torch.equal(end[0], plain())
+
+
+def test_candidates_are_called_a_few_at_a_time_and_fewer_when_memory_runs_out():
+    sizes = []
+
+    def doubled(rows):
+        sizes.append(len(rows))
+        if len(rows) > 4:
+            raise torch.cuda.OutOfMemoryError("pretended")
+        return {"always": 2 * rows, **({"sometimes": rows} if rows[0] == 0 else {})}
+
+    calls, rows = MicroBatches(2, 5), torch.arange(10.0)
+    found = calls(doubled, rows)
+    assert sizes == [10, 4, 4, 2] and calls.size == 2
+    assert torch.equal(found["always"], 2 * rows)
+    torch.testing.assert_close(found["sometimes"], rows.where(rows < 4, torch.nan), equal_nan=True)
+    calls.size = 1
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        calls(lambda *_: doubled(torch.zeros(5)), rows)
+
+
+def test_torchs_ways_to_run_out_of_memory_are_told_from_other_errors():
+    assert is_out_of_memory(torch.cuda.OutOfMemoryError())
+    assert is_out_of_memory(torch.AcceleratorError("CUDA error: out of memory"))
+    assert not is_out_of_memory(torch.AcceleratorError("CUDA error: an illegal memory access"))
+    assert not is_out_of_memory(RuntimeError("out of memory"))
