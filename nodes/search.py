@@ -56,8 +56,8 @@ class TTSSampler(io.ComfyNode):
                 *_search_inputs(),
             ],
             outputs=[
-                io.Latent.Output(display_name="latent", tooltip="The best picture, never worse than the plain sample by the "
-                                 "verifier where the schedule has a guard."),
+                io.Latent.Output(display_name="latent", tooltip="The best picture; where the schedule has a guard, never one of "
+                                 "a lower value in the last contest than the plain sample."),
                 io.Latent.Output(display_name="finalists", tooltip="Everyone in the last contest, the plain sample last."),
                 io.String.Output(display_name="report", tooltip="The search as JSON: costs, scores and every round. Also "
                                  "saved in the picture's metadata by Save Image."),

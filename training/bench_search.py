@@ -138,7 +138,7 @@ def table(on, rows):
     degradations = list(dict.fromkeys(row["degradation"] for row in rows))
     photos = len({row["photo"] for row in rows})
     lines += [
-        "", f"On the miniature, {photos} held-out photos of 256 pixels, seed 0, {STEPS} steps on FLUX's sigmas: PSNR in dB / SSIM / "
+        "", f"On the miniature, {photos} held-out crops of 256 pixels, seed 0, {STEPS} steps on FLUX's sigmas: PSNR in dB / SSIM / "
         "GMSD against the original, which no search sees; the ensemble's reward over the plain sample's; closeness to the degraded "
         "picture in dB.", "",
         "| | NFE | verifications | " + " | ".join(f"{d} | reward | near" for d in degradations)

@@ -70,7 +70,7 @@ def miniature(model):
     restorer = Restorer(model)
     rows = evaluate(restorer)
     lines = [
-        f"Means over {len({row['photo'] for row in rows})} held-out photos of 256 pixels and {len(SEEDS)} seeds, 20 steps: "
+        f"Means over {len({row['photo'] for row in rows})} held-out crops of 256 pixels and {len(SEEDS)} seeds, 20 steps: "
         "PSNR in dB / SSIM / GMSD.", "",
         "| | " + " | ".join(METHODS) + " |", "|---" * (len(METHODS) + 1) + "|",
     ]  # fmt: skip

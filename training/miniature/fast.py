@@ -88,7 +88,7 @@ def fast_table(rows):
     """Markdown: methods over tasks; their means, with NFE and seconds; the goals."""
     tasks, methods = (list(dict.fromkeys(row[name] for row in rows)) for name in ("task", "method"))
     photos = len({row["photo"] for row in rows})
-    lines = [f"PSNR in dB / SSIM / GMSD, means over {photos} held-out photos of 256 pixels, seed 0, tasks at strength {STRENGTH}.", ""]
+    lines = [f"PSNR in dB / SSIM / GMSD, means over {photos} held-out crops of 256 pixels, seed 0, tasks at strength {STRENGTH}.", ""]
     lines += ["| | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for method in methods:
         cells = (
