@@ -211,7 +211,7 @@ def test_text_that_the_models_own_mask_hides_is_not_there(host, nodes, loras, mo
     if not kept:
         from comfyui_fluxir.nodes import condition_injection
 
-        monkeypatch.setattr(condition_injection, "_fits", lambda device, size: False)
+        monkeypatch.setattr(condition_injection.ConditionInjection, "_fits", lambda *_: False)
     [[text, extra]] = prompt(3)
     hidden = torch.zeros(1, 24, 24)
     hidden[..., 4:8] = float("-inf")
