@@ -8,7 +8,7 @@ import torch
 from .average import MovingAverage
 from .config import FluxIRConfig, UMMFConfig
 from .engine.draws import Draws
-from .memory import plan, random_batch, random_objective
+from .memory import accumulate, plan, random_batch, random_objective
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "4090": 165, "3090": 71}
 """Dense bfloat16 TFLOP/s that the makers state, by a part of the device's name."""
@@ -32,6 +32,7 @@ def bench_training(path, recipe, steps=20):
         trained = [p for p in objective.adapter.parameters() if p.requires_grad]
         optimizer, average = config.optimizer.make(trained), MovingAverage(trained, config.optimizer.average)
         batch, rows, seconds = random_batch(config, device), range(config.run.micro_batch), []
+        accumulates = accumulate(config, trained)
         for step in range(steps):
             started = time.perf_counter()
             with torch.autocast(device, torch.bfloat16, enabled=config.base.precision != "float32"):
@@ -39,7 +40,7 @@ def bench_training(path, recipe, steps=20):
             losses["loss"].backward()
             torch.nn.utils.clip_grad_norm_(trained, config.optimizer.clip)
             optimizer.step()
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none=not accumulates)
             average.update()
             if device == "cuda":
                 torch.cuda.synchronize()

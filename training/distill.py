@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ..fluxir_core.flow import euler, interpolate, trajectory
 from .average import MovingAverage
+from .engine.run_folder import check_identity, write_whole
 from .reinforce import call, conditioned
 
 
@@ -39,19 +40,20 @@ class Lesson(NamedTuple):
 
 
 @torch.no_grad()
-def make_lessons(host, batches, schedules, grid, recipe, path, autocast=torch.bfloat16, seed=0):
+def make_lessons(host, batches, schedules, grid, recipe, path, autocast=torch.bfloat16, seed=0, identity=None):
     """The teacher's trajectories along the sigmas `grid` for `recipe.lessons` batches, made once and kept in the file `path`.
 
     Of every trajectory the states at the times of `schedules` ({steps: sigmas}, all of them in `grid`) are kept, in half
-    precision. Returns a list of Lessons, their batches drawn again by the same `seed`.
+    precision. `identity` (a dict of plain values) says what else they depend on, such as the teacher. Returns a list of
+    Lessons, their batches drawn again by the same `seed`. Raises ValueError where `path` holds those of another run.
     """
     torch.manual_seed(seed)
     kept = sorted({t for sigmas in schedules.values() for t in sigmas[1:]}, reverse=True)
     places = [min(range(len(grid)), key=lambda i, t=t: abs(grid[i].item() - t)) for t in kept]
     drawn = [(batch := batches(step), torch.randn_like(batch.clean)) for step in range(recipe.lessons)]
-    saved = torch.load(path, weights_only=True) if path.exists() else {"times": kept, "states": []}
-    if saved["times"] != kept:
-        raise ValueError(f"{path} holds lessons for other schedules; remove it, or choose another --work folder.")
+    identity = {**(identity or {}), "schedules": kept}
+    saved = torch.load(path, weights_only=True) if path.exists() else {"identity": identity, "states": []}
+    check_identity(saved.get("identity", {}), identity, path)
     for number in range(len(saved["states"]), len(drawn)):
         batch, noise = drawn[number]
         with torch.autocast(noise.device.type, dtype=autocast or torch.float32, enabled=autocast is not None):
@@ -59,8 +61,7 @@ def make_lessons(host, batches, schedules, grid, recipe, path, autocast=torch.bf
             states, _ = trajectory(lambda x, t: host.velocity(x, t, condition, guidance).float(), noise, grid)
         saved["states"].append(states[places].half().cpu())
         if number % 8 == 7 or number + 1 == len(drawn):
-            torch.save(saved, path.with_suffix(".partial"))
-            path.with_suffix(".partial").replace(path)
+            write_whole(path, saved)
             logging.info("distill: %d of %d lessons", number + 1, len(drawn))
     return [
         Lesson(batch, noise, dict(zip(kept, states.to(noise.device)))) for (batch, noise), states in zip(drawn, saved["states"])

@@ -17,6 +17,7 @@ from ..fluxir_core.verify.selection import OWN, metric_named
 from .distill import DistillRecipe, make_lessons, train_student
 from .host import DiffusersHost
 from .lora_host import LoRAHost
+from .miniature.bank import fingerprint
 from .miniature.checkpoint import Checkpoint
 from .miniature.recipe import BATCH, Plan
 from .miniature.tasks import TaskBatches
@@ -63,12 +64,14 @@ QUICK = Amounts(Plan(scenes=6, crops=6, versions=1, size=128), 3, 2, 2, 3, 4, 3)
 
 @dataclass
 class Loaded:
-    """A model folder's parts, and the batches of the seven tasks."""
+    """A model folder's parts, and the batches of the seven tasks. `identity` tells the folder's base and adapter, as they
+    were found, and the `plan` of the batches: what is kept in a --work folder belongs to one alone."""
 
     folder: Path
     host: DiffusersHost
     batches: TaskBatches
     schedules: dict
+    identity: dict
 
     @property
     def guidance(self):
@@ -91,7 +94,8 @@ def load(folder, work, amounts, batch, seed=0, mixture_only=False):
         last = f"se_text.{models.adapter.config.dims.blocks - 1}."
         parameter.requires_grad_(not (models.adapter.config.inject == "after" and name.startswith(last)))
     batches = TaskBatches(model_folder(folder), amounts.plan, batch, Path(work), seed, device, mixture_only)
-    return Loaded(model_folder(folder), DiffusersHost(models.transformer, models.adapter), batches, models.schedules)
+    identity = {"model": [fingerprint(part) for part in (models.transformer, models.adapter)], "plan": asdict(amounts.plan)}
+    return Loaded(model_folder(folder), DiffusersHost(models.transformer, models.adapter), batches, models.schedules, identity)
 
 
 def train_tasks(folder, work, out, amounts=Amounts()):
@@ -110,7 +114,8 @@ def train_tasks(folder, work, out, amounts=Amounts()):
     optimizer = OptimizerConfig(learning_rate=3e-4, beta2=0.99, warmup=50, decay=0.6)
     run = RunConfig(steps=steps, batch=BATCH, micro_batch=BATCH, checkpoint_every=100, keep=1)
     objective = FluxIRObjective(loaded.host, loaded.batches.decode, RECIPE)
-    trained = fit(objective, loaded.batches, optimizer, run, Path(work) / "teacher", make_accelerator())
+    identity = {**loaded.identity, "recipe": asdict(RECIPE), "optimizer": asdict(optimizer)}
+    trained = fit(objective, loaded.batches, optimizer, run, Path(work) / "teacher", make_accelerator(), identity=identity)
     loaded.host.adapter.load_state_dict({name: torch.lerp(before[name], trained[name], HALFWAY) for name in trained})
     made = {"recipe": asdict(RECIPE), "optimizer": asdict(optimizer), "steps": steps, "halfway": HALFWAY}
     write(loaded, out, {"tasks": made, "plan": asdict(amounts.plan)})
@@ -126,7 +131,9 @@ def train_reinforce(folder, work, out, reward=CLOSENESS, amounts=Amounts()):
     loaded = load(folder, work, amounts, amounts.reinforce_batch, seed=1, mixture_only=True)
     recipe = ReinforceRecipe(amounts.reinforce_steps, 2e-4, loaded.guidance)
     judge = verified(metric, loaded.batches.decode) if metric else closeness
-    train_reinforced(loaded.host, loaded.batches.whole, recipe, Checkpoint(Path(work) / f"reinforce-{reward}.pt"), judge)
+    identity = {**loaded.identity, "recipe": asdict(recipe), "batch": amounts.reinforce_batch}
+    checkpoint = Checkpoint(Path(work) / f"reinforce-{reward}.pt", identity=identity)
+    train_reinforced(loaded.host, loaded.batches.whole, recipe, checkpoint, judge)
     write(loaded, out, {"reinforce": {"reward": reward, **asdict(recipe)}})
 
 
@@ -144,15 +151,17 @@ def train_distill(folder, work, uniform=False, amounts=Amounts()):
     # The miniature's last steps draw texture at the cost of PSNR: the truth teaches beside the slow samples.
     recipe = DistillRecipe(amounts.distill_steps, amounts.lessons, 5e-4, loaded.guidance, middle=0.3, end=0.5)
     loaded.host.adapter.requires_grad_(False)
-    lessons = make_lessons(loaded.host, loaded.batches.whole, schedules, grid, recipe, work / f"lessons-{kind}.pt")
+    identity = {**loaded.identity, "guidance": recipe.guidance, "batch": amounts.lesson_batch}
+    lessons = make_lessons(
+        loaded.host, loaded.batches.whole, schedules, grid, recipe, work / f"lessons-{kind}.pt", identity=identity
+    )
 
     dims, device = loaded.host.adapter.config.dims, lessons[0].noise.device
     torch.manual_seed(0)
     targets = lora_targets(dims) | {name: linear_sizes(dims)[name] for name in LAST}
     lora = LoRA.over(targets, dims, RANK).to(device)
-    student = train_student(
-        LoRAHost(loaded.host, lora), lessons, schedules, recipe, Checkpoint(work / f"distill-{kind}.pt")
-    )
+    checkpoint = Checkpoint(work / f"distill-{kind}.pt", identity={**identity, "recipe": asdict(recipe), "schedules": schedules})
+    student = train_student(LoRAHost(loaded.host, lora), lessons, schedules, recipe, checkpoint)
     base = only_file(loaded.folder / "diffusion_models").stem
     folder = loaded.folder
     if uniform:

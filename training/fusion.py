@@ -124,7 +124,7 @@ def compare(config, work, steps):
         restorer.host.remove()
         torch.manual_seed(0)
         host = restorer.host = make(restorer.host.transformer)
-        objective, folder = UMMFObjective(host, config.recipe), work / f"fusion-{steps}-{i}"
+        objective, folder = UMMFObjective(host, config.recipe, batches.empty), work / f"fusion-{steps}-{i}"
         host.adapter.load_state_dict(fit(objective, batches, config.optimizer, run, folder, make_accelerator()))
         host.adapter.eval()
         found = evaluate(restorer, seeds=(0,))

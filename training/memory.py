@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from ..fluxir_core.adapter import FLUX_DEV
 from ..fluxir_core.tokens import image_ids
@@ -24,6 +24,13 @@ NF4_BYTES = 0.5 + 4 / 64
 STATES = {"adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256), "prodigy": 16.0}
 """Bytes of each optimiser's state for a parameter."""
 
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+ATTENTION = {
+    _flash: lambda query, key, value, *_rest, **_more: sdpa_flop_count(query, key, value),
+    _flash_backward: lambda grad, query, key, value, *_rest, **_more: sdpa_backward_flop_count(grad, query, key, value),
+}
+"""torch's own formulas for the CPU's attention, which its counter leaves out."""
 
 PRECISION = 1.01
 """The factor by which the memory passes its peak before garbage is collected and a new one is taken down."""
@@ -49,13 +56,14 @@ def plan(config):
         computed = config.base.precision if config.base.precision == "float32" else "bf16"
         objective, batch = random_objective(config, precision=computed), random_batch(config)
         static = _static_bytes(config, objective)
-        with FlopCounterMode(display=False) as operations, _Allocations() as live:
+        trained = [p for p in objective.adapter.parameters() if p.requires_grad]
+        gradients = sum(p.numel() * p.element_size() for p in trained)
+        accumulates = accumulate(config, trained)
+        with FlopCounterMode(display=False, custom_mapping=ATTENTION) as operations, _Allocations() as live:
             with torch.autocast("cpu", torch.bfloat16, enabled=config.base.precision != "float32"):
                 losses = objective(batch, _NoDraws(len(batch.clean)))
             losses["loss"].backward()
-    trained = [p for p in objective.adapter.parameters() if p.requires_grad]
-    gradients = sum(p.numel() * p.element_size() for p in trained)
-    activations = max(0, live.peak - gradients)
+    activations = live.peak if accumulates else max(0, live.peak - gradients)
     flops = operations.get_total_flops() * config.run.batch / config.run.micro_batch
     sizes = {**static, "gradients": gradients, "activations": activations}
     return {
@@ -69,6 +77,16 @@ def plan(config):
     }  # fmt: skip
 
 
+def accumulate(config, parameters):
+    """Where a step of `config` has several micro-batches, gives `parameters` the gradients of an earlier one, which are then
+    there throughout. Returns whether it has."""
+    several = config.run.batch > config.run.micro_batch
+    if several:
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+    return several
+
+
 def random_objective(config, device="cpu", precision=None):
     """The objective of `config` on a base with random weights of FLUX.1-dev's size, or the miniature's, on `device`; its
     `vae` is beside it. `precision` is the configuration's unless given."""
@@ -79,16 +97,18 @@ def random_objective(config, device="cpu", precision=None):
     from .train_recipe import frozen, make_adapter, make_objective
 
     dtype = torch.float32 if config.base.precision == "float32" else torch.bfloat16
-    with torch.device(device), _default_dtype(dtype):  # float32 on the way would be 48 GB
-        if config.base.folder == "miniature":
-            transformer, vae = FluxTransformer2DModel(**MINI_FLUX), AutoencoderTiny(latent_channels=LATENT_CHANNELS)
-        else:
-            transformer, vae = FluxTransformer2DModel(guidance_embeds=FLUX_DEV.guidance_embed), AutoencoderKL(**FLUX_VAE)
+    tiny = config.base.folder == "miniature"
+    with _default_dtype(dtype):  # float32 on the way would be 48 GB
+        transformer = FluxTransformer2DModel(**(MINI_FLUX if tiny else {"guidance_embeds": FLUX_DEV.guidance_embed}))
+        with torch.device(device):
+            vae = AutoencoderTiny(latent_channels=LATENT_CHANNELS) if tiny else AutoencoderKL(**FLUX_VAE)
     with torch.device(device):
         adapter = make_adapter(config, transformer)
     vae = NetworkSpaceVAE(vae.eval().requires_grad_(False))
-    frozen(transformer, precision or config.base.precision, config.base.gradient_checkpointing)
-    objective = make_objective(config, transformer, adapter, vae.decode)
+    frozen(transformer, precision or config.base.precision, config.base.gradient_checkpointing, device)
+    dims = _dimensions(config)
+    empty = torch.zeros(config.data.text_tokens, dims.context_dim), torch.zeros(dims.vec_dim)
+    objective = make_objective(config, transformer, adapter, vae.decode, empty)
     objective.vae = vae.vae
     return objective
 

@@ -39,15 +39,18 @@ def train(config, work, out):
 
     transformer = open_transformer(model_folder(config.base.folder), dtype)
     adapter = make_adapter(config, transformer, batches.empty).to(accelerator.device)
-    transformer = frozen(transformer.to(accelerator.device), config.base.precision, config.base.gradient_checkpointing)
-    objective = make_objective(config, transformer, adapter, vae.decode)
+    # FSDP itself takes the base to the device, block by block, and leaves each process its shard alone.
+    device = "cpu" if config.run.sharding == "fsdp" else accelerator.device
+    frozen(transformer, config.base.precision, config.base.gradient_checkpointing, device)
+    objective = make_objective(config, transformer, adapter, vae.decode, batches.empty)
     validate = None
     if batches.validation:
         validate = Validation(batches, vae.decode, work / "samples", accelerator.is_main_process)
     description = {**config.metadata(), "dims": asdict(flux_dimensions(transformer)), "data": batches.description}
+    identity = {**config.identity(), "pictures": batches.fingerprint}
     accelerator.init_trackers("log", config.metadata())
     try:
-        fit(objective, batches, config.optimizer, config.run, work, accelerator, validate, config.identity(), description)
+        fit(objective, batches, config.optimizer, config.run, work, accelerator, validate, identity, description)
     finally:
         accelerator.end_training()
     if accelerator.is_main_process:
@@ -61,13 +64,15 @@ def make_batches(config, vae, work, accelerator, dtype):
         size = max(max(size) for size in data.sizes)
         with accelerator.main_process_first():  # the others find the bank drawn and encoded
             return MiniatureBatches.for_model(model_folder(config.base.folder), size, run.batch, data.prompts, work, run.seed, device)
-    # Loaded when a prompt is not in the cache yet: a resumed run never waits for T5.
+    # Loaded when a prompt is not in the cache yet, or no longer: a resumed run never waits for T5.
     encoder = cache(lambda: load_prompt_encoder(config.base.folder, data.text_tokens, device, dtype))
-    return PictureBatches(
+    batches = PictureBatches(
         data, run.batch, vae.encode, lambda prompt: encoder()(prompt), work,
         (_files(model_folder(config.base.folder)), str(dtype)), run.seed, device,
         accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone,
     )  # fmt: skip
+    encoder.cache_clear()
+    return batches
 
 
 def _files(folder):
@@ -95,17 +100,17 @@ def make_adapter(config, transformer, empty=None):
     return adapter
 
 
-def frozen(transformer, precision, gradient_checkpointing):
-    """`transformer`, in place, as a run keeps it in memory."""
-    quantise(transformer, precision)
+def frozen(transformer, precision, gradient_checkpointing, device="cpu"):
+    """`transformer`, in place, as a run keeps it in the memory of `device`."""
+    quantise(transformer, precision, device)
     if gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
         transformer.train()  # diffusers checkpoints in training mode alone; FLUX has no dropout
     return transformer.requires_grad_(False)
 
 
-def make_objective(config, transformer, adapter, decode):
-    """What `fit` minimises for `config`."""
+def make_objective(config, transformer, adapter, decode, empty=None):
+    """What `fit` minimises for `config`; `empty` is the empty prompt's (text, pooled), which UMMF's recipe needs."""
     if isinstance(config, FluxIRConfig):
         return FluxIRObjective(DiffusersHost(transformer, adapter), decode, config.recipe)
-    return UMMFObjective(UMMFHost(transformer, adapter, config.adapter.mode), config.recipe)
+    return UMMFObjective(UMMFHost(transformer, adapter, config.adapter.mode), config.recipe, empty)

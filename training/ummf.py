@@ -20,18 +20,22 @@ class UMMFRecipe:
 
 
 class UMMFObjective(Objective):
-    """Flow matching of a UMMFHost's LoRA. A batch holds tokens `clean`, `degraded` (B, N, 64), `text`, `pooled`, `image_ids`."""
+    """Flow matching of a UMMFHost's LoRA. A batch holds tokens `clean`, `degraded` (B, N, 64), `text`, `pooled`, `image_ids`.
 
-    def __init__(self, host, recipe):
+    A picture that loses its prompt is shown the `empty` one's (text (L, context), pooled (vec,)): T5's and CLIP's are not zero.
+    """
+
+    def __init__(self, host, recipe, empty):
         super().__init__(host)
-        self.recipe, self.guidance = recipe, recipe.guidance
+        self.recipe, self.guidance, self.empty = recipe, recipe.guidance, empty
 
     def losses(self, batch, draws):
         z0, z1 = batch.clean, draws.normal(batch.clean.shape[1:])
         t = draws.each(lambda own: sample_logit_normal(1, own))
-        prompted, shown = draws.kept(self.recipe.drop_text), draws.kept(self.recipe.drop_image)
-        given = (batch.degraded * shown, batch.text * prompted, batch.pooled * prompted[:, 0])
-        condition = self.host.prepare(*given, batch.image_ids, columns=batch.grid[1] // 2)
+        prompted, shown = draws.kept(self.recipe.drop_text) > 0, draws.kept(self.recipe.drop_image)
+        text, pooled = (own.to(given) for own, given in zip(self.empty, (batch.text, batch.pooled)))
+        text, pooled = torch.where(prompted, batch.text, text), torch.where(prompted[:, 0], batch.pooled, pooled)
+        condition = self.host.prepare(batch.degraded * shown, text, pooled, batch.image_ids, columns=batch.grid[1] // 2)
         velocity = self.host.velocity(interpolate(z0, z1, t), t, condition, torch.full_like(t, self.guidance))
         flow = F.mse_loss(velocity.float(), z1 - z0)
         return {"loss": flow, "flow": flow}

@@ -9,6 +9,7 @@ from ..fluxir_core.adapter import (
     ConditionBranch, ConditionCache, ConditionMemory, condition_positions, diffusers_parts, layer_key,
 )  # fmt: skip
 from .base_model import flux_dimensions
+from .engine.processes import sharded
 from .host import call_transformer, exact_time
 
 
@@ -80,7 +81,8 @@ class UMMFHost:
         )
 
     def _show(self, shown, t, guidance):
-        if self.branch.mode.constant and not torch.is_grad_enabled():
+        # The blocks of a sharded transformer have their weights in their own calls alone: nothing can be computed ahead.
+        if self.branch.mode.constant and not torch.is_grad_enabled() and not sharded(self.transformer):
             recalled = self.cache.recall(self.branch, shown.tokens, shown.ids, shown.pooled, _attention)
             return ConditionMemory(*recalled, self.strength)
         self.cache.clear()  # a training step changes the LoRA

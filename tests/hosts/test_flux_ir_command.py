@@ -1,6 +1,7 @@
 """FLUX-IR's stages from the command line, a few steps each: every file that the next stage and the nodes read."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -52,6 +53,33 @@ def test_any_metric_can_be_the_reward(stages, tmp_path):
     with pytest.raises(ValueError, match="the metric beauty is missing"):
         train("reinforce", model=stages.teacher, work=stages.work, out=tmp_path / "none", reward="beauty")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("recipe", ["tasks", "reinforce"])
+def test_another_models_checkpoints_are_refused(stages, tmp_path, recipe):
+    options = {"reward": "closeness"} if recipe == "reinforce" else {}
+    with pytest.raises(ValueError, match="holds another run's checkpoints .its model differ.; give another --work"):
+        train(recipe, model=stages.reinforced, work=stages.work, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_lessons_and_students_of_another_model_are_refused(stages, tmp_path):
+    from comfyui_fluxir.fluxir_core.adapter import save_adapter
+
+    shutil.copytree(stages.reinforced, tmp_path / "changed")
+    loaded = load_adapter(stages.reinforced / ADAPTER)
+    metadata = {name: value for name, value in loaded.metadata.items() if name not in ("config", "schedules")}
+    changed = flux_ir.load(stages.reinforced, stages.work, flux_ir.QUICK, 2).host.adapter
+    with torch.no_grad():
+        changed.theta_y.add_(1)
+    save_adapter(tmp_path / "changed" / ADAPTER, changed.bfloat16(), metadata)
+    add_schedules(tmp_path / "changed" / ADAPTER, read_schedules(stages.reinforced / ADAPTER))
+    with pytest.raises(ValueError, match="lessons-optimal.pt holds another run's checkpoints .its model differ"):
+        train("distill", model=tmp_path / "changed", work=stages.work, uniform=False)
+    (stages.work / "lessons-optimal.pt").rename(tmp_path / "lessons.pt")
+    with pytest.raises(ValueError, match="distill-optimal.pt holds another run's checkpoints .its model differ"):
+        train("distill", model=tmp_path / "changed", work=stages.work, uniform=False)
+    (tmp_path / "lessons.pt").replace(stages.work / "lessons-optimal.pt")
 
 
 def test_the_schedules_are_in_both_files(stages):

@@ -32,12 +32,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def command(folder, work, recipe="fluxir", precision="float32", processes=1, **run):
-    """The command line of a run, as a list."""
+def command(folder, work, recipe="fluxir", precision="float32", processes=1, attention=None, **run):
+    """The command line of a run, as a list; `attention` is UMMF's, where it is not the default."""
     values = {
         "base": {"folder": str(folder), "precision": precision, "gradient_checkpointing": recipe == "fluxir"},
         "data": {"pictures": str(folder / "photos"), "buckets": ["32x32"], "text_tokens": 8, "held_out": 1},
-        "adapter": {"rank": 4},
+        "adapter": {"rank": 4, **({"mode": {"attention": attention}} if attention else {})},
         "recipe": {"pixel_crop": 4} if recipe == "fluxir" else {},
         "optimizer": {"learning_rate": 3e-3, "warmup": 2},
         "run": {"steps": STEPS, "batch": 4, "micro_batch": 1, "checkpoint_every": 2, "validate_every": 4, **run},
@@ -71,9 +71,9 @@ def alone(folder, tmp_path_factory):
     """The weights that one process makes, by recipe and precision."""
 
     @functools.cache
-    def train(recipe, precision="float32"):
+    def train(recipe, precision="float32", attention=None):
         work = tmp_path_factory.mktemp(recipe)
-        finish(start(command(folder, work, recipe, precision)))
+        finish(start(command(folder, work, recipe, precision, attention=attention)))
         assert (work / "out.safetensors").exists()
         return weights(work)
 
@@ -81,11 +81,15 @@ def alone(folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "sharding", "precision"), [("fluxir", "ddp", "float32"), ("fluxir", "fsdp", "bf16"), ("ummf", "fsdp", "float32")]
-)
-def test_two_processes_match_one(folder, tmp_path, alone, recipe, sharding, precision):
-    finish(start(command(folder, tmp_path, recipe, precision, processes=2, sharding=sharding)))
-    assert_close(weights(tmp_path), alone(recipe, precision))
+    ("recipe", "sharding", "precision", "attention"),
+    [
+        ("fluxir", "ddp", "float32", None), ("fluxir", "fsdp", "bf16", None),
+        ("ummf", "fsdp", "float32", "joint"), ("ummf", "fsdp", "float32", "alone"),
+    ],
+)  # fmt: skip
+def test_two_processes_match_one(folder, tmp_path, alone, recipe, sharding, precision, attention):
+    finish(start(command(folder, tmp_path, recipe, precision, processes=2, attention=attention, sharding=sharding)))
+    assert_close(weights(tmp_path), alone(recipe, precision, attention))
     assert (tmp_path / "out.safetensors").exists() and list((tmp_path / "samples").glob("*.png"))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -129,6 +130,119 @@ def test_a_smaller_base_gives_nearly_the_same_gradients(folder, tmp_path, precis
     reference = train("fluxir", config(folder, run={"steps": 2}), tmp_path / "exact")
     learnt, exactly = (load_adapter(path).state_dict["se_image.0.excite.weight"].flatten() for path in (out, reference))
     assert torch.cosine_similarity(learnt.float(), exactly.float(), 0) > {"bf16": 0.9, "fp8": 0.6, "nf4": 0.4}[precision]
+
+
+@pytest.mark.parametrize("precision", ["fp8", "nf4"])
+def test_a_quantised_base_reaches_the_device_block_by_block(folder, monkeypatch, precision):
+    from comfyui_fluxir.training.model_folder import open_transformer
+    from comfyui_fluxir.training.train_recipe import frozen
+
+    transformer, device, moved = open_transformer(folder, torch.bfloat16), torch.device("cpu", 0), []  # a device it is not on
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+
+    def small(block):
+        return all(p.element_size() == 1 for p in block.parameters() if p.ndim == 2)
+
+    def watch(module, name):
+        to = module.to
+
+        def watched(*given):
+            moved.append((name, given, [small(block) for block in blocks]))
+            return to(*given)
+
+        monkeypatch.setattr(module, "to", watched)
+
+    for index, module in enumerate([*blocks, transformer]):
+        watch(module, index)
+    frozen(transformer, precision, False, device)
+    assert len(blocks) > 1 and moved == [
+        (i, (device,), [True] * i + [False] * (len(blocks) - i)) for i in range(len(blocks) + 1)
+    ]
+
+
+def test_a_run_puts_its_base_on_its_device_and_leaves_a_sharded_one_to_fsdp(folder, tmp_path, monkeypatch):
+    from comfyui_fluxir.training import train_recipe
+
+    placed, quantise = [], train_recipe.quantise
+    monkeypatch.setattr(train_recipe, "quantise", lambda *given: placed.append(given[1:]) or quantise(*given))
+    monkeypatch.setattr(train_recipe, "fit", lambda *given: None)
+    monkeypatch.setattr(train_recipe, "write_adapter", lambda *given: None)
+    for sharding in ("ddp", "fsdp"):
+        train("fluxir", config(folder, run={"sharding": sharding}), tmp_path / sharding)
+    assert placed == [("float32", torch.device("cpu")), ("float32", "cpu")]
+
+
+def test_a_run_does_not_go_on_with_other_pictures(folder, tmp_path):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(folder / "photos", pictures)
+    data = {"pictures": str(pictures)}
+    train("fluxir", config(folder, data=data, run={"steps": 2}), tmp_path / "work")
+    (pictures / "c.png").unlink()
+    with pytest.raises(SystemExit, match="holds another run's checkpoints .its pictures differ.; give another --work"):
+        train("fluxir", config(folder, data=data), tmp_path / "work")
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-7], None], ids=["empty", "cut off", "gone"])
+def test_what_the_cache_has_lost_is_computed_again(folder, tmp_path, damage):
+    first = load_adapter(train("fluxir", config(folder), tmp_path)).state_dict
+    for step in RunFolder(tmp_path).steps():
+        RunFolder(tmp_path).path(step).unlink()
+    for path in [*(tmp_path / "latents").rglob("*.safetensors"), *(tmp_path / "prompts").rglob("*.safetensors")]:
+        path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
+    again = load_adapter(train("fluxir", config(folder), tmp_path)).state_dict
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+
+
+def test_an_embedding_lost_during_a_run_is_computed_again(folder, tmp_path):
+    from comfyui_fluxir.training.config import DataConfig
+    from comfyui_fluxir.training.data.batches import PictureBatches
+
+    embedded = []
+
+    def embed(prompt):
+        embedded.append(prompt)
+        return torch.ones(8, 16, dtype=torch.bfloat16), torch.ones(4, dtype=torch.bfloat16)
+
+    data = DataConfig(str(folder / "photos"), ["48x64"], cache=False, text_tokens=8, held_out=0)
+    batches = PictureBatches(data, 2, lambda pictures: torch.zeros(len(pictures), 16, 8, 6), embed, tmp_path, "model")
+    for path in (tmp_path / "prompts").rglob("*.safetensors"):
+        path.write_bytes(b"")
+    batch = batches(0, range(2))
+    assert embedded == ["", ""] and batch.text.dtype == torch.float32 and (batch.text == 1).all()
+    assert batches.empty[0].dtype == torch.bfloat16
+
+
+def test_the_text_encoders_are_gone_when_the_data_is_encoded(folder, tmp_path, monkeypatch):
+    from comfyui_fluxir.training import train_recipe
+    from comfyui_fluxir.training.engine.processes import make_accelerator
+    from comfyui_fluxir.training.model_folder import open_vae
+
+    class Encoder:
+        def __call__(self, prompt):
+            return torch.zeros(8, 16), torch.zeros(4)
+
+    alive = []
+
+    def load(*_given):
+        encoder = Encoder()
+        alive.append(weakref.ref(encoder))
+        return encoder
+
+    monkeypatch.setattr(train_recipe, "load_prompt_encoder", load)
+    settings = (open_vae(folder), tmp_path, make_accelerator("ddp", "no"), torch.float32)
+    batches = train_recipe.make_batches(FluxIRConfig.load(config(folder)), *settings)
+    assert batches.empty[0].shape == (8, 16) and [each() for each in alive] == [None]
+
+
+def test_a_cached_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    import os
+
+    from comfyui_fluxir.training.data.cache import TensorCache
+
+    cache, synced = TensorCache(tmp_path, "one"), []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append("key" in cache))
+    cache.put("key", {"a": torch.ones(2)})
+    assert synced == [False] and "key" in cache and torch.equal(cache.get("key")["a"], torch.ones(2))
 
 
 def test_export_takes_any_checkpoint_and_either_weights(folder, tmp_path):

@@ -5,9 +5,12 @@ import torch
 from safetensors.torch import load_file
 
 from comfyui_fluxir.fluxir_core.adapter import ConditionMode, LoRA
+from comfyui_fluxir.fluxir_core.tokens import image_ids
 from comfyui_fluxir.training.base_model import flux_dimensions
 from comfyui_fluxir.training.fusion import AdditionHost, ControlNetHost
+from comfyui_fluxir.training.engine.draws import Draws
 from comfyui_fluxir.training.host import call_transformer
+from comfyui_fluxir.training.memory import _Allocations
 from comfyui_fluxir.training.miniature.autoencoder import NarrowTAESD, narrowed, widen
 from comfyui_fluxir.training.model_folder import load_models
 from comfyui_fluxir.training.ummf import UMMFObjective, UMMFRecipe
@@ -18,8 +21,77 @@ from ..unit.tiny_training import FlatPictures, flow_error, run, tiny_host
 PRODIGY = {"name": "prodigy", "learning_rate": 1.0, "warmup": 0, "decay": 0.0}
 
 
-def ummf(host):
-    return UMMFObjective(host, UMMFRecipe(drop_image=0.0, guidance=4.0))
+EMPTY = torch.zeros(2, 8), torch.zeros(4)
+
+
+def ummf(host, **recipe):
+    return UMMFObjective(host, UMMFRecipe(**{"drop_image": 0.0, "guidance": 4.0, **recipe}), EMPTY)
+
+
+def deep_ummf(blocks, attention, checkpointing):
+    """UMMF's objective on a transformer of one double block and `blocks` single ones, its LoRA not zero."""
+    from diffusers import FluxTransformer2DModel
+
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        num_layers=1, num_single_layers=blocks, num_attention_heads=1, joint_attention_dim=8, pooled_projection_dim=4,
+        guidance_embeds=True,
+    ).requires_grad_(False)  # fmt: skip
+    if checkpointing:
+        transformer.enable_gradient_checkpointing()
+        transformer.train()
+    lora = LoRA.new(flux_dimensions(transformer), 4)
+    for parameter in lora.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return ummf(UMMFHost(transformer, lora, ConditionMode(attention=attention)))
+
+
+def backward(objective, tokens=4):
+    batch = FlatPictures(2)(0, range(2))
+    batch.clean, batch.degraded = (own.repeat(1, tokens // 4, 1) for own in (batch.clean, batch.degraded))
+    batch.image_ids, batch.grid = image_ids(4, tokens), (4, tokens)
+    objective(batch, Draws(0, 0, range(2)))["loss"].backward()
+    return [parameter.grad for parameter in objective.adapter.parameters()]
+
+
+@pytest.mark.parametrize("attention", ["joint", "alone"])
+def test_gradient_checkpointing_keeps_hardly_a_blocks_activations(attention):
+    def growth(checkpointing):
+        peaks = []
+        for blocks in (2, 6):
+            objective = deep_ummf(blocks, attention, checkpointing)
+            for parameter in objective.adapter.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            with _Allocations() as live:
+                backward(objective, tokens=128)
+            peaks.append(live.peak)
+        return peaks[1] - peaks[0]
+
+    assert growth(True) < 0.15 * growth(False)
+
+
+@pytest.mark.parametrize("attention", ["joint", "alone"])
+def test_gradient_checkpointing_changes_no_gradient(attention):
+    plain, again = (backward(deep_ummf(2, attention, checkpointing)) for checkpointing in (False, True))
+    assert any(gradient is not None and gradient.any() for gradient in plain)
+    for one, other in zip(plain, again):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dropped", [0.0, 0.5, 1.0])
+def test_a_dropped_prompt_is_the_empty_one(monkeypatch, dropped):
+    objective, batch, shown = deep_ummf(1, "joint", False), FlatPictures()(0, range(8)), []
+    objective.recipe, objective.empty = UMMFRecipe(drop_text=dropped), (torch.full((2, 8), 7.0), torch.full((4,), 5.0))
+    batch.text, batch.pooled = torch.randn(8, 2, 8), torch.randn(8, 4)
+    prepare = objective.host.prepare
+    monkeypatch.setattr(objective.host, "prepare", lambda *given, **more: shown.append(given) or prepare(*given, **more))
+    objective(batch, Draws(0, 0, range(8)))
+    _, text, pooled, _ = shown[0]
+    lost = (text == 7).all((1, 2))
+    assert torch.equal(lost, (pooled == 5).all(1)) and lost.any() == (dropped > 0) and lost.all() == (dropped == 1)
+    assert torch.equal(text[~lost], batch.text[~lost]) and torch.equal(pooled[~lost], batch.pooled[~lost])
 
 
 @pytest.mark.parametrize("attention", ["joint", "alone"])

@@ -161,8 +161,10 @@ def test_lessons_hold_the_teachers_trajectory_and_are_made_once(tmp_path):
     host.calls = 0
     again = make_lessons(host, batches, schedules, GRID, recipe, path, None)
     assert host.calls == 0 and all(torch.equal(a.noise, b.noise) for a, b in zip(made, again))
-    with pytest.raises(ValueError, match="holds lessons for other schedules; remove it"):
+    with pytest.raises(ValueError, match="lessons.pt holds another run's checkpoints .its schedules differ.; give another --work"):
         make_lessons(host, batches, {1: [0.75, 0.0], 2: [0.5, 0.125, 0.0]}, GRID, recipe, path, None)
+    with pytest.raises(ValueError, match="its model differ"):
+        make_lessons(host, batches, schedules, GRID, recipe, path, None, identity={"model": "another"})
 
 
 @pytest.mark.parametrize("recipe", ["reinforce", "distill"])

@@ -1,7 +1,11 @@
 """The training loop: it learns, it resumes bit for bit, it stops when it should, and it loses nothing."""
 
+import gc
 import os
 import signal
+import weakref
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -93,6 +97,103 @@ def test_another_runs_folder_is_refused(tmp_path):
     fit(objective(), *settings, identity={"data": "one"})
     with pytest.raises(ValueError, match="another run's checkpoints .its data differ.; give another --work"):
         fit(objective(), *settings, identity={"data": "another"})
+
+
+def test_a_resumed_run_lets_its_checkpoint_go(tmp_path, monkeypatch):
+    class Saved(dict):
+        pass
+
+    load, alive, seen = RunFolder.load, [], []
+
+    def watched(folder):
+        saved = load(folder)
+        if saved is not None:
+            saved = Saved(saved)
+            alive.append(weakref.ref(saved))
+        return saved
+
+    monkeypatch.setattr(RunFolder, "load", watched)
+    with pytest.raises(Killed):
+        run(tmp_path, batches=FlatPictures(stop=(4, kill)), checkpoint_every=3)
+    run(tmp_path, batches=FlatPictures(stop=(4, lambda: seen.append(gc.collect() and None or alive[0]()))))
+    assert seen == [None]
+
+
+@pytest.mark.parametrize(("is_main", "is_sharded", "gathered"), [(True, False, 1), (False, False, 0), (False, True, 1)])
+def test_only_who_writes_a_checkpoint_or_has_a_shard_of_it_gathers_it(tmp_path, monkeypatch, is_main, is_sharded, gathered):
+    from comfyui_fluxir.training.engine import fit
+
+    found, module = [], torch.nn.Linear(2, 2)
+    monkeypatch.setattr(fit, "whole", found.append)
+    monkeypatch.setattr(fit, "sharded", lambda _module: is_sharded)
+    parts = (module, MovingAverage(module.parameters(), 0.9), torch.optim.SGD(module.parameters()))
+    accelerator = SimpleNamespace(is_main_process=is_main, wait_for_everyone=lambda: None)
+    fit._save(RunFolder(tmp_path), 3, *parts, {}, accelerator)
+    assert len(found) == gathered and RunFolder(tmp_path).steps() == [3] * is_main
+
+
+def test_processes_wait_for_each_other_while_data_is_encoded():
+    from comfyui_fluxir.training.engine.processes import make_accelerator
+
+    assert make_accelerator("ddp", "no").init_handler.timeout >= timedelta(hours=12)
+
+
+def test_a_stage_of_the_miniature_does_not_go_on_with_anothers_checkpoint(tmp_path):
+    module, path = torch.nn.Linear(2, 2), tmp_path / "a.pt"
+    assert list(Checkpoint(path, identity={"model": "one"}).steps(1, module)) == [0]
+    assert list(Checkpoint(path, identity={"model": "one"}).steps(2, module)) == [1]
+    for other in ({"model": "another"}, None):
+        with pytest.raises(ValueError, match="a.pt holds another run's checkpoints .its model differ.; give another --work"):
+            list(Checkpoint(path, identity=other).steps(3, module))
+
+
+def test_a_bank_is_kept_whole_and_for_one_plan_alone(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from comfyui_fluxir.training.miniature import bank
+    from comfyui_fluxir.training.miniature.recipe import QUICK
+
+    small = replace(QUICK, scenes=2, crops=1, size=64)
+    images, words = bank.drawn_bank(small, tmp_path)
+    assert images.shape == (3, 3, 64, 64) and len(words) == 3
+    assert bank.drawn_bank(replace(small, crops=2), tmp_path)[0].shape == (4, 3, 64, 64)
+    monkeypatch.setattr(bank, "build_bank", None)
+    again, same = bank.drawn_bank(replace(small, base_steps=99, versions=5), tmp_path)
+    assert torch.equal(again, images) and same == words
+
+    def half_written(_state, partial):
+        partial.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "save", half_written)
+    with pytest.raises(KeyboardInterrupt):
+        bank.drawn_bank(replace(small, seed=1), tmp_path)
+    monkeypatch.undo()
+    assert bank.drawn_bank(replace(small, seed=1), tmp_path)[0].shape == (3, 3, 64, 64)
+
+
+def test_latents_are_kept_for_one_plan_alone(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from comfyui_fluxir.training.miniature import bank
+    from comfyui_fluxir.training.miniature.recipe import QUICK
+
+    monkeypatch.setattr(bank, "encode_images", lambda _autoencoder, images: images.new_zeros(len(images), 16, 8, 8).half())
+    monkeypatch.setattr(bank, "degraded_versions", None)
+    small = replace(QUICK, scenes=2, crops=1, size=64)
+
+    def shape(plan, count):
+        versions = lambda image, plan, index: image[None].repeat(plan.versions, 1, 1, 1)
+        made = bank.encoded_bank(plan, tmp_path, torch.nn.Linear(1, 1, False), torch.zeros(count, 3, 64, 64), [], versions)
+        return made.degraded.shape[:2]
+
+    torch.manual_seed(0)
+    assert shape(small, 3) == (3, 1)
+    torch.manual_seed(0)
+    assert shape(replace(small, versions=2), 3) == (3, 2)
+    torch.manual_seed(0)
+    assert shape(replace(small, crops=2), 4) == (4, 1)
 
 
 def test_old_checkpoints_go_and_a_broken_one_is_passed_over(tmp_path, caplog):

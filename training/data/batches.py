@@ -17,19 +17,21 @@ class PictureBatches:
     `encode` takes pictures (B, 3, H, W) to latents, `embed` a prompt to (text, pooled); `work` keeps both, in folders whose
     names depend on everything that goes into them: `identity` is the models' part of it. Each of `processes` encodes its
     share, then `wait` is called. `config.held_out` pictures are `validation`, and never in a batch. `empty` is the empty
-    prompt's (text, pooled). What cannot be used is logged by the process that finds it. Raises ValueError when no picture is left.
+    prompt's (text, pooled), `fingerprint` the pictures'. What cannot be used is logged by the process that finds it. Raises
+    ValueError when no picture is left.
     """
 
     def __init__(self, config, batch, encode, embed, work, identity, seed=0, device="cpu", process=0, processes=1, wait=None):
-        self.config, self.batch, self.device, self._encode = config, batch, device, encode
+        self.config, self.batch, self.device, self._encode, self._embed = config, batch, device, encode, embed
         self.crops = Crops(PictureSource(config.pictures), config.sizes, config.crop, seed)
         source = self.crops.source
+        self.fingerprint = source.fingerprint
         self._prompts = {i: source.metadata_of(i).get("prompt", "") if config.prompts else "" for i in self.crops.indices}
         self._latents = TensorCache(work / "latents", identity, source.fingerprint, config.buckets, config.crop, seed)
         self._texts = TensorCache(work / "prompts", identity, config.text_tokens)
         for prompt in sorted({"", *self._prompts.values()})[process::processes]:
             if prompt not in self._texts:
-                self._texts.put(prompt, dict(zip(("text", "pooled"), embed(prompt))))
+                self._embedding(prompt)
         for name, reason in self.crops.skipped if process == 0 else ():
             logging.warning("%s is skipped: %s", name, reason)
         if config.cache:
@@ -47,7 +49,7 @@ class PictureBatches:
             )
         self._order = Order(training, batch, seed)
         self.description = f"{len(training)} pictures of {source.path.name}"
-        self.empty = tuple(self._texts.get("")[name] for name in ("text", "pooled"))
+        self.empty = tuple(self._embedding("")[name] for name in ("text", "pooled"))
 
     def rows(self, step):
         """How many pictures step `step` sees."""
@@ -62,9 +64,17 @@ class PictureBatches:
     def pictures(self, indices, version=0):
         """The Batch of the pictures `indices`, which have one size."""
         latents = [self._pair(index, version) for index in indices]
-        texts = [self._texts.get(self._prompts[index]) for index in indices]
-        stacked = [torch.stack([own[name].float() for own in latents]) for name in ("clean", "degraded")]
-        return Batch.of_latents(*stacked, *(torch.stack([own[name] for own in texts]) for name in ("text", "pooled")), self.device)
+        texts = [self._embedding(self._prompts[index]) for index in indices]
+        pairs = [torch.stack([own[name].float() for own in latents]) for name in ("clean", "degraded")]
+        prompts = [torch.stack([own[name].float() for own in texts]) for name in ("text", "pooled")]
+        return Batch.of_latents(*pairs, *prompts, self.device)
+
+    def _embedding(self, prompt):
+        found = self._texts.get(prompt)
+        if found is None:
+            found = dict(zip(("text", "pooled"), self._embed(prompt)))
+            self._texts.put(prompt, found)
+        return found
 
     def _held_out(self, usable, seed):
         """The pictures for validation, drawn by their keys. They are cached in any case: none of them fails later."""
@@ -117,7 +127,7 @@ class MiniatureBatches:
     `prompts` shows their words, else the empty prompt.
     """
 
-    description = "procedural dead-leaves scenes and crops of photos bundled with scikit-image"
+    description = fingerprint = "procedural dead-leaves scenes and crops of photos bundled with scikit-image"
     validation = ()
 
     def __init__(self, size, batch, prompts, bank, seed=0, device="cpu"):

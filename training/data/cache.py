@@ -1,24 +1,30 @@
 """Tensors that are computed once and kept in a folder, each in a file of its own."""
 
 import hashlib
+import os
 import uuid
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 
 class TensorCache:
     """Named tensors by key under `folder`. `identity` says what they depend on besides: another one is another cache.
 
-    Processes may share a folder: a file appears whole or not at all, and one that cannot be read counts as missing.
+    Processes may share a folder: a file appears whole or not at all, and one that is cut off or cannot be read counts as
+    missing.
     """
 
     def __init__(self, folder, *identity):
         self.folder = Path(folder) / _digest(*identity)
 
     def __contains__(self, key):
-        return self._path(key).exists()
+        try:
+            with safe_open(self._path(key), "pt"):  # reads the header, which the file's length has to fit
+                return True
+        except (OSError, SafetensorError):
+            return False
 
     def get(self, key):
         """The tensors of `key`, or None."""
@@ -33,6 +39,8 @@ class TensorCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial)
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
         partial.replace(path)
 
     def _path(self, key):

@@ -10,11 +10,11 @@ from ..model_folder import MINIATURE, only_file
 
 
 def load_prompt_encoder(folder, tokens, device="cpu", dtype=torch.bfloat16):
-    """A function from a prompt to (text (tokens, context), pooled (vec,)), float32 on the CPU.
+    """A function from a prompt to (text (tokens, context), pooled (vec,)), on the CPU.
 
-    `folder` is as for `load_models`. A diffusers folder's CLIP and T5 read any prompt; the miniature takes words; any other
-    folder knows the empty prompt alone, from its adapter's file. Raises ValueError where there is none of these, and on a
-    prompt that the folder cannot read.
+    `folder` is as for `load_models`. A diffusers folder's CLIP and T5 read any prompt, in `dtype`; the miniature takes words,
+    in float32; any other folder knows the empty prompt alone, from its adapter's file. Raises ValueError where there is none
+    of these, and on a prompt that the folder cannot read.
     """
     if str(folder) == "miniature" or Path(folder) == MINIATURE:
         return lambda prompt: encode_words(prompt.split())
@@ -53,6 +53,6 @@ def _flux_encoder(folder, tokens, device, dtype):
     @torch.no_grad()
     def encode(prompt):
         text, pooled, _ = pipeline.encode_prompt(prompt, prompt, device=device, max_sequence_length=tokens)
-        return text[0].float().cpu(), pooled[0].float().cpu()
+        return text[0].cpu(), pooled[0].cpu()
 
     return encode

@@ -10,8 +10,8 @@ import torch
 from ..average import MovingAverage
 from .draws import Draws
 from .optimizers import OptimizerConfig
-from .processes import any_process, load_optimizer, local, sharded_like, whole
-from .run_folder import RunFolder
+from .processes import any_process, load_optimizer, local, sharded, sharded_like, whole
+from .run_folder import RunFolder, check_identity
 from .stopping import Stopped, StopSignal
 
 
@@ -89,10 +89,8 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
     parameters = [by_name[name] for name in names]
     average = MovingAverage(parameters, optimizer_config.average)
 
-    saved, start, described = folder.load(), 0, {"identity": identity or {}, "description": description or {}}
-    if saved:
-        _check_identity(saved["identity"], described["identity"], folder)
-        start = _restore(saved, adapter, parameters, average, optimizer)
+    described = {"identity": identity or {}, "description": description or {}}
+    start = _resume(folder, described["identity"], adapter, parameters, average, optimizer)
     with StopSignal() as stop:
         for step in range(start, run.steps):
             losses = _accumulate(model, batches, run, step, accelerator)
@@ -143,26 +141,22 @@ def _accumulate(model, batches, run, step, accelerator):
 
 
 def _save(folder, step, adapter, average, optimizer, described, accelerator):
-    state = whole({
-        "step": step, **described, "adapter": adapter.state_dict(), "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    })  # fmt: skip
+    if accelerator.is_main_process or sharded(adapter):  # every process gives its shards
+        state = whole({
+            "step": step, **described, "adapter": adapter.state_dict(), "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        })  # fmt: skip
     if accelerator.is_main_process:
         folder.save(step, state)
     accelerator.wait_for_everyone()
 
 
-def _check_identity(saved, own, folder):
-    changed = sorted(key for key in {*saved, *own} if saved.get(key) != own.get(key))
-    if changed:
-        raise ValueError(
-            f"{folder.folder} holds another run's checkpoints (its {', '.join(changed)} differ); "
-            "give another --work folder, or the configuration of that run."
-        )
-
-
-def _restore(saved, adapter, parameters, average, optimizer):
-    """Loads the checkpoint `saved` into what a step changes. Returns the step it was written after."""
+def _resume(folder, identity, adapter, parameters, average, optimizer):
+    """Loads the latest checkpoint of `folder` into what a step changes. Returns the step it was written after, 0 without one."""
+    saved = folder.load()
+    if saved is None:
+        return 0
+    check_identity(saved["identity"], identity, folder.folder)
     with torch.no_grad():
         for name, value in adapter.state_dict().items():
             local(value).copy_(local(sharded_like(saved["adapter"][name], value)))

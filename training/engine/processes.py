@@ -1,9 +1,13 @@
 """One process or many: accelerate's DDP and FSDP2, and whole tensors from and to their shards."""
 
+from datetime import timedelta
+
 import torch
 
 BLOCKS = ["FluxTransformerBlock", "FluxSingleTransformerBlock"]
 """The modules that FSDP shards one by one."""
+PATIENCE = timedelta(hours=12)
+"""How long a process waits for the others: before the first step each encodes its share of the data."""
 
 
 def make_accelerator(sharding="ddp", precision="bf16", trackers=(), folder=None):
@@ -14,7 +18,9 @@ def make_accelerator(sharding="ddp", precision="bf16", trackers=(), folder=None)
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs, DistributedType, FullyShardedDataParallelPlugin
+    from accelerate.utils import (
+        DistributedDataParallelKwargs, DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs,
+    )  # fmt: skip
 
     AcceleratorState._reset_state()  # it would keep an earlier run's precision in the same process
     plugin = None
@@ -31,7 +37,7 @@ def make_accelerator(sharding="ddp", precision="bf16", trackers=(), folder=None)
         mixed_precision=precision, fsdp_plugin=plugin, log_with=list(trackers) or None, project_dir=folder,
         cpu=not torch.cuda.is_available(),
         # A UMMF LoRA has layers behind the last attention, where FLUX drops the condition: they get no gradient.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True), InitProcessGroupKwargs(timeout=PATIENCE)],
     )  # fmt: skip
     if plugin is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
         # accelerate turns FSDP on for accelerators alone; torch shards over gloo as well.
@@ -76,6 +82,11 @@ def load_optimizer(optimizer, state, parameters):
         for index, own in state["state"].items()
     }
     optimizer.load_state_dict({**state, "state": placed})
+
+
+def sharded(module):
+    """Whether a parameter of `module` is a shard at this moment."""
+    return any(map(_sharded, module.parameters()))
 
 
 def _sharded(tensor):

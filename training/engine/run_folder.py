@@ -19,6 +19,16 @@ def write_whole(path, state):
     os.replace(partial, path)
 
 
+def check_identity(saved, own, place):
+    """Raises ValueError unless the work found at `place` belongs to this run: its identity `saved`, a dict, is `own`."""
+    changed = sorted(key for key in {*saved, *own} if saved.get(key) != own.get(key))
+    if changed:
+        raise ValueError(
+            f"{place} holds another run's checkpoints (its {', '.join(changed)} differ); "
+            "give another --work folder, or the configuration of that run."
+        )
+
+
 class RunFolder:
     """The checkpoints step-00001000.pt ... of a run in `folder`, of which the latest `keep` stay."""
 

@@ -1,27 +1,26 @@
 """The miniature's training bank: pictures, their words, their degraded versions, drawn and encoded once and kept in a folder."""
 
 import hashlib
-import json
 import logging
 
-import numpy as np
 import torch
 
 from ...fluxir_core.degrade import degrade_random
+from ..engine.run_folder import write_whole
 from .autoencoder import LATENT_CHANNELS
 from .latents import LatentBank, encode_images
 from .scenes import build_bank
 
 
 def drawn_bank(plan, work):
-    """Images (N, 3, H, W) uint8 and their words, made once and kept in `work`."""
-    path = work / "bank.npy"
+    """Images (N, 3, H, W) uint8 and their words, made once for each bank of a plan and kept in `work`."""
+    path = work / f"bank-{_drawn_by(plan)}.pt"
     if not path.exists():
         logging.info("drawing %d scenes and cropping %d photos", plan.scenes, plan.crops)
         images, words = build_bank(plan.scenes, plan.crops, plan.size, plan.seed)
-        (work / "words.json").write_text(json.dumps(words))
-        np.save(path, images)
-    return torch.from_numpy(np.load(path)).permute(0, 3, 1, 2), json.loads((work / "words.json").read_text())
+        write_whole(path, {"images": torch.from_numpy(images), "words": words})
+    saved = torch.load(path, weights_only=True)
+    return saved["images"].permute(0, 3, 1, 2), saved["words"]
 
 
 def degraded_versions(image, plan, index):
@@ -34,23 +33,27 @@ def degraded_versions(image, plan, index):
 def encoded_bank(plan, work, autoencoder, images, words, versions=degraded_versions, name="latents"):
     """The LatentBank of `images` (N, 3, H, W) uint8 and `plan.versions` degradations of each, made once and kept in `work`.
 
-    `versions(image, plan, index)` makes them; the file has `name` and the autoencoder's fingerprint.
+    `versions(image, plan, index)` makes them; the file has `name` and the fingerprints of bank and autoencoder.
     """
-    path = work / f"{name}-{_fingerprint(autoencoder)}.pt"
+    path = work / f"{name}-{_drawn_by(plan)}-{plan.versions}-{fingerprint(autoencoder)}.pt"
     if not path.exists():
         logging.info("degrading and encoding %d pictures", len(images))
         side = plan.size // 8
         degraded = torch.empty(len(images), plan.versions, LATENT_CHANNELS, side, side, dtype=torch.half)
         for i, image in enumerate(images):
             degraded[i] = encode_images(autoencoder, versions(image, plan, i))
-        partial = path.with_suffix(".partial")
-        torch.save({"clean": encode_images(autoencoder, images), "degraded": degraded}, partial)
-        partial.rename(path)
+        write_whole(path, {"clean": encode_images(autoencoder, images), "degraded": degraded})
     saved = torch.load(path, weights_only=True)
     return LatentBank(saved["clean"], saved["degraded"], words)
 
 
-def _fingerprint(module):
+def _drawn_by(plan):
+    """A name for what of `plan` the drawn pictures depend on."""
+    return hashlib.sha256(repr((plan.scenes, plan.crops, plan.size, plan.seed)).encode()).hexdigest()[:8]
+
+
+def fingerprint(module):
+    """A name for the weights of `module`."""
     digest = hashlib.sha256()
     for value in module.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().tobytes())

@@ -5,25 +5,30 @@ from pathlib import Path
 
 import torch
 
-from ..engine.run_folder import write_whole
+from ..engine.run_folder import check_identity, write_whole
 from ..engine.stopping import Stopped, StopSignal
 
 
 class Checkpoint:
-    """The state of one stage (modules, optimizers, random generator, step) in one file, saved every `every` seconds."""
+    """The state of one stage (modules, optimizers, random generator, step) in one file, saved every `every` seconds.
 
-    def __init__(self, path, every=120):
-        self.path, self.every = Path(path), every
+    `identity`, a dict of plain values, says what the stage depends on: a file of another is refused.
+    """
+
+    def __init__(self, path, every=120, identity=None):
+        self.path, self.every, self.identity = Path(path), every, identity or {}
 
     def steps(self, total, *stateful):
         """Yields the steps still to be done, from 0 or from the saved one, to `total`; saves on the way and at the end.
 
         `stateful` are the objects with `state_dict` and `load_state_dict` that a step changes. A finished stage yields nothing.
-        Raises Stopped after SIGTERM or Ctrl-C, with the step that was under way done and saved.
+        Raises Stopped after SIGTERM or Ctrl-C, with the step that was under way done and saved, and ValueError where the file
+        belongs to another run.
         """
         start = 0
         if self.path.exists():
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            check_identity(saved.get("identity", {}), self.identity, self.path)
             for part, state in zip(stateful, saved["state"]):
                 part.load_state_dict(state)
             torch.set_rng_state(saved["rng"])
@@ -43,6 +48,6 @@ class Checkpoint:
 
     def _save(self, step, stateful):
         write_whole(self.path, {
-            "step": step, "rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all(),
-            "state": [part.state_dict() for part in stateful],
+            "step": step, "identity": self.identity, "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all(), "state": [part.state_dict() for part in stateful],
         })  # fmt: skip

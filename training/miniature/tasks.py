@@ -45,7 +45,7 @@ class TaskBatches(MiniatureBatches):
     def __init__(self, folder, plan, batch, work, seed=0, device="cpu", mixture_only=False):
         work.mkdir(parents=True, exist_ok=True)
         autoencoder = open_autoencoder(folder, device)
-        made = () if mixture_only else (task_versions, f"tasks-{plan.versions}")
+        made = () if mixture_only else (task_versions, "tasks")
         bank = encoded_bank(plan, work, autoencoder, *drawn_bank(plan, work), *made)
         super().__init__(plan.size, batch, False, bank, seed, device)
         self.decode = autoencoder.decode
