@@ -13,6 +13,7 @@ from .data.batches import MiniatureBatches
 from .engine.fit import fit
 from .engine.processes import make_accelerator
 from .miniature.evaluate import evaluate
+from .miniature.recipe import OPTIMIZER
 from .model_folder import MINIATURE
 from .restore import Restorer
 from .ummf import UMMFObjective
@@ -94,6 +95,10 @@ def _call(transformer, tokens, t, condition, guidance, **residuals):
     )
 
 
+OPTIMIZERS = {"ControlNet": OPTIMIZER}
+"""Of the variants for which the configuration's is no use: Prodigy found no step size for outputs that are all zero at first."""
+
+
 def parameters(host):
     """How many parameters of the host's adapter are trained."""
     return sum(parameter.numel() for parameter in host.adapter.parameters() if parameter.requires_grad)
@@ -125,7 +130,7 @@ def compare(config, work, steps):
         torch.manual_seed(0)
         host = restorer.host = make(restorer.host.transformer)
         objective, folder = UMMFObjective(host, config.recipe, batches.empty), work / f"fusion-{steps}-{i}"
-        host.adapter.load_state_dict(fit(objective, batches, config.optimizer, run, folder, make_accelerator()))
+        host.adapter.load_state_dict(fit(objective, batches, OPTIMIZERS.get(name, config.optimizer), run, folder, make_accelerator()))
         host.adapter.eval()
         found = evaluate(restorer, seeds=(0,))
         rows += [{"variant": name, "parameters": parameters(host), **row} for row in found]

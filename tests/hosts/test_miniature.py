@@ -1,7 +1,7 @@
 """The bundled miniature: how it is made, what it weighs, and the gates it must pass."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -94,7 +94,8 @@ def test_the_autoencoder_starts_as_the_pictures_colours():
     assert (decoded - pictures)[..., 48:80, 48:80].abs().max() < 0.2
 
 
-def test_the_bank_is_encoded_by_the_given_models_autoencoder(quick):
+def test_the_bank_is_encoded_by_the_given_models_autoencoder(quick, monkeypatch):
+    monkeypatch.setattr("comfyui_fluxir.training.miniature.recipe.Plan", lambda size: replace(QUICK, size=size))
     own, bundled = (MiniatureBatches.for_model(folder, 128, 4, False, quick / "work") for folder in (quick / "out", MINIATURE))
     images, _ = drawn_bank(QUICK, quick / "work")
     torch.testing.assert_close(own.crops.bank.clean, encode_images(open_autoencoder(quick / "out"), images), rtol=0, atol=0.05)
