@@ -12,7 +12,7 @@ import torch
 from comfy.samplers import KSAMPLER, Sampler
 
 from ..fluxir_core.adapter import crop_to_tile
-from ..fluxir_core.flow import SearchStopped, Task, plan, search
+from ..fluxir_core.flow import Task, plan, search
 from ..fluxir_core.flow.batching import MicroBatches
 from ..fluxir_core.image import montage
 from ..fluxir_core.verify import downsampled_psnr
@@ -48,10 +48,10 @@ class Search:
         if len(sigmas) < 2:
             return x
         world = _World(self, model, x, extra_args, sigmas)
+        stopped_by = comfy.model_management.InterruptProcessingException if self.keep_best else ()
         try:
-            self.result = search(world.task(), model.noise, sigmas, self.schedule, extra_args.get("seed") or 0, self.keys)
-        except SearchStopped:
-            raise comfy.model_management.InterruptProcessingException from None
+            seed = extra_args.get("seed") or 0
+            self.result = search(world.task(), model.noise, sigmas, self.schedule, seed, self.keys, stopped_by)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
         self.result.report["at_once"] = world.calls.size
@@ -86,28 +86,14 @@ class _World:
         self.bar = comfy.utils.ProgressBar(self.planned)
 
     def task(self):
-        settings, stoppable = self.settings, self._stoppable
+        settings = self.settings
         return Task(
-            stoppable(self.velocity), stoppable(partial(self.decode, settings.vae)), stoppable(self.score),
-            settings.verifier.ensemble.combine, start=self.start, watch=stoppable(self.watch),
-            finish=settings.final_vae and stoppable(partial(self.decode, settings.final_vae)),
+            self.velocity, partial(self.decode, settings.vae), self.score, settings.verifier.ensemble.combine,
+            start=self.start, watch=self.watch, finish=settings.final_vae and partial(self.decode, settings.final_vae),
             fidelity=None if settings.degraded is None else lambda pictures: downsampled_psnr(
                 pictures, settings.degraded.repeat(len(pictures) // len(settings.degraded), 1, 1, 1)),
-            score_tile=stoppable(self.score_tile),
+            score_tile=self.score_tile,
         )  # fmt: skip
-
-    def _stoppable(self, function):
-        """`function`, in which the artist's cancelling ends the search with the best so far, where that is asked for."""
-
-        def guarded(*arguments):
-            try:
-                return function(*arguments)
-            except comfy.model_management.InterruptProcessingException:
-                if self.settings.keep_best:
-                    raise SearchStopped from None
-                raise
-
-        return guarded
 
     def _at_once(self, x):
         """Candidates that fit one model call beside what is loaded, cond and uncond counted."""

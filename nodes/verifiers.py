@@ -34,8 +34,8 @@ class LoadedVerifier(NamedTuple):
         management, device = comfy.model_management, comfy.model_management.get_torch_device()
         batch = 1 if reference is None else len(reference)
         needed = COPIES * batch * pictures[0].nbytes
+        management.free_memory(needed, device)  # before: it may take a verifier's own network away
         load_whole(self.patchers, needed)
-        management.free_memory(needed, device)
 
         def score(group):
             management.throw_exception_if_processing_interrupted()

@@ -10,10 +10,6 @@ from .noise import keyed_generator, keyed_noise
 from .selectors import take
 
 
-class SearchStopped(Exception):
-    """Raised by a task's functions to end a search early and keep the best it has found."""
-
-
 @dataclass
 class Task:
     """A search's world: functions, not frameworks.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, is_dataclass
 import torch
 
 from .contest import contest
-from .run import Run, SearchStopped, plain
+from .run import Run, plain
 
 NOT_COMPARED = {"finalist_values": [], "finalist_scores": {}}
 
@@ -32,7 +32,7 @@ def plan(schedule, sigmas, finish=False):
 
 
 @torch.no_grad()
-def search(task, noise, sigmas, schedule, seed=0, keys=None):
+def search(task, noise, sigmas, schedule, seed=0, keys=None, stopped_by=()):
     """Samples `noise` (B, ...) along `sigmas` (S + 1,), falling, in the way of `schedule`; returns a Result.
 
     The plain sample is Euler's from `noise` itself. All further noise is keyed by `seed` and each picture's entry of `keys`
@@ -40,8 +40,9 @@ def search(task, noise, sigmas, schedule, seed=0, keys=None):
     as counted, `nfe_planned`, for each picture `score` and `baseline_score` (values in the last contest, None where nothing
     was compared) and `winner` (-1 is the plain sample), `finalist_values` and every verifier's `finalist_scores`, and the
     `log` of all rounds.
-    When the task raises SearchStopped, the best so far is returned with `stopped` true. Raises ValueError on NaN noise,
-    sigmas that do not fall to 0, and mismatched keys. `student_calls` are a `paths.Student`'s, beyond `nfe`.
+    When anything raises an exception `stopped_by`, the best so far is returned with `stopped` true; where there is none yet, it
+    is passed on. Raises ValueError on NaN noise, sigmas that do not fall to 0, and mismatched keys. `student_calls` are a
+    `paths.Student`'s, beyond `nfe`.
     """
     keys = list(range(len(noise))) if keys is None else list(keys)
     _check(noise, sigmas, keys)
@@ -55,7 +56,7 @@ def search(task, noise, sigmas, schedule, seed=0, keys=None):
         verdict = contest(run, schedule.search(run), schedule.guard)
         latents, finalists = verdict.latents, verdict.measured.latents if verdict.measured else verdict.latents[None]
         report |= _scores(verdict, schedule.guard)
-    except SearchStopped:
+    except stopped_by:
         if run.best_so_far is None:
             raise
         latents, finalists = run.best_so_far, run.best_so_far[None]

@@ -192,6 +192,25 @@ def test_a_student_looks_ahead_for_the_slow_model(host, vae, nodes, shared):
     assert own["nfe"] > report["nfe"] and own["log"][0]["values"] != report["log"][0]["values"]
 
 
+def test_cancelling_while_a_student_looks_ahead_keeps_the_best(host, vae, nodes, monkeypatch):
+    import comfy.model_management
+
+    from comfyui_fluxir.nodes.student import _Finisher
+
+    looks, sample = [], _Finisher._sample
+
+    def cancelled(self, *arguments):
+        looks.append(1)
+        if len(looks) == 3:
+            comfy.model_management.interrupt_current_processing()
+        return sample(self, *arguments)
+
+    monkeypatch.setattr(_Finisher, "_sample", cancelled)
+    search = contest(nodes, taught(host.apply(host.model)))
+    best, _, report = run(host, vae, model=host.apply(), schedule=search, keep_best=True)
+    assert report["stopped"] and report["log"] and best["samples"].isfinite().all()
+
+
 def test_half_a_student_is_refused(host, nodes):
     with pytest.raises(ValueError, match="^Contest Schedule: a student needs both student and student_sigmas"):
         contest(nodes, student_sigmas=distilled(nodes, 2))

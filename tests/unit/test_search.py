@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from comfyui_fluxir.fluxir_core.flow import PRESETS, SearchStopped, Task, euler, flux_sigmas, plan, search
+from comfyui_fluxir.fluxir_core.flow import PRESETS, Task, euler, flux_sigmas, plan, search
 from comfyui_fluxir.fluxir_core.flow.aggregate import mean_z, rank_sum
 from comfyui_fluxir.fluxir_core.flow.batching import MicroBatches
 from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
@@ -206,20 +206,20 @@ def test_stopping_returns_the_best_so_far():
 
     def velocity(x, t):
         if next(calls) == 60:
-            raise SearchStopped
+            raise KeyboardInterrupt
         return MIXTURE.velocity(x, t)
 
-    found = search(replace(task(), velocity=velocity), NOISE, UNIFORM, PRESETS["paper"])
+    found = search(replace(task(), velocity=velocity), NOISE, UNIFORM, PRESETS["paper"], stopped_by=KeyboardInterrupt)
     assert found.report["stopped"] and len(found.report["log"]) >= 1
     assert MIXTURE.reward(found.latents).mean() >= MIXTURE.reward(plain()).mean()
 
 
 def test_stopping_before_anything_was_scored_is_passed_on():
     def velocity(x, t):
-        raise SearchStopped
+        raise KeyboardInterrupt
 
-    with pytest.raises(SearchStopped):
-        search(replace(task(), velocity=velocity), NOISE, UNIFORM, PRESETS["paper"])
+    with pytest.raises(KeyboardInterrupt):
+        search(replace(task(), velocity=velocity), NOISE, UNIFORM, PRESETS["paper"], stopped_by=KeyboardInterrupt)
 
 
 def test_img2img_starts_from_its_own_state_and_time():
