@@ -43,14 +43,22 @@ class ComfyUIServer:
             link.symlink_to(ROOT, target_is_directory=True)
         import torch
 
-        command = [sys.executable, "main.py", "--port", str(self.port), "--base-directory", str(self.base),
-                   "--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--disable-auto-launch",
-                   *([] if torch.cuda.is_available() else ["--cpu"])]  # fmt: skip
+        command = [
+            sys.executable,
+            "main.py",
+            "--port",
+            str(self.port),
+            "--base-directory",
+            str(self.base),
+            "--database-url",
+            "sqlite:///:memory:",
+            "--disable-api-nodes",
+            "--disable-auto-launch",
+            *([] if torch.cuda.is_available() else ["--cpu"]),
+        ]
         self.log = self.base / "comfyui.log"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.comfyui, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, cwd=self.comfyui, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             self._wait()
         except BaseException:

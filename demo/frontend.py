@@ -8,8 +8,15 @@ from contextlib import contextmanager, suppress
 from PIL import Image
 
 VIEW = {"width": 1600, "height": 1000}
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")  # fmt: skip
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 # Nodes 2.0, whose pictures are elements of the page. The tour of a first start and the minimap would cover the graph.
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": True, "Comfy.Minimap.Visible": False}
 

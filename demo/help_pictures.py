@@ -180,8 +180,12 @@ def picture(frontend, node, number):
         frontend.load(json.loads(workflow.read_text()), workflow.stem)
     frontend.page.evaluate(ALONE, node)
     bounds = frontend.page.evaluate(BOUNDS)
-    clip = {"x": bounds["x"] - MARGIN, "y": bounds["y"] - MARGIN,
-            "width": bounds["width"] + 2 * MARGIN, "height": bounds["height"] + 2 * MARGIN}  # fmt: skip
+    clip = {
+        "x": bounds["x"] - MARGIN,
+        "y": bounds["y"] - MARGIN,
+        "width": bounds["width"] + 2 * MARGIN,
+        "height": bounds["height"] + 2 * MARGIN,
+    }
     return Image.open(io.BytesIO(frontend.page.screenshot(clip=clip)))
 
 

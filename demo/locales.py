@@ -49,8 +49,9 @@ def _categories(nodes):
 
 
 def _node(node):
-    inputs = [shown for section in ("required", "optional") for item in node["input"].get(section, {}).items()
-              for shown in _shown(*item)]  # fmt: skip
+    inputs = [
+        shown for section in ("required", "optional") for item in node["input"].get(section, {}).items() for shown in _shown(*item)
+    ]
     outputs = zip(node["output_name"], node["output_tooltips"], strict=True)
     return {
         "display_name": node["display_name"],

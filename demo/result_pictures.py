@@ -85,11 +85,13 @@ def make(studio):
 
 def before_after(studio, degradation):
     degraded, restored = studio.degraded[degradation], studio.restored("fluxir_restore_miniature", degradation)
-    return strip({
-        f"degraded, {studio.decibels(degraded):.1f} dB": degraded,
-        f"restored, {studio.decibels(restored):.1f} dB": restored,
-        "original": studio.original,
-    })  # fmt: skip
+    return strip(
+        {
+            f"degraded, {studio.decibels(degraded):.1f} dB": degraded,
+            f"restored, {studio.decibels(restored):.1f} dB": restored,
+            "original": studio.original,
+        }
+    )
 
 
 def adapter(studio):
@@ -131,9 +133,7 @@ def invented(studio):
 
 def tiles(studio):
     by_overlap = {
-        f"128, overlap {overlap}": studio.restored(
-            "fluxir_large_picture_miniature", TileModel={"tile": 128, "overlap": overlap}
-        )
+        f"128, overlap {overlap}": studio.restored("fluxir_large_picture_miniature", TileModel={"tile": 128, "overlap": overlap})
         for overlap in (0.0, 0.25)
     }
     return strip({"degraded": studio.degraded["noise"], **by_overlap})
@@ -187,9 +187,7 @@ def pairs(studio):
     for name, images in {"good": graph[degrade]["inputs"]["image"], "degraded": [degrade, 0]}.items():
         graph[name] = api_node("SaveImage", images=images, filename_prefix=name)
     pictures = {name: studio.run(graph, name)[:2] for name in ("good", "degraded")}
-    return strip({
-        f"{name} {number}": pictures[name][number - 1] for number in (1, 2) for name in ("good", "degraded")
-    })  # fmt: skip
+    return strip({f"{name} {number}": pictures[name][number - 1] for number in (1, 2) for name in ("good", "degraded")})
 
 
 HELP = {

@@ -64,9 +64,7 @@ def run_demo(comfyui, port, out, workflow=WORKFLOW):
     side_by_side(opened).save(out / "comparison.png")
     original = load_picture(ORIGINAL)[None]
     report = {
-        name: {
-            measure: round(value.item(), 4) for measure, value in quality(load_picture(pictures[name])[None], original).items()
-        }
+        name: {measure: round(value.item(), 4) for measure, value in quality(load_picture(pictures[name])[None], original).items()}
         for name in ("degraded", "restored")
     }
     report |= {
@@ -74,10 +72,12 @@ def run_demo(comfyui, port, out, workflow=WORKFLOW):
         "nfe": bar.steps,
         "seed": seed_of(workflow),
         "versions": {
-            "python": platform.python_version(), "torch": versions["pytorch_version"],
-            "comfyui": versions["comfyui_version"], "comfyui_fluxir": version("comfyui-fluxir"),
+            "python": platform.python_version(),
+            "torch": versions["pytorch_version"],
+            "comfyui": versions["comfyui_version"],
+            "comfyui_fluxir": version("comfyui-fluxir"),
         },
-    }  # fmt: skip
+    }
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
 

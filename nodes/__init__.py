@@ -8,8 +8,8 @@ from .colour import MatchColour
 from .degrade import DegradeImage
 from .evaluate import EvaluateRestoration
 from .few_steps import DistilledSigmas, LQStartLatent
-from .fluxgen import SaveImagePairs, SelectImages
 from .fidelity import InventedDetail, RestorationFidelity
+from .fluxgen import SaveImagePairs, SelectImages
 from .folders import register_model_folders
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
 from .schedules import BudgetPlan, ContestSchedule, ParticleSchedule, StepwiseSchedule
@@ -25,17 +25,35 @@ class FluxIRExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
-            LoadFluxIRAdapter, ApplyFluxIRAdapter, NullTextConditioning,
-            UMMFConditioning, ApplyUMMFLoRA,
+            LoadFluxIRAdapter,
+            ApplyFluxIRAdapter,
+            NullTextConditioning,
+            UMMFConditioning,
+            ApplyUMMFLoRA,
             TileModel,
-            DegradationCheck, CaptionImage,
-            DistilledSigmas, LQStartLatent,
+            DegradationCheck,
+            CaptionImage,
+            DistilledSigmas,
+            LQStartLatent,
             MatchColour,
-            RestorationFidelity, InventedDetail,
-            TTSSampler, TTSSamplerSelect, SearchReportChart,
-            NaturalImageVerifier, VerifierEnsemble, ScoreImages,
-            AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier,
-            ContestSchedule, StepwiseSchedule, ParticleSchedule, BudgetPlan,
-            DegradeImage, SelectImages, SaveImagePairs,
+            RestorationFidelity,
+            InventedDetail,
+            TTSSampler,
+            TTSSamplerSelect,
+            SearchReportChart,
+            NaturalImageVerifier,
+            VerifierEnsemble,
+            ScoreImages,
+            AestheticVerifier,
+            CLIPScoreVerifier,
+            ImageRewardVerifier,
+            PyIQAVerifier,
+            ContestSchedule,
+            StepwiseSchedule,
+            ParticleSchedule,
+            BudgetPlan,
+            DegradeImage,
+            SelectImages,
+            SaveImagePairs,
             EvaluateRestoration,
-        ]  # fmt: skip
+        ]

@@ -12,9 +12,9 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
 from ..fluxir_core.adapter import AdapterFileError, FluxIRAdapter, check_base, load_adapter
-from .folders import ADAPTERS
 from .adapter_injection import FluxIRInjection
 from .degraded_latent import in_model_space
+from .folders import ADAPTERS
 from .native_flux import attach, attention, flux_dimensions, managed, native_flux
 
 KEY = "fluxir"
@@ -77,18 +77,39 @@ class ApplyFluxIRAdapter(io.ComfyNode):
             "degraded one could have come from.",
             search_aliases=["fluxir", "restore", "denoise photo", "deblur", "super resolution", "upscale", "control"],
             inputs=[
-                io.Model.Input("model", tooltip="A FLUX model of the size that the adapter was made for, with or "
-                               "without LoRAs."),
+                io.Model.Input("model", tooltip="A FLUX model of the size that the adapter was made for, with or without LoRAs."),
                 Adapter.Input("adapter", tooltip="From Load FluxIR Adapter."),
-                io.Latent.Input("degraded", tooltip="The degraded picture from VAE Encode: one, or one for each "
-                                "picture of the sampled batch. The sampled latent must have the same size."),
-                io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.01,
-                               tooltip="How much the adapter steers the model. 1 is what it was trained for; 0 is the "
-                               "bare model."),
-                io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True,
-                               tooltip="Where in sampling the adapter begins to act: 0 is the first step."),
-                io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True,
-                               tooltip="Where in sampling the adapter stops acting: 1 is the last step."),
+                io.Latent.Input(
+                    "degraded",
+                    tooltip="The degraded picture from VAE Encode: one, or one for each "
+                    "picture of the sampled batch. The sampled latent must have the same size.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="How much the adapter steers the model. 1 is what it was trained for; 0 is the bare model.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    advanced=True,
+                    tooltip="Where in sampling the adapter begins to act: 0 is the first step.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    advanced=True,
+                    tooltip="Where in sampling the adapter stops acting: 1 is the last step.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The restoring model, for any sampler or guider."),
@@ -129,8 +150,12 @@ class NullTextConditioning(io.ComfyNode):
             category="FluxIR",
             description="The empty prompt a FluxIR adapter was trained with: restoration needs no text encoder.",
             search_aliases=["fluxir", "empty prompt", "no text encoder", "null prompt", "zero conditioning"],
-            inputs=[Adapter.Input("adapter", tooltip="From Load FluxIR Adapter; it knows the prompt's length and the "
-                                  "guidance it was trained with.")],
+            inputs=[
+                Adapter.Input(
+                    "adapter",
+                    tooltip="From Load FluxIR Adapter; it knows the prompt's length and the guidance it was trained with.",
+                )
+            ],
             outputs=[
                 io.Conditioning.Output(
                     display_name="conditioning",
@@ -143,6 +168,4 @@ class NullTextConditioning(io.ComfyNode):
     @classmethod
     def execute(cls, adapter) -> io.NodeOutput:
         guidance = adapter.patcher.model.config.guidance
-        return io.NodeOutput(
-            [[adapter.null_text[None], {"pooled_output": adapter.null_pooled[None], "guidance": guidance}]]
-        )
+        return io.NodeOutput([[adapter.null_text[None], {"pooled_output": adapter.null_pooled[None], "guidance": guidance}]])

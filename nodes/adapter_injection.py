@@ -63,8 +63,19 @@ class FluxIRInjection:
         batch, channels, height, width = noise_shape
         return executor(model, [batch, channels, height + -(-height // 16), width], *args, **kwargs)
 
-    def diffusion_model(self, executor, x, timestep, context, y=None, guidance=None, ref_latents=None, control=None,
-                        transformer_options={}, **kwargs):
+    def diffusion_model(
+        self,
+        executor,
+        x,
+        timestep,
+        context,
+        y=None,
+        guidance=None,
+        ref_latents=None,
+        control=None,
+        transformer_options={},
+        **kwargs,
+    ):
         """DIFFUSION_MODEL: run the adapter once on this call's batch, then let every block add its residuals."""
         if self._acts_at(timestep):
             flux = executor.class_obj
@@ -117,8 +128,7 @@ class FluxIRInjection:
         doubles = [("double_block", i) for i in range(len(flux.double_blocks))]
         singles = [("single_block", i) for i in range(len(flux.single_blocks))]
         for index, name in enumerate(doubles + singles):
-            add = partial(self._add_double if name[0] == "double_block" else self._add_single,
-                          residuals, index, image_tokens)
+            add = partial(self._add_double if name[0] == "double_block" else self._add_single, residuals, index, image_tokens)
             blocks[name] = partial(self._run_block, add, blocks.get(name))
         return {**transformer_options, "patches_replace": {**replace, "dit": blocks}}
 

@@ -34,12 +34,16 @@ class MatchColour(io.ComfyNode):
                     "green and blue; lab of lightness and the two colour axes. These two change all places alike.",
                 ),
                 io.Float.Input(
-                    "strength", default=1.0, min=0.0, max=1.0, step=0.01,
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
                     tooltip="0 leaves the picture as it is, 1 matches it fully; linear in between.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The pictures with matched colours, in float.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, image, reference, method, strength) -> io.NodeOutput:

@@ -13,8 +13,14 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ..fluxir_core.adapter import (
-    KONTEXT, MAX_KEPT, ConditionBranch, ConditionCache, ConditionMemory, condition_positions, crop_to_tile,
-)  # fmt: skip
+    KONTEXT,
+    MAX_KEPT,
+    ConditionBranch,
+    ConditionCache,
+    ConditionMemory,
+    condition_positions,
+    crop_to_tile,
+)
 from .native_flux import attention, flux_dimensions
 
 KEY = "fluxir_ummf"
@@ -52,8 +58,19 @@ class ConditionInjection:
         self._cache.clear()
         self._layout = self._patcher = None
 
-    def diffusion_model(self, executor, x, timestep, context, y=None, guidance=None, ref_latents=None, control=None,
-                        transformer_options={}, **kwargs):
+    def diffusion_model(
+        self,
+        executor,
+        x,
+        timestep,
+        context,
+        y=None,
+        guidance=None,
+        ref_latents=None,
+        control=None,
+        transformer_options={},
+        **kwargs,
+    ):
         """DIFFUSION_MODEL: take the references out of the call and let every attention see them as condition tokens."""
         tile, strength = kwargs.pop(TILE, None), transformer_options.get(STRENGTH, 1.0)
         if ref_latents:
@@ -97,8 +114,9 @@ class ConditionInjection:
                 self._cache.clear()
                 self._layout = layout
             most = MAX_KEPT * (layout.count if layout else 1)
-            recalled = self._cache.recall(branch, tokens, ids, pooled, lambda q, k, v, _bias: attention(q, k, v),
-                                          partial(self._fits, tokens.device), most)  # fmt: skip
+            recalled = self._cache.recall(
+                branch, tokens, ids, pooled, lambda q, k, v, _bias: attention(q, k, v), partial(self._fits, tokens.device), most
+            )
             if recalled is not None:
                 return ConditionMemory(*recalled, strength)
         return branch.start(tokens, ids, branch.vector(timestep, guidance, pooled), strength)
@@ -110,8 +128,7 @@ class ConditionInjection:
         return False
 
 
-def _attend(beside, double_blocks, following, func, query, key, value, heads, *args, mask=None, transformer_options=None,
-            **kwargs):
+def _attend(beside, double_blocks, following, func, query, key, value, heads, *args, mask=None, transformer_options=None, **kwargs):
     """The `optimized_attention_override` of a call: joins the condition to the attention of FLUX's own blocks."""
     index = transformer_options["block_index"]
     if transformer_options["block_type"] == "single":

@@ -31,17 +31,28 @@ class DistilledSigmas(io.ComfyNode):
             description="The schedule of a few large steps that a few-step LoRA, or an adapter, states in its file.",
             search_aliases=["flux-ir", "few steps", "fast", "distilled", "schedule", "scheduler", "turbo", "lightning"],
             inputs=[
-                io.Combo.Input("file_name", options=[name for key in FOLDERS for name in folder_paths.get_filename_list(key)],
-                               tooltip="A few-step LoRA of models/loras, or an adapter of models/fluxir_adapters: "
-                               "the one that the model is sampled with."),
-                io.Int.Input("steps", default=4, min=1, max=64, tooltip="Model calls. The file has schedules for some numbers, "
-                             "as a rule 1, 2 and 4."),
+                io.Combo.Input(
+                    "file_name",
+                    options=[name for key in FOLDERS for name in folder_paths.get_filename_list(key)],
+                    tooltip="A few-step LoRA of models/loras, or an adapter of models/fluxir_adapters: "
+                    "the one that the model is sampled with.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=4,
+                    min=1,
+                    max=64,
+                    tooltip="Model calls. The file has schedules for some numbers, as a rule 1, 2 and 4.",
+                ),
             ],
             outputs=[
-                io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced with the sampler euler, and for TTS "
-                                 "Sampler. They begin below 1: give the degraded latent as latent_image."),
+                io.Sigmas.Output(
+                    display_name="sigmas",
+                    tooltip="For SamplerCustomAdvanced with the sampler euler, and for TTS "
+                    "Sampler. They begin below 1: give the degraded latent as latent_image.",
+                ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def fingerprint_inputs(cls, file_name, steps):
@@ -60,8 +71,7 @@ class DistilledSigmas(io.ComfyNode):
         if steps not in schedules:
             if not schedules:
                 raise ValueError(
-                    f"{SIGMAS_NODE}: {file_name} states no schedule; choose a few-step LoRA, or run `fluxir schedule` on "
-                    "the model."
+                    f"{SIGMAS_NODE}: {file_name} states no schedule; choose a few-step LoRA, or run `fluxir schedule` on the model."
                 )
             known = ", ".join(map(str, schedules))
             raise ValueError(f"{SIGMAS_NODE}: {file_name} has no schedule for {steps} steps; it has those for {known}.")
@@ -87,7 +97,7 @@ class LQStartLatent(io.ComfyNode):
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="For SamplerCustomAdvanced with Disable Noise, same sigmas."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, model, noise, sigmas, degraded) -> io.NodeOutput:

@@ -28,16 +28,27 @@ class RestorationFidelity(io.ComfyNode):
             "the degraded picture itself.",
             search_aliases=["restoration guidance", "faithful", "hallucination", "creativity", "supir", "fluxir"],
             inputs=[
-                io.Model.Input("model", tooltip="The restoring model, for instance from Apply FluxIR Adapter. Any "
-                               "flow-matching model."),
-                io.Latent.Input("degraded", tooltip="The degraded picture from VAE Encode: one, or one for each picture of "
-                                "the sampled batch. The sampled latent must have the same size."),
-                io.Float.Input("fidelity", default=0.5, min=0.0, max=1.0, step=0.01, display_mode=io.NumberDisplay.slider,
-                               tooltip="0: the model is left as it is, bit for bit. 1: it gives the degraded picture back. "
-                               "In between the higher, the nearer to the degraded picture."),
+                io.Model.Input(
+                    "model", tooltip="The restoring model, for instance from Apply FluxIR Adapter. Any flow-matching model."
+                ),
+                io.Latent.Input(
+                    "degraded",
+                    tooltip="The degraded picture from VAE Encode: one, or one for each picture of "
+                    "the sampled batch. The sampled latent must have the same size.",
+                ),
+                io.Float.Input(
+                    "fidelity",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="0: the model is left as it is, bit for bit. 1: it gives the degraded picture back. "
+                    "In between the higher, the nearer to the degraded picture.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model, for any sampler or guider.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, model, degraded, fidelity) -> io.NodeOutput:
@@ -73,11 +84,12 @@ class InventedDetail(io.ComfyNode):
                 io.Image.Input("degraded", tooltip="What they restore, of any size: one for each, or one for all."),
             ],
             outputs=[
-                io.Image.Output(display_name="map", tooltip="The restored picture in dim grey, with invented detail in red, "
-                                "yellow and white."),
+                io.Image.Output(
+                    display_name="map", tooltip="The restored picture in dim grey, with invented detail in red, yellow and white."
+                ),
                 io.Mask.Output(display_name="mask", tooltip="The invented share of the local detail: 0 none, 1 all."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, restored, degraded) -> io.NodeOutput:

@@ -109,9 +109,7 @@ class SaveImagePairs(io.ComfyNode):
         pairs = [to_planes(images) for images in (good, degraded)]
         if pairs[0].shape != pairs[1].shape:
             good, degraded = (f"{len(planes)} of {planes.shape[3]} x {planes.shape[2]}" for planes in pairs)
-            raise ValueError(
-                f"Save Image Pairs: good pictures are {good}, degraded {degraded}; give one for each, as large."
-            )
+            raise ValueError(f"Save Image Pairs: good pictures are {good}, degraded {degraded}; give one for each, as large.")
         if not all(planes.isfinite().all() for planes in pairs):
             raise ValueError("Save Image Pairs: a picture holds NaN or infinity; give pictures without.")
         height, width = good.shape[1:3]
@@ -124,8 +122,9 @@ class SaveImagePairs(io.ComfyNode):
             for number, (hq, lq) in enumerate(zip(*pairs)):
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 key = f"{name.replace('.', '_')}_{counter:05}_{number:05}"  # a key ends at the first dot
-                shard.add(key, {"hq.png": png_bytes(hq), "lq.png": png_bytes(lq)},
-                          {"prompt": prompt, "width": width, "height": height})  # fmt: skip
+                shard.add(
+                    key, {"hq.png": png_bytes(hq), "lq.png": png_bytes(lq)}, {"prompt": prompt, "width": width, "height": height}
+                )
                 progress.update(1)
         text = f"{len(good)} pairs in {Path(subfolder) / path.name}"
         return io.NodeOutput(str(path), ui=ui.PreviewText(text))

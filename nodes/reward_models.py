@@ -47,26 +47,38 @@ def _managed(node, make):
 
 def _schema(node_id, display_name, description, inputs, aliases):
     return io.Schema(
-        node_id=node_id, display_name=display_name, category=CATEGORY, description=description,
-        search_aliases=["verifier", "reward model", "fluxir", *aliases], inputs=inputs,
+        node_id=node_id,
+        display_name=display_name,
+        category=CATEGORY,
+        description=description,
+        search_aliases=["verifier", "reward model", "fluxir", *aliases],
+        inputs=inputs,
         outputs=[Verifier.Output(display_name="verifier", tooltip="For a TTS Sampler, an ensemble or Score Images.")],
-    )  # fmt: skip
+    )
 
 
 def _prompt():
-    return io.String.Input(
-        "prompt", multiline=True, default="a sharp, detailed photo", tooltip="What the picture should show."
-    )
+    return io.String.Input("prompt", multiline=True, default="a sharp, detailed photo", tooltip="What the picture should show.")
 
 
 class CLIPScoreVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return _schema("CLIPScoreVerifier", "CLIP-Score Verifier", "Judges how well a picture agrees with a text.", [
-            io.Combo.Input("model", options=_entries(CLIP_FOLDER), tooltip="A CLIP folder in models/fluxir_verifiers: config.json, "
-                           "model.safetensors and the tokenizer of openai/clip-vit-large-patch14."),
-            _prompt(),
-        ], ["clip score", "text alignment"])  # fmt: skip
+        return _schema(
+            "CLIPScoreVerifier",
+            "CLIP-Score Verifier",
+            "Judges how well a picture agrees with a text.",
+            [
+                io.Combo.Input(
+                    "model",
+                    options=_entries(CLIP_FOLDER),
+                    tooltip="A CLIP folder in models/fluxir_verifiers: config.json, "
+                    "model.safetensors and the tokenizer of openai/clip-vit-large-patch14.",
+                ),
+                _prompt(),
+            ],
+            ["clip score", "text alignment"],
+        )
 
     @classmethod
     def execute(cls, model, prompt) -> io.NodeOutput:
@@ -76,12 +88,25 @@ class CLIPScoreVerifier(io.ComfyNode):
 class AestheticVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return _schema("AestheticVerifier", "Aesthetic Verifier", "Predicts how people would rate a picture, about 1 to 10.", [
-            io.Combo.Input("model", options=_entries(CLIP_FOLDER), tooltip="A CLIP folder in models/fluxir_verifiers: config.json and "
-                           "model.safetensors of openai/clip-vit-large-patch14."),
-            io.Combo.Input("head", options=_entries(HEAD_FILE, folders=False), tooltip="The rating head in models/fluxir_verifiers: "
-                           "LAION's sac+logos+ava1-l14-linearMSE.pth."),
-        ], ["aesthetic score", "laion"])  # fmt: skip
+        return _schema(
+            "AestheticVerifier",
+            "Aesthetic Verifier",
+            "Predicts how people would rate a picture, about 1 to 10.",
+            [
+                io.Combo.Input(
+                    "model",
+                    options=_entries(CLIP_FOLDER),
+                    tooltip="A CLIP folder in models/fluxir_verifiers: config.json and "
+                    "model.safetensors of openai/clip-vit-large-patch14.",
+                ),
+                io.Combo.Input(
+                    "head",
+                    options=_entries(HEAD_FILE, folders=False),
+                    tooltip="The rating head in models/fluxir_verifiers: LAION's sac+logos+ava1-l14-linearMSE.pth.",
+                ),
+            ],
+            ["aesthetic score", "laion"],
+        )
 
     @classmethod
     def execute(cls, model, head) -> io.NodeOutput:
@@ -91,11 +116,21 @@ class AestheticVerifier(io.ComfyNode):
 class ImageRewardVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return _schema("ImageRewardVerifier", "ImageReward Verifier", "Predicts which picture people would prefer for a text.", [
-            io.Combo.Input("model", options=_entries(REWARD_FOLDER), tooltip="A folder in models/fluxir_verifiers with ImageReward.pt "
-                           "(THUDM/ImageReward) and bert-base-uncased's vocab.txt."),
-            _prompt(),
-        ], ["image reward", "human preference"])  # fmt: skip
+        return _schema(
+            "ImageRewardVerifier",
+            "ImageReward Verifier",
+            "Predicts which picture people would prefer for a text.",
+            [
+                io.Combo.Input(
+                    "model",
+                    options=_entries(REWARD_FOLDER),
+                    tooltip="A folder in models/fluxir_verifiers with ImageReward.pt "
+                    "(THUDM/ImageReward) and bert-base-uncased's vocab.txt.",
+                ),
+                _prompt(),
+            ],
+            ["image reward", "human preference"],
+        )
 
     @classmethod
     def execute(cls, model, prompt) -> io.NodeOutput:
@@ -105,10 +140,20 @@ class ImageRewardVerifier(io.ComfyNode):
 class PyIQAVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return _schema("PyIQAVerifier", "PyIQA Verifier", "Any metric of the library pyiqa, if you have installed it.", [
-            io.String.Input("metric", default="musiq", tooltip="A metric's name, such as musiq, maniqa, clipiqa, topiq_nr, piqe; "
-                            "full-reference ones compare with the degraded picture. Needs `pip install pyiqa` (noncommercial)."),
-        ], ["iqa", "musiq", "maniqa", "quality metric"])  # fmt: skip
+        return _schema(
+            "PyIQAVerifier",
+            "PyIQA Verifier",
+            "Any metric of the library pyiqa, if you have installed it.",
+            [
+                io.String.Input(
+                    "metric",
+                    default="musiq",
+                    tooltip="A metric's name, such as musiq, maniqa, clipiqa, topiq_nr, piqe; "
+                    "full-reference ones compare with the degraded picture. Needs `pip install pyiqa` (noncommercial).",
+                ),
+            ],
+            ["iqa", "musiq", "maniqa", "quality metric"],
+        )
 
     @classmethod
     def execute(cls, metric) -> io.NodeOutput:

@@ -36,12 +36,24 @@ def make_kernel(name, strength):
 
 def _kernel_inputs(names, default, strength):
     return [
-        io.Combo.Input("kernel", options=names, default=default, tooltip="How noise is added. ou: an exact SDE step. relabel: noise, "
-                       "with its time corrected. zero_drift: the paper's, which leaves the model's noise level. rotate, cps, "
-                       "flow_grpo, renoise: see the help page."),
-        io.Float.Input("strength", default=strength, min=0.0, max=2.0, step=0.01, tooltip="How much noise: ou's and flow_grpo's a, "
-                       "cps' eta, a factor on the noise elsewhere; renoise has no strength. 0 adds none."),
-    ]  # fmt: skip
+        io.Combo.Input(
+            "kernel",
+            options=names,
+            default=default,
+            tooltip="How noise is added. ou: an exact SDE step. relabel: noise, "
+            "with its time corrected. zero_drift: the paper's, which leaves the model's noise level. rotate, cps, "
+            "flow_grpo, renoise: see the help page.",
+        ),
+        io.Float.Input(
+            "strength",
+            default=strength,
+            min=0.0,
+            max=2.0,
+            step=0.01,
+            tooltip="How much noise: ou's and flow_grpo's a, "
+            "cps' eta, a factor on the noise elsewhere; renoise has no strength. 0 adds none.",
+        ),
+    ]
 
 
 def _guard_input():
@@ -82,27 +94,50 @@ class ContestSchedule(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ContestSchedule", display_name="Contest Schedule", category=CATEGORY,
+            node_id="ContestSchedule",
+            display_name="Contest Schedule",
+            category=CATEGORY,
             description="Survivors and mutants compete at some steps, judged by looking ahead; the paper's kind of search.",
             search_aliases=["tts schedule", "mutation", "evolution", "best of n", "fluxir"],
             inputs=[
-                io.Int.Input("lineages", default=1, min=1, max=64, tooltip="Pictures that are carried along; without rounds this "
-                             "is best of N."),
+                io.Int.Input(
+                    "lineages",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="Pictures that are carried along; without rounds this is best of N.",
+                ),
                 io.Int.Input("children", default=7, min=0, max=64, tooltip="Mutants that join each contest."),
                 *_round_inputs(),
                 *_kernel_inputs(MUTATIONS, Relabel.name, 1.0),
-                io.Combo.Input("look_ahead", options=LOOKS, default="coarse steps", tooltip="What a contest is judged on: the "
-                               "finished picture, an estimate after some of the sampler's steps, or after a few large ones."),
-                io.Int.Input("look_ahead_steps", default=3, min=0, max=100, tooltip="Steps of the look-ahead; not used to the end."),
-                io.Combo.Input("survival", options=list(SURVIVAL), default="best of all", tooltip="Who goes on: the best of everyone, "
-                               "each lineage's better one, or the best after a tournament for parenthood."),
+                io.Combo.Input(
+                    "look_ahead",
+                    options=LOOKS,
+                    default="coarse steps",
+                    tooltip="What a contest is judged on: the "
+                    "finished picture, an estimate after some of the sampler's steps, or after a few large ones.",
+                ),
+                io.Int.Input(
+                    "look_ahead_steps", default=3, min=0, max=100, tooltip="Steps of the look-ahead; not used to the end."
+                ),
+                io.Combo.Input(
+                    "survival",
+                    options=list(SURVIVAL),
+                    default="best of all",
+                    tooltip="Who goes on: the best of everyone, "
+                    "each lineage's better one, or the best after a tournament for parenthood.",
+                ),
                 _guard_input(),
-                io.Guider.Input("student", optional=True, tooltip="A few-step student of the sampled model: it finishes the "
-                                "candidates to be judged, in place of look_ahead. With student_sigmas."),
+                io.Guider.Input(
+                    "student",
+                    optional=True,
+                    tooltip="A few-step student of the sampled model: it finishes the "
+                    "candidates to be judged, in place of look_ahead. With student_sigmas.",
+                ),
                 io.Sigmas.Input("student_sigmas", optional=True, tooltip="The student's schedule, from Distilled Sigmas."),
             ],
             outputs=_output(),
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
@@ -122,15 +157,27 @@ class ContestSchedule(io.ComfyNode):
         student_sigmas=None,
     ) -> io.NodeOutput:
         try:
-            looks = {"to the end": lambda: FULL, "native steps": lambda: Native(look_ahead_steps),
-                     "coarse steps": lambda: Coarse(look_ahead_steps)}  # fmt: skip
+            looks = {
+                "to the end": lambda: FULL,
+                "native steps": lambda: Native(look_ahead_steps),
+                "coarse steps": lambda: Coarse(look_ahead_steps),
+            }
             look = student_look_ahead(student, student_sigmas) or looks[look_ahead]()
             if survival == "child against parent" and children not in (0, lineages):
                 raise ValueError(
                     f"{children} children for {lineages} lineages; each lineage has one child there, so make them equal."
                 )
-            return io.NodeOutput(Lineages(lineages, children, _spread(rounds, first_round, last_round),
-                                          make_kernel(kernel, strength), look, SURVIVAL[survival](), guard=guard))  # fmt: skip
+            return io.NodeOutput(
+                Lineages(
+                    lineages,
+                    children,
+                    _spread(rounds, first_round, last_round),
+                    make_kernel(kernel, strength),
+                    look,
+                    SURVIVAL[survival](),
+                    guard=guard,
+                )
+            )
         except ValueError as error:
             raise ValueError(f"Contest Schedule: {error}") from None
 
@@ -139,23 +186,42 @@ class StepwiseSchedule(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="StepwiseSchedule", display_name="Stepwise Schedule", category=CATEGORY,
+            node_id="StepwiseSchedule",
+            display_name="Stepwise Schedule",
+            category=CATEGORY,
             description="The best of several noisy children is taken at every step; the kind of search that fast and best are.",
             search_aliases=["tts schedule", "step-greedy", "beam", "fluxir"],
             inputs=[
                 io.Int.Input("children", default=4, min=0, max=64, tooltip="Variants of each step."),
-                io.Float.Input("window", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="The sigma from which on there are "
-                               "variants: 1 is every step, 0.5 those after the picture's layout is fixed."),
+                io.Float.Input(
+                    "window",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The sigma from which on there are "
+                    "variants: 1 is every step, 0.5 those after the picture's layout is fixed.",
+                ),
                 *_kernel_inputs(STEPS, OU.name, 1.41),
-                io.Boolean.Input("first_improvement", default=False, tooltip="Try variants one by one and take the first that is "
-                                 "better; what a step saves, later steps may use."),
+                io.Boolean.Input(
+                    "first_improvement",
+                    default=False,
+                    tooltip="Try variants one by one and take the first that is better; what a step saves, later steps may use.",
+                ),
                 _guard_input(),
-                io.Int.Input("tile", default=0, min=0, max=8192, step=64, advanced=True,
-                             tooltip="0: one winner a step for the whole picture. Otherwise tiles of this many pixels choose their "
-                             "own winners, for one more model call a step with variants; not with first_improvement."),
+                io.Int.Input(
+                    "tile",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    step=64,
+                    advanced=True,
+                    tooltip="0: one winner a step for the whole picture. Otherwise tiles of this many pixels choose their "
+                    "own winners, for one more model call a step with variants; not with first_improvement.",
+                ),
             ],
             outputs=_output(),
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, children, window, kernel, strength, first_improvement, guard, tile=0) -> io.NodeOutput:
@@ -169,22 +235,35 @@ class ParticleSchedule(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ParticleSchedule", display_name="Particle Schedule", category=CATEGORY,
+            node_id="ParticleSchedule",
+            display_name="Particle Schedule",
+            category=CATEGORY,
             description="Many samples at once: SMC copies the promising ones at each round, halving drops the worse half.",
             search_aliases=["tts schedule", "smc", "sequential monte carlo", "successive halving", "fluxir"],
             inputs=[
-                io.Combo.Input("method", options=["smc", "halving"], default="smc", tooltip="smc: resample, then go on with noise. "
-                               "halving: keep the better share, without noise."),
+                io.Combo.Input(
+                    "method",
+                    options=["smc", "halving"],
+                    default="smc",
+                    tooltip="smc: resample, then go on with noise. halving: keep the better share, without noise.",
+                ),
                 io.Int.Input("particles", default=15, min=1, max=64, tooltip="Samples at the start."),
                 *_round_inputs(),
-                io.Float.Input("pressure", default=3.0, min=0.0, max=20.0, step=0.1, tooltip="smc: how sharply good samples are "
-                               "preferred. Not used by halving."),
-                io.Float.Input("keep", default=0.5, min=0.05, max=1.0, step=0.05, tooltip="halving: the share that goes on. Not "
-                               "used by smc."),
+                io.Float.Input(
+                    "pressure",
+                    default=3.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="smc: how sharply good samples are preferred. Not used by halving.",
+                ),
+                io.Float.Input(
+                    "keep", default=0.5, min=0.05, max=1.0, step=0.05, tooltip="halving: the share that goes on. Not used by smc."
+                ),
                 _guard_input(),
             ],
             outputs=_output(),
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, method, particles, rounds, first_round, last_round, pressure, keep, guard) -> io.NodeOutput:
@@ -201,25 +280,31 @@ class BudgetPlan(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="BudgetPlan", display_name="Budget Plan", category="FluxIR/search",
+            node_id="BudgetPlan",
+            display_name="Budget Plan",
+            category="FluxIR/search",
             description="What a search will cost, before it runs: model calls, verifications, and seconds from one measured step.",
             search_aliases=["nfe", "cost", "estimate time", "tts", "fluxir"],
             is_output_node=True,
             inputs=[
                 io.Sigmas.Input("sigmas", tooltip="The steps of the search."),
-                io.Combo.Input("preset", options=list(PRESETS), default="fast", tooltip="The search; not used where a schedule is "
-                               "connected."),
+                io.Combo.Input(
+                    "preset", options=list(PRESETS), default="fast", tooltip="The search; not used where a schedule is connected."
+                ),
                 Schedule.Input("schedule", optional=True, tooltip="A schedule of your own."),
                 io.Guider.Input("guider", optional=True, tooltip="With latent_image: one step is run and timed."),
                 io.Latent.Input("latent_image", optional=True, tooltip="With guider: the size to time."),
             ],
             outputs=[
-                io.Int.Output(display_name="nfe", tooltip="Model calls for each picture; the most, where the search may stop early."),
-                io.Float.Output(display_name="seconds", tooltip="Of model calls, without decoding and verifying; 0 when nothing "
-                                "was timed."),
+                io.Int.Output(
+                    display_name="nfe", tooltip="Model calls for each picture; the most, where the search may stop early."
+                ),
+                io.Float.Output(
+                    display_name="seconds", tooltip="Of model calls, without decoding and verifying; 0 when nothing was timed."
+                ),
                 io.String.Output(display_name="report", tooltip="Both and the verifications, as JSON."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, sigmas, preset, schedule=None, guider=None, latent_image=None) -> io.NodeOutput:
@@ -238,9 +323,7 @@ class BudgetPlan(io.ComfyNode):
 
 def _seconds_a_step(guider, latent, sigmas):
     """Seconds of one call of the guider's model at the size of `latent`, after one to warm up."""
-    samples = comfy.sample.fix_empty_latent_channels(
-        guider.model_patcher, latent["samples"], latent.get("downscale_ratio_spacial")
-    )
+    samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, latent["samples"], latent.get("downscale_ratio_spacial"))
     found = []
 
     def two_calls(model, x, sigmas, extra_args=None, callback=None, disable=None):

@@ -22,18 +22,33 @@ METADATA = "fluxir_search"
 def _search_inputs():
     """What both forms of the sampler ask for."""
     return [
-        io.Vae.Input("vae", tooltip="Decodes the candidates for the verifier. A tiny one, such as taef1, is much faster and "
-                     "good enough to choose by."),
+        io.Vae.Input(
+            "vae",
+            tooltip="Decodes the candidates for the verifier. A tiny one, such as taef1, is much faster and "
+            "good enough to choose by.",
+        ),
         Verifier.Input("verifier", tooltip="What the candidates are judged by, for example Natural Image Verifier."),
-        io.Combo.Input("preset", options=list(PRESETS), default="fast",
-                       tooltip="The search. fast: four variants a step in the second half. best: from early on, until one is better. "
-                       "paper: ResFlow-Tuner's. best_of_n: 15 whole pictures. Budget Plan says what each costs."),
+        io.Combo.Input(
+            "preset",
+            options=list(PRESETS),
+            default="fast",
+            tooltip="The search. fast: four variants a step in the second half. best: from early on, until one is better. "
+            "paper: ResFlow-Tuner's. best_of_n: 15 whole pictures. Budget Plan says what each costs.",
+        ),
         Schedule.Input("schedule", optional=True, tooltip="A search of your own, from a schedule node; replaces the preset."),
-        io.Image.Input("degraded", optional=True, tooltip="The degraded picture: a result that leaves it is refused, if the schedule has its guard. Any size."),
+        io.Image.Input(
+            "degraded",
+            optional=True,
+            tooltip="The degraded picture: a result that leaves it is refused, if the schedule has its guard. Any size.",
+        ),
         io.Vae.Input("final_vae", optional=True, tooltip="Decodes the finalists for the last contest, when vae is a tiny one."),
-        io.Boolean.Input("keep_best", default=False, tooltip="When you cancel, go on with the best picture so far instead of "
-                         "stopping the whole graph.", advanced=True),
-    ]  # fmt: skip
+        io.Boolean.Input(
+            "keep_best",
+            default=False,
+            tooltip="When you cancel, go on with the best picture so far instead of stopping the whole graph.",
+            advanced=True,
+        ),
+    ]
 
 
 class TTSSampler(io.ComfyNode):
@@ -51,18 +66,25 @@ class TTSSampler(io.ComfyNode):
                 io.Noise.Input("noise", tooltip="The plain sample's noise; its seed also seeds the search."),
                 io.Guider.Input("guider", tooltip="The model with its conditioning, from any guider."),
                 io.Sigmas.Input("sigmas", tooltip="The steps, down to 0."),
-                io.Latent.Input("latent_image", tooltip="An empty latent, or one to start from with denoise below 1; a noise mask "
-                                "is kept to."),
+                io.Latent.Input(
+                    "latent_image", tooltip="An empty latent, or one to start from with denoise below 1; a noise mask is kept to."
+                ),
                 *_search_inputs(),
             ],
             outputs=[
-                io.Latent.Output(display_name="latent", tooltip="The best picture; where the schedule has a guard, never one of "
-                                 "a lower value in the last contest than the plain sample."),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip="The best picture; where the schedule has a guard, never one of "
+                    "a lower value in the last contest than the plain sample.",
+                ),
                 io.Latent.Output(display_name="finalists", tooltip="Everyone in the last contest, the plain sample last."),
-                io.String.Output(display_name="report", tooltip="The search as JSON: costs, scores and every round. Also "
-                                 "saved in the picture's metadata by Save Image."),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="The search as JSON: costs, scores and every round. Also "
+                    "saved in the picture's metadata by Save Image.",
+                ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
@@ -124,8 +146,9 @@ class TTSSamplerSelect(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, verifier, preset, schedule=None, degraded=None, final_vae=None, keep_best=False) -> io.NodeOutput:
-        search = Search("TTS Sampler Select", schedule or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded),
-                        keep_best=keep_best)  # fmt: skip
+        search = Search(
+            "TTS Sampler Select", schedule or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keep_best=keep_best
+        )
         return io.NodeOutput(search.sampler())
 
 
@@ -142,11 +165,15 @@ class SearchReportChart(io.ComfyNode):
             inputs=[
                 io.String.Input("report", force_input=True, tooltip="The report of a TTS Sampler."),
                 io.Int.Input("picture", default=0, min=0, max=4095, tooltip="Which picture of the batch, counted from 0."),
-                io.Image.Input("finalists", optional=True, tooltip="The TTS Sampler's finalists, decoded: they are shown below "
-                               "the chart with their ranks and scores, the winner framed."),
+                io.Image.Input(
+                    "finalists",
+                    optional=True,
+                    tooltip="The TTS Sampler's finalists, decoded: they are shown below "
+                    "the chart with their ranks and scores, the winner framed.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="chart", tooltip="A picture for Preview Image or Save Image.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, report, picture, finalists=None) -> io.NodeOutput:
@@ -156,9 +183,7 @@ class SearchReportChart(io.ComfyNode):
             else:
                 chart = search_sheet(json.loads(report), to_planes(finalists), picture)
         except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError(
-                "Search Report Chart: the text is no search report; connect the report of a TTS Sampler."
-            ) from None
+            raise ValueError("Search Report Chart: the text is no search report; connect the report of a TTS Sampler.") from None
         except ValueError as error:
             raise ValueError(f"Search Report Chart: {error}") from None
         return io.NodeOutput(drawn(chart))

@@ -88,12 +88,20 @@ class _World:
     def task(self):
         settings = self.settings
         return Task(
-            self.velocity, partial(self.decode, settings.vae), self.score, settings.verifier.ensemble.combine,
-            start=self.start, watch=self.watch, finish=settings.final_vae and partial(self.decode, settings.final_vae),
-            fidelity=None if settings.degraded is None else lambda pictures: downsampled_psnr(
-                pictures, settings.degraded.repeat(len(pictures) // len(settings.degraded), 1, 1, 1)),
+            self.velocity,
+            partial(self.decode, settings.vae),
+            self.score,
+            settings.verifier.ensemble.combine,
+            start=self.start,
+            watch=self.watch,
+            finish=settings.final_vae and partial(self.decode, settings.final_vae),
+            fidelity=None
+            if settings.degraded is None
+            else lambda pictures: downsampled_psnr(
+                pictures, settings.degraded.repeat(len(pictures) // len(settings.degraded), 1, 1, 1)
+            ),
             score_tile=self.score_tile,
-        )  # fmt: skip
+        )
 
     def _at_once(self, x):
         """Candidates that fit one model call beside what is loaded, cond and uncond counted."""

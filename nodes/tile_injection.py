@@ -101,8 +101,13 @@ class TileInjection:
         if count > 1:
             logging.info(
                 "%s: %d tiles of %d latent pixels a side, %d at once, %.1f GB each by prediction, %.1f GB free",
-                NODE, count, tile, at_once, needed / 2**30, free / 2**30,
-            )  # fmt: skip
+                NODE,
+                count,
+                tile,
+                at_once,
+                needed / 2**30,
+                free / 2**30,
+            )
         return run
 
     def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
@@ -158,7 +163,7 @@ class TileInjection:
         grid = run.grid(*part.mult.shape[-2:])
         for tile in grid.tiles:
             weight = tile.of(part.mult[:, 0]) * grid.window(tile).to(x)
-            if part.area is None and "mask" not in cond or weight.any():
+            if (part.area is None and "mask" not in cond) or weight.any():
                 yield tile.moved(top, left), weight
 
     def _cond_of(self, cond, tile, x):
@@ -205,8 +210,7 @@ def _cropped_references(model_conds, tile, full):
     model_conds = {key: value for key, value in model_conds.items() if key != TILE}
     if references is not None:
         cropped = [
-            crop_to_tile(latents, tile, full) if marked or _same_picture(latents, full) else latents
-            for latents in references.cond
+            crop_to_tile(latents, tile, full) if marked or _same_picture(latents, full) else latents for latents in references.cond
         ]
         model_conds["ref_latents"] = comfy.conds.CONDList(cropped)
     return model_conds

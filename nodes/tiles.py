@@ -17,20 +17,42 @@ class TileModel(io.ComfyNode):
             category="FluxIR",
             description="Samples pictures of any size: the latent is sampled as one, from one noise, but the model sees it "
             "tile by tile, and the tiles are blended at every step.",
-            search_aliases=["tiled diffusion", "multidiffusion", "ultimate upscale", "tiled sampler", "large picture",
-                            "tiles", "mixture of diffusers", "out of memory", "fluxir"],
+            search_aliases=[
+                "tiled diffusion",
+                "multidiffusion",
+                "ultimate upscale",
+                "tiled sampler",
+                "large picture",
+                "tiles",
+                "mixture of diffusers",
+                "out of memory",
+                "fluxir",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model; adapters and LoRAs are applied before or after this node."),
-                io.Int.Input("tile", default=0, min=0, max=8192, step=64,
-                             tooltip="Largest side of a tile in pixels. 0 chooses it: 1024, less where ComfyUI predicts "
-                             "that the memory is short. A latent that is not larger is sampled as without this node."),
-                io.Float.Input("overlap", default=OVERLAP, min=0.0, max=0.5, step=0.01, advanced=True,
-                               tooltip="How much neighbouring tiles share at least, of a tile's side. 0 shows seams."),
+                io.Int.Input(
+                    "tile",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    step=64,
+                    tooltip="Largest side of a tile in pixels. 0 chooses it: 1024, less where ComfyUI predicts "
+                    "that the memory is short. A latent that is not larger is sampled as without this node.",
+                ),
+                io.Float.Input(
+                    "overlap",
+                    default=OVERLAP,
+                    min=0.0,
+                    max=0.5,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="How much neighbouring tiles share at least, of a tile's side. 0 shows seams.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model, for any sampler or guider, also TTS Sampler."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, model, tile, overlap) -> io.NodeOutput:

@@ -35,20 +35,37 @@ class UMMFConditioning(io.ComfyNode):
             "the noise. For a FLUX model with Apply UMMF LoRA, or a FLUX.1 Kontext model as it is.",
             search_aliases=["ummf", "resflow", "ominicontrol", "kontext", "reference latent", "condition image", "restore"],
             inputs=[
-                io.Conditioning.Input("conditioning", tooltip="The prompt: a caption of the picture, or an empty one. With "
-                                      "cfg above 1 give the negative prompt a node of its own."),
-                picture("degraded", tooltip="The degraded picture: a LATENT from VAE Encode, or an IMAGE if a VAE is "
-                        "connected. Any size; one, or one for each picture of the sampled batch."),
-                picture("reference", optional=True, tooltip="A second picture to look at, for instance a degradation "
-                        "remover's. Leave it out unless the LoRA was trained with one."),
+                io.Conditioning.Input(
+                    "conditioning",
+                    tooltip="The prompt: a caption of the picture, or an empty one. With "
+                    "cfg above 1 give the negative prompt a node of its own.",
+                ),
+                picture(
+                    "degraded",
+                    tooltip="The degraded picture: a LATENT from VAE Encode, or an IMAGE if a VAE is "
+                    "connected. Any size; one, or one for each picture of the sampled batch.",
+                ),
+                picture(
+                    "reference",
+                    optional=True,
+                    tooltip="A second picture to look at, for instance a degradation "
+                    "remover's. Leave it out unless the LoRA was trained with one.",
+                ),
                 io.Vae.Input("vae", optional=True, tooltip="Encodes pictures given as IMAGE; not needed for LATENTs."),
-                io.Float.Input("strength", default=1.0, min=0.0, max=4.0, step=0.01,
-                               tooltip="How much the output looks at the pictures: a factor on the attention they get. 1 is "
-                               "what models are trained for, 0 leaves them out."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=4.0,
+                    step=0.01,
+                    tooltip="How much the output looks at the pictures: a factor on the attention they get. 1 is "
+                    "what models are trained for, 0 leaves them out.",
+                ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="conditioning", tooltip="The prompt with its pictures, for any guider or "
-                                       "sampler."),
+                io.Conditioning.Output(
+                    display_name="conditioning", tooltip="The prompt with its pictures, for any guider or sampler."
+                ),
             ],
         )
 
@@ -59,8 +76,10 @@ class UMMFConditioning(io.ComfyNode):
         pictures = {"degraded": degraded, "reference": reference}
         latents = [_latents(name, value, vae) for name, value in pictures.items() if value is not None]
         conditioning = node_helpers.conditioning_set_values(conditioning, {"reference_latents": latents}, append=True)
-        conditioning = [[text, {**values, "model_conds": {**values.get("model_conds", {}), TILE: TileCond(None)}}]
-                        for text, values in conditioning]  # fmt: skip
+        conditioning = [
+            [text, {**values, "model_conds": {**values.get("model_conds", {}), TILE: TileCond(None)}}]
+            for text, values in conditioning
+        ]
         if strength != 1:
             conditioning = comfy.hooks.set_hooks_for_conditioning(conditioning, strength_hook(strength))
         return io.NodeOutput(conditioning)
@@ -70,9 +89,7 @@ def _latents(name, value, vae):
     if isinstance(value, dict):
         samples = value["samples"]
     elif vae is None:
-        raise ValueError(
-            f"{CONDITIONING_NODE}: {name} is an IMAGE but no VAE is connected; connect the model's VAE, or a LATENT."
-        )
+        raise ValueError(f"{CONDITIONING_NODE}: {name} is an IMAGE but no VAE is connected; connect the model's VAE, or a LATENT.")
     else:
         samples = vae.encode(value[..., :3])
     if samples.ndim != 4:
@@ -96,17 +113,29 @@ class ApplyUMMFLoRA(io.ComfyNode):
             "made or a public one of OminiControl.",
             search_aliases=["ummf", "resflow", "ominicontrol", "omini", "condition lora", "load lora", "restore"],
             inputs=[
-                io.Model.Input("model", tooltip="A FLUX model of the size that the LoRA was made for, with or without other "
-                               "LoRAs and adapters."),
-                io.Combo.Input("lora_name", options=folder_paths.get_filename_list("loras"),
-                               tooltip="A file of models/loras. How it reads pictures is written in the file; OminiControl's "
-                               "are recognised by their keys."),
-                io.Float.Input("strength", default=1.0, min=-2.0, max=2.0, step=0.01,
-                               tooltip="How much the LoRA changes the model. 1 is what it was trained for."),
+                io.Model.Input(
+                    "model",
+                    tooltip="A FLUX model of the size that the LoRA was made for, with or without other LoRAs and adapters.",
+                ),
+                io.Combo.Input(
+                    "lora_name",
+                    options=folder_paths.get_filename_list("loras"),
+                    tooltip="A file of models/loras. How it reads pictures is written in the file; OminiControl's "
+                    "are recognised by their keys.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-2.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="How much the LoRA changes the model. 1 is what it was trained for.",
+                ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The model, for any sampler or guider, with prompts from UMMF "
-                                "Conditioning."),
+                io.Model.Output(
+                    display_name="model", tooltip="The model, for any sampler or guider, with prompts from UMMF Conditioning."
+                ),
             ],
         )
 

@@ -64,9 +64,15 @@ def bench_adapter(size="miniature", pixels=None, rank=32, repeats=15, controlnet
             branch_config = {**base.config, "num_layers": min(2, base.dims.double_blocks), "num_single_layers": 0}
             branch = FluxControlNetModel(**branch_config).to(base.dtype).eval()
             inputs = dict(
-                hidden_states=base.x, encoder_hidden_states=base.text, pooled_projections=base.pooled, timestep=base.t,
-                guidance=base.guidance, img_ids=base.ids, txt_ids=torch.zeros(base.text.shape[1], 3), return_dict=False,
-            )  # fmt: skip
+                hidden_states=base.x,
+                encoder_hidden_states=base.text,
+                pooled_projections=base.pooled,
+                timestep=base.t,
+                guidance=base.guidance,
+                img_ids=base.ids,
+                txt_ids=torch.zeros(base.text.shape[1], 3),
+                return_dict=False,
+            )
 
             def with_controlnet():
                 residuals = branch(controlnet_cond=base.degraded, **inputs)[0]
@@ -128,17 +134,18 @@ class _Base:
         """Seconds of each call (the median), their ratio to "bare" (the median of the ratios within a round), and the rest
         that a reader must know."""
         seconds = self._alternate(calls, repeats)
-        ratios = {
-            name: statistics.median(own / bare for own, bare in zip(seconds[name], seconds["bare"])) for name in calls
-        }
+        ratios = {name: statistics.median(own / bare for own, bare in zip(seconds[name], seconds["bare"])) for name in calls}
         return {
-            "size": self.size, "pixels": self.pixels,
+            "size": self.size,
+            "pixels": self.pixels,
             "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
-            "dtype": str(self.dtype).removeprefix("torch."), "torch": torch.__version__, "repeats": repeats,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "torch": torch.__version__,
+            "repeats": repeats,
             "seconds": {name: round(statistics.median(values), 5) for name, values in seconds.items()},
             "ratio": {name: round(value, 4) for name, value in ratios.items()},
             "peak_gb": round(self._peak_bytes() / 1e9, 3),
-        }  # fmt: skip
+        }
 
     def _alternate(self, calls, repeats):
         """Seconds of each call in each of `repeats` rounds, the calls taking turns so that drift hits all alike."""

@@ -31,12 +31,15 @@ def on_mixture(dims, samples=400):
         found[name] = result.latents, result.report
     return [
         {
-            "preset": name, "nfe": report["nfe"], "verifications": report["verifications"],
-            "reward": mixture.reward(x).mean().item(), "held_out": mixture.held_out(x).mean().item(),
+            "preset": name,
+            "nfe": report["nfe"],
+            "verifications": report["verifications"],
+            "reward": mixture.reward(x).mean().item(),
+            "held_out": mixture.held_out(x).mean().item(),
             "log_density": (mixture.log_density(x) - mixture.log_density(plain)).mean().item(),
         }
         for name, (x, report) in found.items()
-    ]  # fmt: skip
+    ]
 
 
 def on_miniature(restorer, degradations, presets=tuple(PRESETS), seed=0):
@@ -58,11 +61,18 @@ def on_miniature(restorer, degradations, presets=tuple(PRESETS), seed=0):
             full, near = quality(pictures, clean.expand_as(pictures)), downsampled_psnr(pictures, degraded)
             for k, (name, (_, costs)) in enumerate(found.items()):
                 alone = ensemble.combine({score: values[[0, k]] for score, values in measured.items()})
-                rows.append({
-                    "preset": name, "degradation": degradation, "photo": photo, **costs,
-                    **{measure: values[k].item() for measure, values in full.items()}, "near": near[k].item(),
-                    "reward": (together[k] - together[0]).item(), "worse": bool(alone[1] < alone[0]),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "preset": name,
+                        "degradation": degradation,
+                        "photo": photo,
+                        **costs,
+                        **{measure: values[k].item() for measure, values in full.items()},
+                        "near": near[k].item(),
+                        "reward": (together[k] - together[0]).item(),
+                        "worse": bool(alone[1] < alone[0]),
+                    }
+                )
             logging.info("%s %s: %s", degradation, photo, {row["preset"]: round(row["psnr"], 2) for row in rows[-len(found) :]})
     return rows
 
@@ -74,14 +84,10 @@ def _restored(restorer, degraded, preset, seed):
         picture, report = restorer.restore(degraded, [seed], STEPS, SHIFT), {"nfe": STEPS, "verifications": 0}
     else:
         with clock.watching(restorer):
-            picture, report = restorer.search(
-                degraded, [seed], PRESETS[preset], clock.verifier(DefaultEnsemble()), STEPS, SHIFT
-            )
+            picture, report = restorer.search(degraded, [seed], PRESETS[preset], clock.verifier(DefaultEnsemble()), STEPS, SHIFT)
     seconds = time.perf_counter() - started
     overhead = 1 - clock.seconds / seconds if clock.seconds else 0.0
-    return picture, {
-        "nfe": report["nfe"], "verifications": report["verifications"], "seconds": seconds, "overhead": overhead
-    }  # fmt: skip
+    return picture, {"nfe": report["nfe"], "verifications": report["verifications"], "seconds": seconds, "overhead": overhead}
 
 
 class _Clock:
@@ -138,13 +144,16 @@ def table(on, rows):
     degradations = list(dict.fromkeys(row["degradation"] for row in rows))
     photos = len({row["photo"] for row in rows})
     lines += [
-        "", f"On the miniature, {photos} held-out crops of 256 pixels, seed 0, {STEPS} steps on FLUX's sigmas: PSNR in dB / SSIM / "
+        "",
+        f"On the miniature, {photos} held-out crops of 256 pixels, seed 0, {STEPS} steps on FLUX's sigmas: PSNR in dB / SSIM / "
         "GMSD against the original, which no search sees; the ensemble's reward over the plain sample's; closeness to the degraded "
-        "picture in dB.", "",
-        "| | NFE | verifications | " + " | ".join(f"{d} | reward | near" for d in degradations)
+        "picture in dB.",
+        "",
+        "| | NFE | verifications | "
+        + " | ".join(f"{d} | reward | near" for d in degradations)
         + " | worse than plain | seconds, of plain | overhead |",
         "|---" * (6 + 3 * len(degradations)) + "|",
-    ]  # fmt: skip
+    ]
     plain_seconds = _mean([row for row in rows if row["preset"] == "plain"], "seconds")
     for preset in dict.fromkeys(row["preset"] for row in rows):
         own = [row for row in rows if row["preset"] == preset]
@@ -154,10 +163,11 @@ def table(on, rows):
             psnr, ssim, gmsd, reward, near = (_mean(here, name) for name in ("psnr", "ssim", "gmsd", "reward", "near"))
             cells.append(f"{psnr:.2f} / {ssim:.3f} / {gmsd:.3f} | {reward:+.2f} | {near:.1f}")
         lines.append(
-            f"| {preset} | {_mean(own, 'nfe'):.0f} | {_mean(own, 'verifications'):.0f} | " + " | ".join(cells)
+            f"| {preset} | {_mean(own, 'nfe'):.0f} | {_mean(own, 'verifications'):.0f} | "
+            + " | ".join(cells)
             + f" | {sum(row['worse'] for row in own)} of {len(own)} | {_mean(own, 'seconds') / plain_seconds:.1f} | "
             f"{_mean(own, 'overhead'):.1%} |"
-        )  # fmt: skip
+        )
     planned = ", ".join(f"{name} {plan(PRESETS[name], flux_sigmas(STEPS, 0))['nfe']}" for name in ("paper", "fast", "best"))
     lines += ["", f"Planned NFE on {STEPS} uniform steps: {planned}."]
     return "\n".join(lines)

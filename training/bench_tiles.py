@@ -81,17 +81,18 @@ def measure(restorer):
             error = 255 * (pictures - restored.clean)
             tone = avg_pool2d(error, PATCH).square().mean((1, 2, 3))
             measured = {
-                "psnr": quality(pictures, restored.clean)["psnr"], "tone": tone,
+                "psnr": quality(pictures, restored.clean)["psnr"],
+                "tone": tone,
                 "detail": error.square().mean((1, 2, 3)) - tone,
-            }  # fmt: skip
+            }
             if variant:
                 measured |= {
-                    "seams": restored.seams(variant), "seams_error": restored.seams(variant, error),
+                    "seams": restored.seams(variant),
+                    "seams_error": restored.seams(variant, error),
                     "seams_whole": restored.seams(variant, restored.whole),
-                }  # fmt: skip
+                }
             tile, overlap = variant or (None, None)
-            own = {"pictures": kind, "tile": tile, "overlap": overlap,
-                   "tiles": len(restored.grid(variant).tiles) if variant else 1}  # fmt: skip
+            own = {"pictures": kind, "tile": tile, "overlap": overlap, "tiles": len(restored.grid(variant).tiles) if variant else 1}
             for i in range(len(pictures)):
                 rows.append({**own, "picture": i, **{name: float(values[i]) for name, values in measured.items()}})
     return rows, choices(training)
@@ -106,8 +107,15 @@ def choices(restored):
             naive, ours = (restored.seams(variant, strip=strip, along=along) for variant in (NAIVE, OURS))
             spread = ((naive.var() + ours.var()) / 2).sqrt()
             means = float(naive.mean()), float(ours.mean())
-            rows.append({"strip": strip, "along": along, "naive": means[0], "ours": means[1],
-                         "separation": float((means[0] - means[1]) / spread)})  # fmt: skip
+            rows.append(
+                {
+                    "strip": strip,
+                    "along": along,
+                    "naive": means[0],
+                    "ours": means[1],
+                    "separation": float((means[0] - means[1]) / spread),
+                }
+            )
     return rows
 
 
@@ -115,11 +123,12 @@ def table(rows, chosen):
     """Markdown of `measure`'s rows: means over the pictures."""
     lines = [
         f"Pictures of 256 pixels with noise, seed 0, {STEPS} steps. Tone and detail: root mean squared error in 8-bit "
-        f"levels of the means of {PATCH}-pixel squares, and of the rest. Seam score: 1 is none, 2 the most.", "",
+        f"levels of the means of {PATCH}-pixel squares, and of the rest. Seam score: 1 is none, 2 the most.",
+        "",
         "| pictures | tile | overlap | tiles | PSNR in dB | tone | detail | seams of what tiling changed "
         "| seams of the error | seams, picture in one piece |",
         "|---" * 10 + "|",
-    ]  # fmt: skip
+    ]
     for kind, tile, overlap in dict.fromkeys((row["pictures"], row["tile"], row["overlap"]) for row in rows):
         own = [row for row in rows if (row["pictures"], row["tile"], row["overlap"]) == (kind, tile, overlap)]
 
@@ -131,12 +140,14 @@ def table(rows, chosen):
         quality_of = f"{mean('psnr'):.2f} | {mean('tone') ** 0.5:.2f} | {mean('detail') ** 0.5:.2f}"
         lines.append(f"| {len(own)} {kind} | {placed} | {quality_of} | {' | '.join(seams)} |")
     lines += [
-        "", "Seams of what tiling changed on the training pictures, by the score's details: mean at overlap "
+        "",
+        "Seams of what tiling changed on the training pictures, by the score's details: mean at overlap "
         f"{NAIVE[1]:g} / at {OURS[1]:g} (standard deviations over the pictures between them), tiles of {OURS[0]}. Used: "
-        f"strips of {STRIP}, {ALONG} along the border, and about midway the gate {GATE:g}.", "",
+        f"strips of {STRIP}, {ALONG} along the border, and about midway the gate {GATE:g}.",
+        "",
         "| width of a strip | " + " | ".join(f"{along} pixels along" for along in LENGTHS) + " |",
         "|---" * (len(LENGTHS) + 1) + "|",
-    ]  # fmt: skip
+    ]
     for strip in STRIPS:
         own = [row for row in chosen if row["strip"] == strip]
         cells = (f"{row['naive']:.2f} / {row['ours']:.2f} ({row['separation']:.1f})" for row in own)

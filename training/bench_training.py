@@ -53,12 +53,19 @@ def bench_training(path, recipe, steps=20):
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     stated = next((value for part, value in PEAK_TFLOPS.items() if part in name), None)
     return {
-        "config": str(path), "recipe": recipe, "device": name, "torch": torch.__version__, "steps": steps,
-        "micro_batch": config.run.micro_batch, "seconds_per_micro_step": round(second, 4),
-        "peak_gb": round(peak / 1e9, 4), "planned_peak_gb": planned["peak_gb"],
-        "planned_over_measured": round(planned["peak_gb"] / (peak / 1e9), 4), "tflop_per_s": round(tflops, 2),
+        "config": str(path),
+        "recipe": recipe,
+        "device": name,
+        "torch": torch.__version__,
+        "steps": steps,
+        "micro_batch": config.run.micro_batch,
+        "seconds_per_micro_step": round(second, 4),
+        "peak_gb": round(peak / 1e9, 4),
+        "planned_peak_gb": planned["peak_gb"],
+        "planned_over_measured": round(planned["peak_gb"] / (peak / 1e9), 4),
+        "tflop_per_s": round(tflops, 2),
         "utilisation": round(tflops / stated, 3) if stated else None,
-    }  # fmt: skip
+    }
 
 
 def _with_peak(function, device):

@@ -111,8 +111,14 @@ def train_student(host, lessons, schedules, recipe, checkpoint, autocast=torch.b
         optimizer.zero_grad()
         average.update()
         if step % 20 == 0:
-            logging.info("distill step %d (%d steps) loss %.4f end %.4f truth %.4f", step, len(sigmas) - 1, loss.item(),
-                         end.item(), truth.item())  # fmt: skip
+            logging.info(
+                "distill step %d (%d steps) loss %.4f end %.4f truth %.4f",
+                step,
+                len(sigmas) - 1,
+                loss.item(),
+                end.item(),
+                truth.item(),
+            )
     average.apply()
     return lora.eval()
 
@@ -137,9 +143,11 @@ def walk(host, batch, noise, sigmas, guidance):
     start = interpolate(batch.degraded, noise, noise.new_full((len(noise),), sigmas[0]))
     walked = []
     euler(
-        lambda x, t: host.velocity(x, t, condition, strength).float(), start, noise.new_tensor(sigmas),
+        lambda x, t: host.velocity(x, t, condition, strength).float(),
+        start,
+        noise.new_tensor(sigmas),
         lambda _step, x: walked.append(x),
-    )  # fmt: skip
+    )
     return walked
 
 

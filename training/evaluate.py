@@ -139,9 +139,12 @@ def add_arguments(parser):
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row a picture, and resume from the rows there")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw every picture's values, a strip for each metric")
     parser.add_argument(
-        "--metrics", nargs="*", default=PAPER, metavar="NAME",
+        "--metrics",
+        nargs="*",
+        default=PAPER,
+        metavar="NAME",
         help=f"pyiqa's metrics, measured beside those without weights (default {' '.join(PAPER)}); none: only those without",
-    )  # fmt: skip
+    )
 
 
 def run(arguments):

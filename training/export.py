@@ -48,10 +48,12 @@ def write_adapter(work, out, step=None, weights="average", dtype="bf16", licence
             parameter.data.copy_(value)
     metadata = {
         "training_config": described["training_config"],
-        "training_config_hash": described["training_config_hash"], "data": described["data"],
+        "training_config_hash": described["training_config_hash"],
+        "data": described["data"],
         "base_model": "mini-FLUX" if config["base"]["folder"] == "miniature" else Path(config["base"]["folder"]).name,
-        "training_steps": str(saved["step"]), "licence": licence,
-    }  # fmt: skip
+        "training_steps": str(saved["step"]),
+        "licence": licence,
+    }
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     adapter = adapter.to(DTYPES[dtype])
     if isinstance(adapter, LoRA):

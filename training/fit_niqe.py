@@ -35,12 +35,15 @@ def run(arguments):
     photos = [load_photo(name) for name in TRAINING_PHOTOS]
     model, patches = fit(photos)
     metadata = {
-        "format": "fluxir-niqe-1", "patch": str(PATCH), "stride": str(STRIDE), "features": "36",
+        "format": "fluxir-niqe-1",
+        "patch": str(PATCH),
+        "stride": str(STRIDE),
+        "features": "36",
         "patches": str(patches),
-        "photos": ",".join(TRAINING_PHOTOS), "source": "photos bundled with scikit-image", "licence": "Apache-2.0",
-    }  # fmt: skip
+        "photos": ",".join(TRAINING_PHOTOS),
+        "source": "photos bundled with scikit-image",
+        "licence": "Apache-2.0",
+    }
     save_file({name: tensor.contiguous() for name, tensor in model.items()}, arguments.output, metadata)
-    slopes = [
-        spectral_slope(luma(torch.from_numpy(np.array(p)).permute(2, 0, 1)[None].float() / 255)).item() for p in photos
-    ]
+    slopes = [spectral_slope(luma(torch.from_numpy(np.array(p)).permute(2, 0, 1)[None].float() / 255)).item() for p in photos]
     logging.info("%d patches; median spectral slope %.2f; wrote %s", patches, np.median(slopes), arguments.output)

@@ -168,8 +168,10 @@ def train_distill(folder, work, uniform=False, amounts=Amounts()):
         folder = shutil.copytree(folder, work / kind, dirs_exist_ok=True, ignore=LEFT_OUT)
     path = folder / "loras" / f"{base}-few-steps.safetensors"
     path.parent.mkdir(exist_ok=True)
-    metadata = {**described(load_adapter(loaded.adapter_path).metadata, {"distill": asdict(recipe)}),
-                "data": loaded.batches.description}  # fmt: skip
+    metadata = {
+        **described(load_adapter(loaded.adapter_path).metadata, {"distill": asdict(recipe)}),
+        "data": loaded.batches.description,
+    }
     save_few_steps(path, student.bfloat16(), schedules, metadata)
     return path
 
@@ -200,9 +202,12 @@ def add_arguments(recipes):
         stage.add_argument("--work", type=Path, default=Path(".cache/tasks"), help="bank and checkpoints; resumes from them")
         stage.add_argument("--quick", action="store_true", help="a few steps on little data: files that load, nothing learnt")
         if name == "reinforce":
-            stage.add_argument("--reward", default=CLOSENESS, metavar="NAME", help=(
-                f"which sampling path is best: closeness to the truth (default), {', '.join(OWN)} or a metric of pyiqa"
-            ))  # fmt: skip
+            stage.add_argument(
+                "--reward",
+                default=CLOSENESS,
+                metavar="NAME",
+                help=(f"which sampling path is best: closeness to the truth (default), {', '.join(OWN)} or a metric of pyiqa"),
+            )
         if name == "distill":
             stage.add_argument("--uniform", action="store_true", help="train the control on equal steps, into --work")
         else:

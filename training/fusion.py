@@ -8,10 +8,10 @@ from torch import nn
 
 from ..fluxir_core.adapter import KONTEXT, LoRA, layer_key
 from .base_model import flux_dimensions
-from .host import HostCondition, call_transformer, exact_time
 from .data.batches import MiniatureBatches
 from .engine.fit import fit
 from .engine.processes import make_accelerator
+from .host import HostCondition, call_transformer, exact_time
 from .miniature.evaluate import evaluate
 from .miniature.recipe import OPTIMIZER
 from .model_folder import MINIATURE
@@ -79,20 +79,30 @@ class ControlNetHost(_Rival):
         if not self.strength:
             return _call(self.transformer, tokens, t, condition, guidance)
         double, single = self.adapter(
-            hidden_states=tokens, controlnet_cond=condition.adapter, conditioning_scale=self.strength,
-            encoder_hidden_states=condition.text, pooled_projections=condition.pooled, timestep=t, guidance=guidance,
-            img_ids=condition.image_ids, txt_ids=condition.image_ids.new_zeros(condition.text.shape[1], 3), return_dict=False,
-        )  # fmt: skip
+            hidden_states=tokens,
+            controlnet_cond=condition.adapter,
+            conditioning_scale=self.strength,
+            encoder_hidden_states=condition.text,
+            pooled_projections=condition.pooled,
+            timestep=t,
+            guidance=guidance,
+            img_ids=condition.image_ids,
+            txt_ids=condition.image_ids.new_zeros(condition.text.shape[1], 3),
+            return_dict=False,
+        )
         return _call(
-            self.transformer, tokens, t, condition, guidance,
-            controlnet_block_samples=double, controlnet_single_block_samples=single,
-        )  # fmt: skip
+            self.transformer,
+            tokens,
+            t,
+            condition,
+            guidance,
+            controlnet_block_samples=double,
+            controlnet_single_block_samples=single,
+        )
 
 
 def _call(transformer, tokens, t, condition, guidance, **residuals):
-    return call_transformer(
-        transformer, tokens, t, condition.text, condition.pooled, condition.image_ids, guidance, **residuals
-    )
+    return call_transformer(transformer, tokens, t, condition.text, condition.pooled, condition.image_ids, guidance, **residuals)
 
 
 OPTIMIZERS = {"ControlNet": OPTIMIZER}
@@ -130,7 +140,9 @@ def compare(config, work, steps):
         torch.manual_seed(0)
         host = restorer.host = make(restorer.host.transformer)
         objective, folder = UMMFObjective(host, config.recipe, batches.empty), work / f"fusion-{steps}-{i}"
-        host.adapter.load_state_dict(fit(objective, batches, OPTIMIZERS.get(name, config.optimizer), run, folder, make_accelerator()))
+        host.adapter.load_state_dict(
+            fit(objective, batches, OPTIMIZERS.get(name, config.optimizer), run, folder, make_accelerator())
+        )
         host.adapter.eval()
         found = evaluate(restorer, seeds=(0,))
         rows += [{"variant": name, "parameters": parameters(host), **row} for row in found]

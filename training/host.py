@@ -67,9 +67,7 @@ class DiffusersHost:
         return self._call(tokens, t, condition, guidance)
 
     def _call(self, tokens, t, condition, guidance):
-        return call_transformer(
-            self.transformer, tokens, t, condition.text, condition.pooled, condition.image_ids, guidance
-        )
+        return call_transformer(self.transformer, tokens, t, condition.text, condition.pooled, condition.image_ids, guidance)
 
     def _after(self, index, _block, _args, output):
         if self._control is not None:

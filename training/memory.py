@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from ..fluxir_core.adapter import FLUX_DEV
 from ..fluxir_core.tokens import image_ids
 from .base_model import LATENT_CHANNELS
-from .config import FluxIRConfig
 from .data.batch import Batch
 from .engine.draws import Draws
 
@@ -67,14 +66,15 @@ def plan(config):
     flops = operations.get_total_flops() * config.run.batch / config.run.micro_batch
     sizes = {**static, "gradients": gradients, "activations": activations}
     return {
-        "model": "miniature" if config.base.folder == "miniature" else "FLUX.1-dev", "precision": config.base.precision,
+        "model": "miniature" if config.base.folder == "miniature" else "FLUX.1-dev",
+        "precision": config.base.precision,
         "base_parameters": sum(p.numel() for p in objective.transformer.parameters()),
         "trained_parameters": sum(p.numel() for p in trained),
         **{f"{name}_gb": round(size / 1e9, 4) for name, size in sizes.items()},
         "peak_gb": round(sum(sizes.values()) / 1e9, 4),
         "tflop_per_step": round(flops / 1e12, 3),
         "hours_at_100_tflop_per_s": round(config.run.steps * flops / 1e14 / 3600, 2),
-    }  # fmt: skip
+    }
 
 
 def accumulate(config, parameters):
@@ -124,10 +124,17 @@ def _default_dtype(dtype):
 
 
 FLUX_VAE = dict(
-    block_out_channels=(128, 256, 512, 512), latent_channels=LATENT_CHANNELS, layers_per_block=2, norm_num_groups=32,
-    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, use_quant_conv=False,
-    use_post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159,
-)  # fmt: skip
+    block_out_channels=(128, 256, 512, 512),
+    latent_channels=LATENT_CHANNELS,
+    layers_per_block=2,
+    norm_num_groups=32,
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
+    use_quant_conv=False,
+    use_post_quant_conv=False,
+    scaling_factor=0.3611,
+    shift_factor=0.1159,
+)
 """FLUX.1's AutoencoderKL."""
 
 

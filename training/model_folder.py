@@ -6,8 +6,16 @@ from pathlib import Path
 import torch
 
 from ..fluxir_core.adapter import (
-    FEW_STEPS, ConditionMode, FluxIRAdapter, LoRA, check_base, check_lora_base, load_adapter, load_lora, read_schedules,
-)  # fmt: skip
+    FEW_STEPS,
+    ConditionMode,
+    FluxIRAdapter,
+    LoRA,
+    check_base,
+    check_lora_base,
+    load_adapter,
+    load_lora,
+    read_schedules,
+)
 from ..fluxir_core.flow.tiles import TileGrid
 from .base_model import flux_dimensions, load_transformer, load_vae
 
@@ -156,4 +164,3 @@ def only_file(folder):
             f"--model: {folder} holds {len(files)} safetensors files; give a model folder with exactly one there, or 'miniature'."
         )
     return files[0]
-

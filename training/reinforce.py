@@ -102,8 +102,14 @@ def train_reinforced(host, batches, recipe, checkpoint, reward=closeness, autoca
         average.update()
         if step % 10 == 0:
             gain = (rewards.amax(0) - rewards[0]).mean().item()
-            logging.info("reinforce step %d loss %.4f pull %.4f reward %.3f best +%.3f", step, loss.item(), pull.item(),
-                         rewards[0].mean().item(), gain)  # fmt: skip
+            logging.info(
+                "reinforce step %d loss %.4f pull %.4f reward %.3f best +%.3f",
+                step,
+                loss.item(),
+                pull.item(),
+                rewards[0].mean().item(),
+                gain,
+            )
     average.apply()
     return adapter.eval()
 
@@ -117,9 +123,7 @@ def explore(host, batch, z1, sigmas, recipe, reward):
     everyone = z1.repeat(recipe.rollouts, 1, 1)
     condition = conditioned(host, batch, recipe.rollouts)
     guidance = z1.new_full((len(everyone),), recipe.guidance)
-    states, _ = trajectory(
-        lambda x, t: host.velocity(x, t, condition, guidance).float(), everyone, sigmas, gammas.flatten()
-    )
+    states, _ = trajectory(lambda x, t: host.velocity(x, t, condition, guidance).float(), everyone, sigmas, gammas.flatten())
     states = states.unflatten(1, gammas.shape)
     rewards = torch.stack([reward(ends, batch) for ends in states[-1]])
     return states, rewards, rewards.argmax(0)

@@ -90,9 +90,7 @@ class Restorer:
                 self.student.strength = 0.0
 
     @torch.no_grad()
-    def search(
-        self, pictures, seeds, schedule, ensemble, steps=20, shift=1.15, at_once=8, tile=None, callback=None, fidelity=0.0
-    ):
+    def search(self, pictures, seeds, schedule, ensemble, steps=20, shift=1.15, at_once=8, tile=None, callback=None, fidelity=0.0):
         """As `restore`, by the search `schedule`, choosing by `ensemble` (see fluxir_core.verify.Ensemble).
 
         All noise beyond the first is keyed by each picture's own seed. `at_once` candidates share a model call; fewer where
@@ -170,9 +168,11 @@ class _Conditioned:
         """The host's condition for the degraded latents of all rows."""
         adapter, rows = self.restorer.adapter, len(degraded)
         return self.restorer.host.prepare(
-            pack_latents(degraded), adapter.null_text.expand(rows, -1, -1), adapter.null_pooled.expand(rows, -1),
+            pack_latents(degraded),
+            adapter.null_text.expand(rows, -1, -1),
+            adapter.null_pooled.expand(rows, -1),
             image_ids(*degraded.shape[-2:]).to(degraded.device),
-        )  # fmt: skip
+        )
 
     def _call(self, x, t, condition):
         guidance = torch.full((len(x),), self.restorer.adapter.config.guidance, device=x.device)
@@ -208,9 +208,7 @@ def add_arguments(parser):
         "--fidelity", type=float, default=0.0, help="how near to stay to the degraded picture: 0 (default) to 1, which is it"
     )
     parser.add_argument("--preset", choices=PRESETS, help="search for a better picture at test time (see `fluxir plan`)")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write a report: seconds, NFE, seed, sizes, the search's log"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write a report: seconds, NFE, seed, sizes, the search's log")
 
 
 def run(arguments):
@@ -244,7 +242,13 @@ def run(arguments):
         total = plan(schedule, flux_sigmas(**settings))["nfe"]
         with tqdm(total=total, desc=f"searching ({arguments.preset})", disable=None) as bar:
             found, searched = restorer.search(
-                picture, [arguments.seed], schedule, DefaultEnsemble(), **settings, tile=tile, callback=bar.update,
+                picture,
+                [arguments.seed],
+                schedule,
+                DefaultEnsemble(),
+                **settings,
+                tile=tile,
+                callback=bar.update,
                 fidelity=arguments.fidelity,
             )
         searched |= {name: value[0] if value else None for name, value in searched.items() if name in PER_PICTURE}
@@ -254,7 +258,11 @@ def run(arguments):
     else:
         with tqdm(total=arguments.steps, desc="restoring", disable=None) as bar:
             found = restorer.restore(
-                picture, [arguments.seed], **settings, tile=tile, callback=lambda *_: bar.update(),
+                picture,
+                [arguments.seed],
+                **settings,
+                tile=tile,
+                callback=lambda *_: bar.update(),
                 fidelity=arguments.fidelity,
             )
         searched = {"nfe": arguments.steps, "nfe_planned": arguments.steps}
@@ -264,9 +272,16 @@ def run(arguments):
         height, width = found.shape[-2:]
         report = {
             **searched,
-            "input": str(arguments.input), "output": str(arguments.output), "width": width, "height": height,
-            "steps": arguments.steps, "seed": arguments.seed, "seconds": round(seconds, 3),
-            "adapter": arguments.adapter, "preset": arguments.preset, "tile": tile and tile.tile * LATENT,
+            "input": str(arguments.input),
+            "output": str(arguments.output),
+            "width": width,
+            "height": height,
+            "steps": arguments.steps,
+            "seed": arguments.seed,
+            "seconds": round(seconds, 3),
+            "adapter": arguments.adapter,
+            "preset": arguments.preset,
+            "tile": tile and tile.tile * LATENT,
             "fidelity": arguments.fidelity,
-        }  # fmt: skip
+        }
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -16,9 +16,7 @@ def add_arguments(parser):
     miniature = tables.add_parser("miniature", help="the bundled miniature on held-out photos, its gates")
     miniature.add_argument("--model", default="miniature", help="'miniature' or a model folder")
     ablation = tables.add_parser("ablation", help="FluxIR without f(u) and without the pixel loss")
-    ablation.add_argument(
-        "--work", type=Path, default=Path(".cache/miniature"), help="the folder of `fluxir train miniature`"
-    )
+    ablation.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="the folder of `fluxir train miniature`")
     ablation.add_argument("--steps", type=int, default=700, help="training steps of each variant (default 700)")
     curve = tables.add_parser("curve", help="several trainings of the miniature side by side")
     curve.add_argument("models", nargs="+", metavar="LABEL=FOLDER", help="a label and a model folder, or 'miniature'")
@@ -26,9 +24,7 @@ def add_arguments(parser):
     cost.add_argument("--size", choices=("miniature", "flux-dev"), default="miniature", help="base model's dimensions")
     tts = tables.add_parser("tts", help="every search preset on an exact mixture and on the miniature")
     tts.add_argument("--model", default="miniature", help="'miniature' or a model folder")
-    tts.add_argument(
-        "--degradations", nargs="+", choices=EVALUATION, default=["strong"], help="(default strong)"
-    )
+    tts.add_argument("--degradations", nargs="+", choices=EVALUATION, default=["strong"], help="(default strong)")
     fusion = tables.add_parser("fusion", help="UMMF against direct addition and ControlNet, and the bundled UMMF LoRA")
     fusion.add_argument("--work", type=Path, default=Path(".cache/ummf"), help="the folder of `fluxir train ummf`")
     fusion.add_argument("--steps", type=int, default=400, help="training steps of each variant (default 400)")
@@ -71,9 +67,11 @@ def miniature(model):
     rows = evaluate(restorer)
     lines = [
         f"Means over {len({row['photo'] for row in rows})} held-out crops of 256 pixels and {len(SEEDS)} seeds, 20 steps: "
-        "PSNR in dB / SSIM / GMSD.", "",
-        "| | " + " | ".join(METHODS) + " |", "|---" * (len(METHODS) + 1) + "|",
-    ]  # fmt: skip
+        "PSNR in dB / SSIM / GMSD.",
+        "",
+        "| | " + " | ".join(METHODS) + " |",
+        "|---" * (len(METHODS) + 1) + "|",
+    ]
     for degradation in EVALUATION:
         cells = (_cell(rows, degradation, method, mean_over_photos) for method in METHODS)
         lines.append(f"| {degradation} | " + " | ".join(cells) + " |")
@@ -100,9 +98,7 @@ def miniature(model):
         lines.append(f"| {photo} | " + " | ".join(cells) + " |")
 
     lines += ["", "| gate | measured | |", "|---|---|---|"]
-    lines += [
-        f"| {gate} | {value:+.3f} | {'reached' if passed else 'missed'} |" for gate, (value, passed) in gates(rows).items()
-    ]
+    lines += [f"| {gate} | {value:+.3f} | {'reached' if passed else 'missed'} |" for gate, (value, passed) in gates(rows).items()]
     return rows, "\n".join(lines)
 
 
@@ -165,8 +161,10 @@ def cost(size):
             f"One model call at {measured['pixels']} pixels a side, {size} dimensions with random weights, {rank} "
             f"{measured['rank']}, {measured['dtype']}, {measured['device']}: median of {measured['repeats']} rounds, in turns; "
             f"peak memory of the run {measured['peak_gb']} GB.",
-            "", "| | seconds | ratio to bare |", "|---|---|---|",
-        ]  # fmt: skip
+            "",
+            "| | seconds | ratio to bare |",
+            "|---|---|---|",
+        ]
         lines += [f"| {name} | {measured['seconds'][name]:.4f} | {ratio:.3f} |" for name, ratio in measured["ratio"].items()]
         lines.append("")
     return rows, "\n".join(lines[:-1])
@@ -190,17 +188,24 @@ def training():
     names = ("fluxir-24gb", "ummf-24gb", "fluxir", "ummf")
     kinds = {"fluxir": FluxIRConfig, "ummf": UMMFConfig}
     parts = ("base", "adapter", "average", "optimizer", "gradients", "activations", "peak")
-    rows, lines = [], [
-        "What one process needs, planned for FLUX.1-dev, in GB, and the operations of a whole step.", "",
-        "| configuration | largest picture, how many at once | " + " | ".join(parts) + " | TFLOP a step |", "|---" * (len(parts) + 3) + "|",
-    ]  # fmt: skip
+    rows, lines = (
+        [],
+        [
+            "What one process needs, planned for FLUX.1-dev, in GB, and the operations of a whole step.",
+            "",
+            "| configuration | largest picture, how many at once | " + " | ".join(parts) + " | TFLOP a step |",
+            "|---" * (len(parts) + 3) + "|",
+        ],
+    )
     for name in names:
         config = kinds[name.split("-")[0]].load(CONFIGS / f"{name}.yaml")
         planned = plan(config)
         rows.append({"configuration": name, **planned})
         cells = " | ".join(f"{planned[f'{part}_gb']:.1f}" for part in parts)
         largest = "{1} x {0}".format(*max(config.data.sizes, key=lambda size: size[0] * size[1]))
-        lines.append(f"| {name} ({planned['precision']}) | {largest}, {config.run.micro_batch} | {cells} | {planned['tflop_per_step']:.0f} |")
+        lines.append(
+            f"| {name} ({planned['precision']}) | {largest}, {config.run.micro_batch} | {cells} | {planned['tflop_per_step']:.0f} |"
+        )
     lines += ["", "Peak memory on the miniature, planned over measured: "]
     for recipe in kinds:
         measured = bench_training(CONFIGS / f"{recipe}-miniature.yaml", recipe, steps=2)
@@ -257,7 +262,5 @@ def replace_block(readme, name, text):
     content = readme.read_text()
     pattern = rf"(<!-- results: {re.escape(name)} -->\n).*?<!-- end -->"
     if not re.search(pattern, content, re.S):
-        raise ValueError(
-            f"{readme} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs."
-        )
+        raise ValueError(f"{readme} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs.")
     readme.write_text(re.sub(pattern, lambda match: f"{match[1]}{text}\n<!-- end -->", content, count=1, flags=re.S))

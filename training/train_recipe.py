@@ -63,14 +63,24 @@ def make_batches(config, vae, work, accelerator, dtype):
     if data.pictures == "miniature":
         size = max(max(size) for size in data.sizes)
         with accelerator.main_process_first():  # the others find the bank drawn and encoded
-            return MiniatureBatches.for_model(model_folder(config.base.folder), size, run.batch, data.prompts, work, run.seed, device)
+            return MiniatureBatches.for_model(
+                model_folder(config.base.folder), size, run.batch, data.prompts, work, run.seed, device
+            )
     # Loaded when a prompt is not in the cache yet, or no longer: a resumed run never waits for T5.
     encoder = cache(lambda: load_prompt_encoder(config.base.folder, data.text_tokens, device, dtype))
     batches = PictureBatches(
-        data, run.batch, vae.encode, lambda prompt: encoder()(prompt), work,
-        (_files(model_folder(config.base.folder)), str(dtype)), run.seed, device,
-        accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone,
-    )  # fmt: skip
+        data,
+        run.batch,
+        vae.encode,
+        lambda prompt: encoder()(prompt),
+        work,
+        (_files(model_folder(config.base.folder)), str(dtype)),
+        run.seed,
+        device,
+        accelerator.process_index,
+        accelerator.num_processes,
+        accelerator.wait_for_everyone,
+    )
     encoder.cache_clear()
     return batches
 

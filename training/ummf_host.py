@@ -6,8 +6,13 @@ from typing import NamedTuple
 import torch
 
 from ..fluxir_core.adapter import (
-    ConditionBranch, ConditionCache, ConditionMemory, condition_positions, diffusers_parts, layer_key,
-)  # fmt: skip
+    ConditionBranch,
+    ConditionCache,
+    ConditionMemory,
+    condition_positions,
+    diffusers_parts,
+    layer_key,
+)
 from .base_model import flux_dimensions
 from .engine.processes import sharded
 from .host import call_transformer, exact_time
@@ -76,9 +81,7 @@ class UMMFHost:
         """As `velocity`, without the condition and its LoRA."""
         if not keep:
             self._beside = None
-        return call_transformer(
-            self.transformer, tokens, t, condition.text, condition.pooled, condition.image_ids, guidance
-        )
+        return call_transformer(self.transformer, tokens, t, condition.text, condition.pooled, condition.image_ids, guidance)
 
     def _show(self, shown, t, guidance):
         # The blocks of a sharded transformer have their weights in their own calls alone: nothing can be computed ahead.
@@ -131,4 +134,3 @@ class _JointProcessor:
 def _attention(query, key, value, bias):
     mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, bias)
     return mixed.transpose(1, 2).flatten(2)
-

@@ -49,8 +49,11 @@ class LoadedAdapter:
 def save_adapter(path, adapter, metadata):
     """Writes `adapter` (FluxIRAdapter) with its configuration and `metadata` (str to str) to `path`, atomically."""
     described = {
-        **metadata, "format_version": FORMAT_VERSION, "kind": KIND, "config": json.dumps(asdict(adapter.config)),
-    }  # fmt: skip
+        **metadata,
+        "format_version": FORMAT_VERSION,
+        "kind": KIND,
+        "config": json.dumps(asdict(adapter.config)),
+    }
     write_safetensors(path, adapter.state_dict(), described)
 
 
@@ -72,8 +75,7 @@ def read_safetensors(path):
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
         raise AdapterFileError(
-            f"{Path(path).name} cannot be read as a safetensors file ({error}); "
-            "download it again, or export it with `fluxir`."
+            f"{Path(path).name} cannot be read as a safetensors file ({error}); download it again, or export it with `fluxir`."
         ) from None
 
 
@@ -87,8 +89,7 @@ def load_adapter(path):
     metadata, weights = read_safetensors(path)
     if metadata.get("kind") != KIND:
         raise AdapterFileError(
-            f"{name} is no FluxIR adapter (its kind is {metadata.get('kind', 'not stated')}); "
-            "choose a file made by `fluxir`."
+            f"{name} is no FluxIR adapter (its kind is {metadata.get('kind', 'not stated')}); choose a file made by `fluxir`."
         )
     check_version(name, metadata)
     config, expected = _read_config(name, metadata)
@@ -113,8 +114,7 @@ def check_version(name, metadata):
     """Raises AdapterFileError unless the file `name` has the format version that this pack reads."""
     if metadata.get("format_version") != FORMAT_VERSION:
         raise AdapterFileError(
-            f"{name} has format version {metadata.get('format_version')}, but this pack reads {FORMAT_VERSION}; "
-            "update the pack."
+            f"{name} has format version {metadata.get('format_version')}, but this pack reads {FORMAT_VERSION}; update the pack."
         )
 
 
@@ -148,6 +148,5 @@ def check_base(config, base):
     ]
     if different:
         raise AdapterFileError(
-            f"The adapter was made for another base model ({', '.join(different)}); "
-            "choose the adapter made for this one."
+            f"The adapter was made for another base model ({', '.join(different)}); choose the adapter made for this one."
         )

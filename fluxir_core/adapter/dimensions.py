@@ -35,16 +35,20 @@ class FluxDimensions:
         """
         diffusers = "x_embedder.weight" in state_dict
         image, text, pooled, guidance, double, single = (
-            ("x_embedder", "context_embedder", "time_text_embed.text_embedder.linear_1",
-             "time_text_embed.guidance_embedder.linear_1", "transformer_blocks", "single_transformer_blocks")
+            (
+                "x_embedder",
+                "context_embedder",
+                "time_text_embed.text_embedder.linear_1",
+                "time_text_embed.guidance_embedder.linear_1",
+                "transformer_blocks",
+                "single_transformer_blocks",
+            )
             if diffusers
             else ("img_in", "txt_in", "vector_in.in_layer", "guidance_in.in_layer", "double_blocks", "single_blocks")
-        )  # fmt: skip
+        )
         missing = [f"{name}.weight" for name in (image, text, pooled) if f"{name}.weight" not in state_dict]
         if missing:
-            raise ValueError(
-                f"These weights are not a FLUX transformer's: {missing[0]} is missing; give a FLUX.1 file."
-            )
+            raise ValueError(f"These weights are not a FLUX transformer's: {missing[0]} is missing; give a FLUX.1 file.")
         hidden_size, in_channels = state_dict[f"{image}.weight"].shape
         return cls(
             hidden_size=hidden_size,

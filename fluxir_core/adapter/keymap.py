@@ -46,9 +46,7 @@ _BLOCKS = (
     ("single_blocks", "single_transformer_blocks", _SINGLE, _SINGLE_FUSED),
 )
 _UNDERSCORED = {
-    name.replace(".", "_"): name
-    for names in (_EMBEDDERS, _DOUBLE, _SINGLE, _DOUBLE_FUSED, _SINGLE_FUSED)
-    for name in names
+    name.replace(".", "_"): name for names in (_EMBEDDERS, _DOUBLE, _SINGLE, _DOUBLE_FUSED, _SINGLE_FUSED) for name in names
 }
 
 

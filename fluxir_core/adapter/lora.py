@@ -19,9 +19,11 @@ def linear_sizes(dims):
     """(in_features, out_features) of every Linear of a FLUX transformer of `dims`, by its diffusers name."""
     hidden, mlp = dims.hidden_size, int(dims.hidden_size * dims.mlp_ratio)
     sizes = {
-        "x_embedder": (dims.in_channels, hidden), "context_embedder": (dims.context_dim, hidden),
-        "norm_out.linear": (hidden, 2 * hidden), "proj_out": (hidden, dims.in_channels),
-    }  # fmt: skip
+        "x_embedder": (dims.in_channels, hidden),
+        "context_embedder": (dims.context_dim, hidden),
+        "norm_out.linear": (hidden, 2 * hidden),
+        "proj_out": (hidden, dims.in_channels),
+    }
     embedders = {"timestep": EMBEDDING_DIM, "text": dims.vec_dim}
     if dims.guidance_embed:
         embedders["guidance"] = EMBEDDING_DIM

@@ -9,9 +9,15 @@ from typing import NamedTuple
 import torch
 
 from .checkpoint import (
-    FORMAT_VERSION, AdapterFileError, LoadReport, check_finite, check_version, read_dims, read_safetensors,
+    FORMAT_VERSION,
+    AdapterFileError,
+    LoadReport,
+    check_finite,
+    check_version,
+    read_dims,
+    read_safetensors,
     write_safetensors,
-)  # fmt: skip
+)
 from .checkpoint import KIND as ADAPTER_KIND
 from .dimensions import FluxDimensions
 from .keymap import bfl_module, diffusers_parts, kohya_to_bfl, swap_halves
@@ -67,13 +73,13 @@ def save_lora(path, lora, metadata, mode, layout="diffusers"):
 def save_layers(path, lora, metadata, layout="diffusers"):
     """Writes the weights of `lora`, in the way of `save_lora`, with `metadata` and its base's sizes."""
     described = {
-        **metadata, "dims": json.dumps(asdict(lora.dims)),
+        **metadata,
+        "dims": json.dumps(asdict(lora.dims)),
         "rank": ", ".join(map(str, sorted({rank for _, _, rank, _ in lora.shapes.values()}))),
-    }  # fmt: skip
+    }
     layers = {name: lora.layers[layer_key(name)] for name in lora.shapes}
     pairs = {
-        name: (layer.down.weight.detach().cpu(), layer.up.weight.detach().cpu() * layer.scale)
-        for name, layer in layers.items()
+        name: (layer.down.weight.detach().cpu(), layer.up.weight.detach().cpu() * layer.scale) for name, layer in layers.items()
     }
     write_safetensors(path, _diffusers_keys(pairs) if layout == "diffusers" else _kohya_keys(pairs, lora), described)
 
@@ -92,9 +98,7 @@ def _kohya_keys(pairs, lora):
     for module in lora.bfl_modules:
         parts = diffusers_parts(module)
         down = torch.cat([pairs[part][0] for part in parts if part in pairs])
-        up = torch.block_diag(
-            *(pairs[part][1] if part in pairs else down.new_zeros(sizes[part][1], 0) for part in parts)
-        )
+        up = torch.block_diag(*(pairs[part][1] if part in pairs else down.new_zeros(sizes[part][1], 0) for part in parts))
         stem = f"lora_unet_{module.replace('.', '_')}"
         weights[f"{stem}.lora_down.weight"] = down
         weights[f"{stem}.lora_up.weight"] = swap_halves(up) if "adaLN" in module else up

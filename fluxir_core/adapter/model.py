@@ -103,9 +103,7 @@ class FluxIRAdapter(nn.Module):
         self.theta_p = nn.Parameter(torch.zeros(config.text_tokens, dims.context_dim, **factory))
         self.theta_y = nn.Parameter(torch.zeros(dims.vec_dim, **factory))
         self.double_block = DoubleStreamBlock(hidden, dims.num_heads, dims.mlp_ratio, attention, ops, **factory)
-        self.se_image, self.se_text = (
-            nn.ModuleList(self._se_layer(ops, factory) for _ in range(dims.blocks)) for _ in range(2)
-        )
+        self.se_image, self.se_text = (nn.ModuleList(self._se_layer(ops, factory) for _ in range(dims.blocks)) for _ in range(2))
         if config.inject == "after":
             # FLUX drops the text after its last block: this layer is counted (Table 2) but nothing can train it.
             self.se_text[-1].requires_grad_(False)
@@ -150,9 +148,7 @@ class FluxIRAdapter(nn.Module):
             degraded=self.lq_in(lq_tokens),
             text=self.txt_in(text + learned),
             pooled=self.vector_in(pooled + self.theta_y.to(pooled)),
-            rotary=rotary_embedding(
-                torch.cat([text_ids, image_ids], 1), self.config.dims.axes_dim, self.config.dims.theta
-            ),
+            rotary=rotary_embedding(torch.cat([text_ids, image_ids], 1), self.config.dims.axes_dim, self.config.dims.theta),
         )
 
     def forward(self, image_tokens, timestep, guidance, condition):

@@ -131,8 +131,15 @@ class PictureSource:
                 if good is None or cut:
                     self.skipped.append((f"{path.name}/{key}", "it is cut off" if cut else "it holds no picture"))
                     continue
-                yield _Entry(key, f"{path.name}/{key}.{good}", path.stem, files[good], files.get(degraded),
-                             files.get(METADATA), files.get(CAPTION))  # fmt: skip
+                yield _Entry(
+                    key,
+                    f"{path.name}/{key}.{good}",
+                    path.stem,
+                    files[good],
+                    files.get(degraded),
+                    files.get(METADATA),
+                    files.get(CAPTION),
+                )
 
 
 def _whole(path):

@@ -7,7 +7,20 @@ from .search import Result, plan, search
 from .trajectory import sample_gammas, trajectory
 
 __all__ = [
-    "PRESETS", "Result", "Task", "clean_estimate", "euler", "flux_sigmas", "interpolate", "jump_costs",
-    "optimal_schedule", "plan", "sample_gammas", "sample_logit_normal", "sample_timesteps", "schedule_cost", "search",
+    "PRESETS",
+    "Result",
+    "Task",
+    "clean_estimate",
+    "euler",
+    "flux_sigmas",
+    "interpolate",
+    "jump_costs",
+    "optimal_schedule",
+    "plan",
+    "sample_gammas",
+    "sample_logit_normal",
+    "sample_timesteps",
+    "schedule_cost",
+    "search",
     "trajectory",
-]  # fmt: skip
+]

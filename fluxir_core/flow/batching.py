@@ -46,9 +46,11 @@ def _joined(outputs):
     like = {name: values for output in outputs for name, values in output.items()}
     sizes = [len(next(iter(output.values()))) for output in outputs]
     return {
-        name: torch.cat([
-            output[name] if name in output else values.new_full((size, *values.shape[1:]), torch.nan)
-            for output, size in zip(outputs, sizes)
-        ])
+        name: torch.cat(
+            [
+                output[name] if name in output else values.new_full((size, *values.shape[1:]), torch.nan)
+                for output, size in zip(outputs, sizes)
+            ]
+        )
         for name, values in like.items()
-    }  # fmt: skip
+    }

@@ -90,8 +90,7 @@ def contest(run, outcome, guard):
 def _no_worse(task, measured, values):
     """Which finalists (n, B) may replace the plain sample, the last of `measured`."""
     won = sum(
-        _beats(scores[:-1], scores[-1:]).int() - _beats(scores[-1:], scores[:-1]).int()
-        for scores in measured.scores.values()
+        _beats(scores[:-1], scores[-1:]).int() - _beats(scores[-1:], scores[:-1]).int() for scores in measured.scores.values()
     )
     admitted = (values[:-1] >= values[-1:]) & (won > 0)
     if task.fidelity is not None:

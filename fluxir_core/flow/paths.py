@@ -1,7 +1,7 @@
 """Trajectories along the sigma grid that remember the states they come back to, and look-aheads on them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 

@@ -1,7 +1,8 @@
 """What every search works with: the task's functions, counted and logged."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -62,11 +63,9 @@ class Measured(NamedTuple):
     def join(first, second):
         """The candidates of both; a score that only one has (a verifier failed) is NaN for the other."""
         scores = {
-            name: torch.cat([
-                part.scores.get(name, torch.full(part.latents.shape[:2], torch.nan)) for part in (first, second)
-            ])
+            name: torch.cat([part.scores.get(name, torch.full(part.latents.shape[:2], torch.nan)) for part in (first, second)])
             for name in first.scores | second.scores
-        }  # fmt: skip
+        }
         return Measured(scores, torch.cat([first.pictures, second.pictures]), torch.cat([first.latents, second.latents]))
 
 
@@ -118,9 +117,7 @@ class Run:
         scores = self.task.score(pictures)
         bad = {name: tuple(values.shape) for name, values in scores.items() if values.shape != (len(pictures),)}
         if bad:
-            raise ValueError(
-                f"TTS: the verifiers gave scores of shapes {bad} for {len(pictures)} pictures; give one a picture."
-            )
+            raise ValueError(f"TTS: the verifiers gave scores of shapes {bad} for {len(pictures)} pictures; give one a picture.")
         sizes = latents.shape[:2]
         scores = {name: values.detach().float().cpu().unflatten(0, sizes) for name, values in scores.items()}
         return Measured(scores, pictures.unflatten(0, sizes), latents)

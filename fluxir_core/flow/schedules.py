@@ -14,9 +14,7 @@ SDE_STEP = OU(math.sqrt(2))
 
 PRESETS = {
     "paper": Lineages(lineages=1, children=7, kernel=ZeroDrift(), look_ahead=FULL, selector=Argmax()),
-    "paper_s9": Lineages(
-        children=7, rounds=(0, 0.16, 0.32, 0.44, 0.6), kernel=ZeroDrift(), look_ahead=Native(9), guard=False
-    ),
+    "paper_s9": Lineages(children=7, rounds=(0, 0.16, 0.32, 0.44, 0.6), kernel=ZeroDrift(), look_ahead=Native(9), guard=False),
     "figure": Lineages(lineages=5, children=5, kernel=ZeroDrift(), look_ahead=FULL, selector=PerLineage()),
     "best_of_n": Lineages(lineages=15, children=0, rounds=()),
     "evosearch": Lineages(

@@ -26,9 +26,12 @@ def plan(schedule, sigmas, finish=False):
     """
     budget = schedule.budget(sigmas, finish)
     return {
-        "steps": len(sigmas) - 1, "nfe": budget.nfe, "nfe_least": budget.least_nfe,
-        "verifications": budget.verifications, "adaptive": budget.nfe != budget.least_nfe,
-    }  # fmt: skip
+        "steps": len(sigmas) - 1,
+        "nfe": budget.nfe,
+        "nfe_least": budget.least_nfe,
+        "verifications": budget.verifications,
+        "adaptive": budget.nfe != budget.least_nfe,
+    }
 
 
 @torch.no_grad()
@@ -49,9 +52,14 @@ def search(task, noise, sigmas, schedule, seed=0, keys=None, stopped_by=()):
     run = Run(task, noise.float(), sigmas, seed, keys)
     planned = plan(schedule, sigmas, task.finish is not None)
     report = {
-        "schedule": describe(schedule), "seed": seed, "keys": keys, "sigmas": run.sigmas, "stopped": False,
-        "nfe_planned": planned["nfe"], "verifications_planned": planned["verifications"],
-    }  # fmt: skip
+        "schedule": describe(schedule),
+        "seed": seed,
+        "keys": keys,
+        "sigmas": run.sigmas,
+        "stopped": False,
+        "nfe_planned": planned["nfe"],
+        "verifications_planned": planned["verifications"],
+    }
     try:
         verdict = contest(run, schedule.search(run), schedule.guard)
         latents, finalists = verdict.latents, verdict.measured.latents if verdict.measured else verdict.latents[None]
@@ -61,9 +69,17 @@ def search(task, noise, sigmas, schedule, seed=0, keys=None, stopped_by=()):
             raise
         latents, finalists = run.best_so_far, run.best_so_far[None]
         report |= {"stopped": True, "score": None, "baseline_score": None, "winner": None, **NOT_COMPARED}
-    return Result(latents, finalists, report | {
-        "nfe": run.nfe, "verifications": run.verifications, "student_calls": run.student_calls, "log": run.log,
-    })  # fmt: skip
+    return Result(
+        latents,
+        finalists,
+        report
+        | {
+            "nfe": run.nfe,
+            "verifications": run.verifications,
+            "student_calls": run.student_calls,
+            "log": run.log,
+        },
+    )
 
 
 def _scores(verdict, guard):
@@ -98,8 +114,6 @@ def _check(noise, sigmas, keys):
     if any(b >= a for a, b in zip(values, values[1:])) or values[0] > 1.001:
         raise ValueError(f"TTS: the sigmas {values} do not fall from 1 or less; use a flow-matching model's sigmas.")
     if values[-1] != 0:
-        raise ValueError(
-            f"TTS: the last sigma is {values[-1]:.3g}; a search needs the whole way to 0, so do not split it there."
-        )
+        raise ValueError(f"TTS: the last sigma is {values[-1]:.3g}; a search needs the whole way to 0, so do not split it there.")
     if len(keys) != len(noise):
         raise ValueError(f"TTS: {len(keys)} keys for {len(noise)} pictures; give one each.")

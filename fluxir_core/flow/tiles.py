@@ -83,15 +83,11 @@ class TileGrid:
 
     @cached_property
     def _weights(self):
-        return tuple(
-            _windows(length, *axis) for length, axis in zip((self.height, self.width), self._axes)
-        )
+        return tuple(_windows(length, *axis) for length, axis in zip((self.height, self.width), self._axes))
 
     def window(self, tile):
         """The weight (height, width) float32 of `tile` in the blend: Hann's window over the sum of everyone's there."""
-        rows, columns = (
-            weights[starts.index(start)] for weights, (_, starts), start in zip(self._weights, self._axes, tile[2:])
-        )
+        rows, columns = (weights[starts.index(start)] for weights, (_, starts), start in zip(self._weights, self._axes, tile[2:]))
         return (rows[:, None] * columns[None]).float()
 
     def blend(self, parts, like):

@@ -39,8 +39,7 @@ def search_sheet(report, finalists, picture=0):
     values = report["finalist_values"][picture] if report["finalist_values"] else []
     if len(finalists) != batch * max(1, len(values)):
         raise ValueError(
-            f"{len(finalists)} finalists for a report of {batch * max(1, len(values))}; decode the "
-            "finalists of the same search."
+            f"{len(finalists)} finalists for a report of {batch * max(1, len(values))}; decode the finalists of the same search."
         )
     own = finalists[picture::batch]
     if values:

@@ -16,8 +16,12 @@ def search_chart(report, picture=0, size=(768, 432)):
     rounds = [_round(entry, picture) for entry in (*report["log"], *_last_contest(report))]
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    draw.text((MARGIN, 8), f"{report['schedule']['type']}: {report['nfe']} model calls, "
-              f"{report['verifications']} verifications", fill=INK, font=font)  # fmt: skip
+    draw.text(
+        (MARGIN, 8),
+        f"{report['schedule']['type']}: {report['nfe']} model calls, {report['verifications']} verifications",
+        fill=INK,
+        font=font,
+    )
     scores = _scores(rounds)
     if not scores:
         draw.text((MARGIN, size[1] // 2), "no contest was held: this is the plain sample", fill=INK, font=font)
@@ -54,8 +58,11 @@ def search_chart(report, picture=0, size=(768, 432)):
 def _round(entry, picture):
     if not 0 <= picture < len(entry["chosen"]):
         raise ValueError(f"search_chart: picture {picture} of a batch of {len(entry['chosen'])}; count from 0.")
-    return {"nfe": entry["nfe"], "chosen": entry["chosen"][picture],
-            "scores": {name: rows[picture] for name, rows in entry["scores"].items()}}  # fmt: skip
+    return {
+        "nfe": entry["nfe"],
+        "chosen": entry["chosen"][picture],
+        "scores": {name: rows[picture] for name, rows in entry["scores"].items()},
+    }
 
 
 def _last_contest(report):

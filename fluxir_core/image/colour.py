@@ -60,9 +60,7 @@ def check_pair(pictures, reference):
             number = finite.tolist().index(False) + 1
             raise ValueError(f"picture {number} of the {name} holds NaN or infinity; give one without.")
     if len(reference) not in (1, len(pictures)):
-        raise ValueError(
-            f"{len(reference)} references for a batch of {len(pictures)}; give one for each picture, or one for all."
-        )
+        raise ValueError(f"{len(reference)} references for a batch of {len(pictures)}; give one for each picture, or one for all.")
 
 
 def _parts(pictures):

@@ -82,6 +82,4 @@ def _check(restored, degraded):
         if not given.isfinite().all():
             raise ValueError(f"the {name} pictures hold NaN or infinity; give pictures without.")
     if len(degraded) not in (1, len(restored)):
-        raise ValueError(
-            f"{len(degraded)} degraded pictures for {len(restored)} restored ones; give one for each, or one for all."
-        )
+        raise ValueError(f"{len(degraded)} degraded pictures for {len(restored)} restored ones; give one for each, or one for all.")

@@ -7,6 +7,14 @@ from .protocol import Verifier
 from .statistics import CoherentGradient, SpectralSlope
 
 __all__ = [
-    "NIQE", "CoherentGradient", "Consistency", "DefaultEnsemble", "Ensemble", "SpectralSlope", "Verifier", "downsampled_psnr",
-    "normalise", "vetoes",
-]  # fmt: skip
+    "NIQE",
+    "CoherentGradient",
+    "Consistency",
+    "DefaultEnsemble",
+    "Ensemble",
+    "SpectralSlope",
+    "Verifier",
+    "downsampled_psnr",
+    "normalise",
+    "vetoes",
+]

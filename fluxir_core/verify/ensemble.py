@@ -37,9 +37,11 @@ class Ensemble:
         found, failures = {}, []
         for member in self.members:
             try:
-                found |= member.measure(pictures, reference) if hasattr(member, "measure") else {
-                    member.name: member(pictures, reference)
-                }  # fmt: skip
+                found |= (
+                    member.measure(pictures, reference)
+                    if hasattr(member, "measure")
+                    else {member.name: member(pictures, reference)}
+                )
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
@@ -54,10 +56,11 @@ class Ensemble:
     def combine(self, measured):
         """One value (n, ...) for each candidate of the cohort `measured` {name: (n, ...)}; -inf where a member refuses it."""
         values = {
-            member.name: member.combine(measured) if hasattr(member, "combine") and member.name not in measured
+            member.name: member.combine(measured)
+            if hasattr(member, "combine") and member.name not in measured
             else measured[member.name]
             for member in self.members
-        }  # fmt: skip
+        }
         total = self.aggregate(values)
         refused = torch.stack([value == -torch.inf for value in values.values()]).any(0)
         return total.masked_fill(refused, -torch.inf)

@@ -118,8 +118,11 @@ def markdown(rows, evaluation):
     An arrow says which way is better; values that are NaN are left out. What is skipped, and why, follows as a list.
     """
     several = len(rows) > 1
-    lines = ["| metric | mean | lowest | highest | pictures |", "|---|---|---|---|---|"] if several else \
-        ["| metric | value |", "|---|---|"]  # fmt: skip
+    lines = (
+        ["| metric | mean | lowest | highest | pictures |", "|---|---|---|---|---|"]
+        if several
+        else ["| metric | value |", "|---|---|"]
+    )
     for name in evaluation.names():
         values = [row[name] for row in rows if name in row and not math.isnan(row[name])]
         if not values:

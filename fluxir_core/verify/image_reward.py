@@ -125,11 +125,13 @@ class ImageReward:
                 f"verify: vocab.txt in {folder} gives {len(tokenizer)} tokens, ImageReward knows {read.vocab_size}; "
                 f"get it from {VOCABULARY_SOURCE}."
             )
-        self.module = torch.nn.ModuleDict({
-            "vision": build(lambda: BlipVisionModel(seen), parts["vision"], file, SOURCE),
-            "text": build(lambda: BlipTextModel(read, add_pooling_layer=False), parts["text"], file, SOURCE),
-            "head": build_head(parts["head"], file, SOURCE),
-        })  # fmt: skip
+        self.module = torch.nn.ModuleDict(
+            {
+                "vision": build(lambda: BlipVisionModel(seen), parts["vision"], file, SOURCE),
+                "text": build(lambda: BlipTextModel(read, add_pooling_layer=False), parts["text"], file, SOURCE),
+                "head": build_head(parts["head"], file, SOURCE),
+            }
+        )
         self.side = seen.image_size
         # One prompt for all pictures: without padding there is nothing to mask, and the scores are the same.
         self.tokens = tokenizer(prompt, truncation=True, max_length=LONGEST, return_tensors="pt")["input_ids"]

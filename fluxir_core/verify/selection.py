@@ -66,9 +66,7 @@ def select(scores, keep=KEEP):
 
 def reasons(row, selection, names):
     """What drops a picture of scores `row` {metric: number}, by the metrics `names`: "niqe -9.1 < -7.4, ..."."""
-    return ", ".join(
-        name if name.startswith(GUARD) else f"{name} {row[name]:.4g} < {selection.limits[name]:.4g}" for name in names
-    )
+    return ", ".join(name if name.startswith(GUARD) else f"{name} {row[name]:.4g} < {selection.limits[name]:.4g}" for name in names)
 
 
 def table(files, scores, selection, unreadable=()):

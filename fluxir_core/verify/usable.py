@@ -82,10 +82,9 @@ def _at_one_size(*pictures):
     scale = min(1, (MOST_PIXELS / (height * width)) ** 0.5)
     size = [max(1, round(extent * scale)) for extent in (height, width)]
     return [
-        p if list(p.shape[2:]) == size
-        else F.interpolate(p, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        p if list(p.shape[2:]) == size else F.interpolate(p, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         for p in pictures
-    ]  # fmt: skip
+    ]
 
 
 def _measure(cleaned, degraded):

@@ -14,7 +14,6 @@ class Host:
         import comfy.sample
         import comfy.sd
         import folder_paths
-
         from comfyui_fluxir.nodes.adapter import ApplyFluxIRAdapter, LoadFluxIRAdapter
         from comfyui_fluxir.nodes.folders import ADAPTERS, register_model_folders
 
@@ -38,8 +37,20 @@ class Host:
         positive = positive or prompt(3)
         latent = torch.zeros_like(noise) if latent is None else latent
         with torch.inference_mode():
-            return self._sample(model, noise, steps, cfg, "euler", "simple", positive, negative or positive, latent,
-                                disable_pbar=True, seed=0, **options)
+            return self._sample(
+                model,
+                noise,
+                steps,
+                cfg,
+                "euler",
+                "simple",
+                positive,
+                negative or positive,
+                latent,
+                disable_pbar=True,
+                seed=0,
+                **options,
+            )
 
     def injection(self, model):
         return model.callbacks["on_cleanup"]["fluxir"][0].__self__

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 import torch
-
 from comfyui_fluxir.demo.comfyui import ComfyUIServer
 from comfyui_fluxir.demo.environment import NEWEST, OLDEST, comfyui_path
 from comfyui_fluxir.fluxir_core.adapter import bfl_to_diffusers
@@ -20,11 +19,12 @@ def comfy():
     """ComfyUI's `comfy` package, importable in this process, on the CPU."""
     # ComfyUI is no installable package: it is made to be started in its folder.
     sys.path.insert(0, os.path.realpath(comfyui_path(NEWEST)))
-    import comfy.options  # noqa: F401  (keeps ComfyUI from reading pytest's arguments)
+    import comfy.options
     from comfy.cli_args import args
 
     args.cpu = True
     import comfy.sd  # noqa: F401
+
     import nodes  # noqa: F401
 
     return sys.modules["comfy"]
@@ -60,9 +60,13 @@ def transformer():
     from diffusers import FluxTransformer2DModel
 
     model = FluxTransformer2DModel(
-        num_layers=2, num_single_layers=2, num_attention_heads=1, joint_attention_dim=64, pooled_projection_dim=32,
+        num_layers=2,
+        num_single_layers=2,
+        num_attention_heads=1,
+        joint_attention_dim=64,
+        pooled_projection_dim=32,
         guidance_embeds=True,
-    )  # fmt: skip
+    )
     model.load_state_dict(bfl_to_diffusers(flux_weights()))
     return model.eval().requires_grad_(False)
 
@@ -73,6 +77,10 @@ def given():
     torch.manual_seed(0)
     ids = image_ids(8, 8)
     return dict(
-        tokens=torch.randn(2, 16, 64), t=torch.tensor([0.25, 1.0]), text=torch.randn(2, 8, 64),
-        pooled=torch.randn(2, 32), image_ids=ids, guidance=torch.full((2,), 4.0),
-    )  # fmt: skip
+        tokens=torch.randn(2, 16, 64),
+        t=torch.tensor([0.25, 1.0]),
+        text=torch.randn(2, 8, 64),
+        pooled=torch.randn(2, 32),
+        image_ids=ids,
+        guidance=torch.full((2,), 4.0),
+    )

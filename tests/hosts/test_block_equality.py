@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.adapter import AdapterConfig, FluxIRAdapter
 from comfyui_fluxir.fluxir_core.adapter.layers import rotary_embedding
 from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents
@@ -22,9 +21,8 @@ def weights():
 
 @pytest.fixture(scope="module")
 def diffusers_model(weights, tmp_path_factory):
-    from safetensors.torch import save_file
-
     from comfyui_fluxir.training.base_model import load_transformer
+    from safetensors.torch import save_file
 
     path = tmp_path_factory.mktemp("flux") / "flux.safetensors"
     save_file(weights, path)

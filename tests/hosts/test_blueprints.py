@@ -20,9 +20,13 @@ def in_a_graph(blueprint):
     graph = json.loads(json.dumps(blueprint))
     (restore,) = graph["nodes"]
     load = {
-        "id": 100, "type": "LoadImage", "mode": 0, "widgets_values": ["fluxir_demo_degraded.png", "image"],
-        "inputs": [], "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}],
-    }  # fmt: skip
+        "id": 100,
+        "type": "LoadImage",
+        "mode": 0,
+        "widgets_values": ["fluxir_demo_degraded.png", "image"],
+        "inputs": [],
+        "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}],
+    }
     restore["inputs"][0]["link"] = 1
     graph["links"] = [[1, load["id"], 0, restore["id"], 0, "IMAGE"]]
     graph["nodes"].append(load)
@@ -30,9 +34,13 @@ def in_a_graph(blueprint):
         link = 2 + slot
         output["links"] = [link]
         save = {
-            "id": 200 + slot, "type": "SaveImage", "mode": 0, "outputs": [], "widgets_values": [output["name"]],
+            "id": 200 + slot,
+            "type": "SaveImage",
+            "mode": 0,
+            "outputs": [],
+            "widgets_values": [output["name"]],
             "inputs": [{"name": "images", "type": "IMAGE", "link": link}],
-        }  # fmt: skip
+        }
         graph["nodes"].append(save)
         graph["links"].append([link, restore["id"], slot, save["id"], 0, "IMAGE"])
     return graph

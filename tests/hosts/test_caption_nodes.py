@@ -6,12 +6,11 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_fluxir.demo.comfyui import ComfyUIError
 from comfyui_fluxir.fluxir_core import caption as core
 from comfyui_fluxir.fluxir_core.degrade import gaussian_noise
 from comfyui_fluxir.training.miniature.scenes import load_photo
+from PIL import Image
 
 from ..unit.public_captioner import write_qwen_folder
 
@@ -22,7 +21,6 @@ FOLDER = "Qwen2.5-VL-7B-Instruct"
 def nodes(comfy, tmp_path_factory):
     """nodes/caption.py, with a small random captioner under the public name in models/fluxir_captioners."""
     import folder_paths
-
     from comfyui_fluxir.nodes import caption
     from comfyui_fluxir.nodes.folders import CAPTIONERS, register_model_folders
 

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_fluxir.demo.comfyui import ComfyUIError
 from comfyui_fluxir.fluxir_core.image.colour import METHODS, match_colour
 from comfyui_fluxir.training.miniature.scenes import load_photo
+from PIL import Image
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_fluxir.fluxir_core.degrade import TASKS
 from comfyui_fluxir.training.miniature.scenes import load_photo
+from PIL import Image
 
 PAGE = Path(__file__).resolve().parents[2] / "web" / "docs" / "DegradeImage.md"
 
@@ -108,11 +107,17 @@ def test_a_graph_degrades_a_file_and_leaves_it_alone_at_strength_zero(server, ba
 
     def run(strength):
         settings = {"degradation": "Real-ESRGAN", "strength": strength, "seed": 3}
-        return np.asarray(Image.open(server.run({
-            "1": {"class_type": "LoadImage", "inputs": {"image": "good.png"}},
-            "2": {"class_type": "DegradeImage", "inputs": {"image": ["1", 0], **settings}},
-            "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
-        })["3"][0]))  # fmt: skip
+        return np.asarray(
+            Image.open(
+                server.run(
+                    {
+                        "1": {"class_type": "LoadImage", "inputs": {"image": "good.png"}},
+                        "2": {"class_type": "DegradeImage", "inputs": {"image": ["1", 0], **settings}},
+                        "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+                    }
+                )["3"][0]
+            )
+        )
 
     assert (run(0.0) == pixels).all()
     expected = TASKS["Real-ESRGAN"](torch.from_numpy(pixels.copy()).movedim(-1, 0)[None].float() / 255, 0.5, [3])[0]

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import yaml
-
 from comfyui_fluxir.fluxir_core.adapter import load_adapter, load_lora
 from comfyui_fluxir.fluxir_core.data import PictureSource
 from comfyui_fluxir.fluxir_core.image.files import save_picture
@@ -11,7 +10,6 @@ from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.data.prompts import load_prompt_encoder
 
 from ..unit.public_layouts import write_clip_folder
-
 
 TRANSFORMER = dict(
     num_layers=1, num_single_layers=1, num_attention_heads=1, joint_attention_dim=64, pooled_projection_dim=32, guidance_embeds=True
@@ -29,9 +27,15 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     FluxTransformer2DModel(**TRANSFORMER).save_pretrained(folder / "transformer")
     AutoencoderKL(
-        block_out_channels=(4, 4, 4, 4), norm_num_groups=2, layers_per_block=1, latent_channels=16, scaling_factor=0.3611,
-        shift_factor=0.1159, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    ).save_pretrained(folder / "vae")  # fmt: skip
+        block_out_channels=(4, 4, 4, 4),
+        norm_num_groups=2,
+        layers_per_block=1,
+        latent_channels=16,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    ).save_pretrained(folder / "vae")
     (folder / "clip").mkdir()
     write_clip_folder(folder / "clip")
     CLIPTokenizer.from_pretrained(folder / "clip", model_max_length=77).save_pretrained(folder / "tokenizer")
@@ -60,7 +64,7 @@ def config(folder, work, recipe, **data):
         "optimizer": {"learning_rate": 1e-2},
         "run": {"steps": 2, "batch": 2, "micro_batch": 2},
         "log": [],
-    }  # fmt: skip
+    }
     path = work / "config.yaml"
     path.write_text(yaml.safe_dump(values))
     return str(path)
@@ -70,8 +74,10 @@ def test_a_prompt_is_t5s_last_states_and_clips_pooled_one(folder):
     from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
     text, pooled = load_prompt_encoder(folder, 16, dtype=torch.float32)("red house")
-    ids = [AutoTokenizer.from_pretrained(folder / name)("red house", padding="max_length", max_length=length, return_tensors="pt")
-           for name, length in (("tokenizer_2", 16), ("tokenizer", 77))]  # fmt: skip
+    ids = [
+        AutoTokenizer.from_pretrained(folder / name)("red house", padding="max_length", max_length=length, return_tensors="pt")
+        for name, length in (("tokenizer_2", 16), ("tokenizer", 77))
+    ]
     with torch.no_grad():
         states = T5EncoderModel.from_pretrained(folder / "text_encoder_2")(ids[0].input_ids).last_hidden_state
         pooler = CLIPTextModel.from_pretrained(folder / "text_encoder")(ids[1].input_ids).pooler_output
@@ -81,22 +87,51 @@ def test_a_prompt_is_t5s_last_states_and_clips_pooled_one(folder):
 
 def test_captions_train_a_lora_and_are_encoded_once(folder, tmp_path):
     out = tmp_path / "lora.safetensors"
-    arguments = ["train", "ummf", "--config", config(folder, tmp_path, "ummf", prompts=True), "--work", str(tmp_path),
-                 "--out", str(out)]  # fmt: skip
+    arguments = [
+        "train",
+        "ummf",
+        "--config",
+        config(folder, tmp_path, "ummf", prompts=True),
+        "--work",
+        str(tmp_path),
+        "--out",
+        str(out),
+    ]
     main(arguments)
     loaded = load_lora(out)
     assert not loaded.report.missing and not loaded.report.unused and loaded.metadata["base_model"] == folder.name
     made = list((tmp_path / "prompts").rglob("*.safetensors"))
     assert len(made) == 4  # three captions, and the empty prompt
-    main(["train", "ummf", "--config", config(folder, tmp_path, "ummf", prompts=False), "--work", str(tmp_path / "empty"),
-          "--out", str(out)])  # fmt: skip
+    main(
+        [
+            "train",
+            "ummf",
+            "--config",
+            config(folder, tmp_path, "ummf", prompts=False),
+            "--work",
+            str(tmp_path / "empty"),
+            "--out",
+            str(out),
+        ]
+    )
     assert len(list((tmp_path / "empty" / "prompts").rglob("*.safetensors"))) == 1
 
 
 @pytest.mark.parametrize("prompts", [False, True])
 def test_an_adapter_carries_the_empty_prompt_of_its_base(folder, tmp_path, prompts):
     out = tmp_path / "adapter.safetensors"
-    main(["train", "fluxir", "--config", config(folder, tmp_path, "fluxir", prompts=prompts), "--work", str(tmp_path), "--out", str(out)])
+    main(
+        [
+            "train",
+            "fluxir",
+            "--config",
+            config(folder, tmp_path, "fluxir", prompts=prompts),
+            "--work",
+            str(tmp_path),
+            "--out",
+            str(out),
+        ]
+    )
     text, pooled = load_prompt_encoder(folder, 16, dtype=torch.bfloat16)("")
     weights = load_adapter(out).state_dict
     assert torch.equal(weights["null_text"], text.bfloat16()) and torch.equal(weights["null_pooled"], pooled.bfloat16())
@@ -122,8 +157,25 @@ def test_a_resumed_run_does_not_load_the_text_encoders_and_another_vae_is_encode
 
 def test_prompts_draw_different_pictures(folder, tmp_path):
     (tmp_path / "prompts.txt").write_text("red house\nblue sky\n")
-    main(["fluxgen", "generate", str(tmp_path / "out"), "--model", str(folder), "--prompts", str(tmp_path / "prompts.txt"),
-          "--count", "2", "--size", "32x32", "--steps", "1", "--seed", "0"])  # fmt: skip
+    main(
+        [
+            "fluxgen",
+            "generate",
+            str(tmp_path / "out"),
+            "--model",
+            str(folder),
+            "--prompts",
+            str(tmp_path / "prompts.txt"),
+            "--count",
+            "2",
+            "--size",
+            "32x32",
+            "--steps",
+            "1",
+            "--seed",
+            "0",
+        ]
+    )
     source = PictureSource(tmp_path / "out")
     assert [source[i].metadata["prompt"] for i in range(2)] == ["red house", "blue sky"]
     assert not torch.equal(source[0].hq, source[1].hq)

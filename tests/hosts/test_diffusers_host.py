@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.adapter import (
-    FLUX_DEV, AdapterConfig, AdapterFileError, FluxIRAdapter,
-)  # fmt: skip
+    FLUX_DEV,
+    AdapterConfig,
+    AdapterFileError,
+    FluxIRAdapter,
+)
 from comfyui_fluxir.training.host import DiffusersHost, call_transformer
 
 from .tiny import TINY, flux_weights, tiny_adapter

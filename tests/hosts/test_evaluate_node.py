@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_fluxir.demo.comfyui import ComfyUIError
 from comfyui_fluxir.fluxir_core.verify import pyiqa_metric
 from comfyui_fluxir.fluxir_core.verify.evaluation import Evaluation, markdown
 from comfyui_fluxir.training.miniature.scenes import load_photo
+from PIL import Image
 
 
 @pytest.fixture(scope="module")

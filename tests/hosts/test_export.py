@@ -3,7 +3,6 @@
 import pytest
 import torch
 import yaml
-
 from comfyui_fluxir.fluxir_core.image.files import save_picture
 from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
 from comfyui_fluxir.training.cli import main
@@ -35,7 +34,7 @@ def train(host, photos, recipe, work, out):
         "optimizer": {"learning_rate": 0.02, "average": 0.5},
         "run": {"steps": 3, "batch": 2, "micro_batch": 2},
         "log": [],
-    }  # fmt: skip
+    }
     work.mkdir()
     (work / "config.yaml").write_text(yaml.safe_dump(values))
     main(["train", recipe, "--config", str(work / "config.yaml"), "--work", str(work), "--out", str(work / "bf16.safetensors")])
@@ -64,7 +63,6 @@ def velocity_in_comfyui(host, model, noise, positive=None):
 
 def test_an_exported_adapter_gives_the_velocity_it_was_trained_to_give(host, photos, tmp_path):
     import folder_paths
-
     from comfyui_fluxir.nodes.adapter import ApplyFluxIRAdapter, LoadFluxIRAdapter
     from comfyui_fluxir.nodes.folders import ADAPTERS
 
@@ -81,7 +79,6 @@ def test_an_exported_adapter_gives_the_velocity_it_was_trained_to_give(host, pho
 
 def test_an_exported_lora_gives_the_velocity_it_was_trained_to_give(host, photos, tmp_path):
     import folder_paths
-
     from comfyui_fluxir.nodes.ummf import ApplyUMMFLoRA, UMMFConditioning
 
     objective = train(host, photos, "ummf", tmp_path / "work", tmp_path / "exported-lora.safetensors")

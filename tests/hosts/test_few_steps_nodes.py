@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.adapter import add_schedules
 from comfyui_fluxir.fluxir_core.flow import euler, interpolate
 from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
@@ -22,7 +21,6 @@ STUDENT = "tiny-few-steps.safetensors"
 def nodes(host, tmp_path_factory):
     """The nodes' module; a student, an adapter with schedules and a UMMF LoRA are in ComfyUI's folders."""
     import folder_paths
-
     from comfyui_fluxir.nodes import few_steps
     from comfyui_fluxir.nodes.folders import ADAPTERS
 
@@ -88,7 +86,6 @@ def test_a_schedule_that_a_file_does_not_have_is_refused_in_one_sentence(nodes):
 
 def test_core_starts_a_student_from_the_noised_degraded_latent(host, nodes):
     from comfy.samplers import KSAMPLER
-
     from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 
     seen, lq, sigmas = [], picture(1), distilled(nodes, 2)
@@ -172,8 +169,19 @@ def test_a_student_reads_no_pictures(host, nodes):
 def contest(nodes, student=None, **options):
     from comfyui_fluxir.nodes.schedules import ContestSchedule
 
-    settings = dict(lineages=1, children=3, rounds=2, first_round=0.0, last_round=0.5, kernel="relabel", strength=1.0,
-                    look_ahead="to the end", look_ahead_steps=0, survival="best of all", guard=True)  # fmt: skip
+    settings = dict(
+        lineages=1,
+        children=3,
+        rounds=2,
+        first_round=0.0,
+        last_round=0.5,
+        kernel="relabel",
+        strength=1.0,
+        look_ahead="to the end",
+        look_ahead_steps=0,
+        survival="best of all",
+        guard=True,
+    )
     given = {"student": guider(student), "student_sigmas": distilled(nodes, 2)} if student else {}
     return ContestSchedule.execute(**settings, **{**given, **options}).result[0]
 
@@ -194,7 +202,6 @@ def test_a_student_looks_ahead_for_the_slow_model(host, vae, nodes, shared):
 
 def test_cancelling_while_a_student_looks_ahead_keeps_the_best(host, vae, nodes, monkeypatch):
     import comfy.model_management
-
     from comfyui_fluxir.nodes.student import _Finisher
 
     looks, sample = [], _Finisher._sample

@@ -5,14 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_fluxir.fluxir_core.degrade.mixture import degrade_named
 from comfyui_fluxir.fluxir_core.image import load_picture
 from comfyui_fluxir.fluxir_core.image.invented import heat_map, invented_detail
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from comfyui_fluxir.training.model_folder import MINIATURE
+from PIL import Image
 
 from .comfy_host import picture, prompt
 from .search_host import plain, run
@@ -40,7 +39,6 @@ def miniature(comfy):
     """The bundled miniature as the nodes load it: (model, adapter, vae, conditioning)."""
     import comfy.sd
     import comfy.utils
-
     from comfyui_fluxir.nodes.adapter import LoadFluxIRAdapter, NullTextConditioning
     from comfyui_fluxir.nodes.folders import register_model_folders
 
@@ -61,7 +59,6 @@ def rms(a, b):
 
 def test_the_higher_the_slider_the_nearer_to_the_input_on_the_miniature(nodes, miniature, degraded):
     import comfy.sample
-
     from comfyui_fluxir.nodes.adapter import ApplyFluxIRAdapter
 
     model, adapter, vae, conditioning = miniature
@@ -70,10 +67,21 @@ def test_the_higher_the_slider_the_nearer_to_the_input_on_the_miniature(nodes, m
         restoring = ApplyFluxIRAdapter.execute(model, adapter, {"samples": lq}, 1.0, 0.0, 1.0).result[0]
         noise = comfy.sample.prepare_noise(lq, 0)
         ends = [
-            comfy.sample.sample(drawn(nodes, restoring, lq, fidelity), noise, 4, 1.0, "euler", "simple", conditioning,
-                                conditioning, torch.zeros_like(lq), disable_pbar=True, seed=0)
+            comfy.sample.sample(
+                drawn(nodes, restoring, lq, fidelity),
+                noise,
+                4,
+                1.0,
+                "euler",
+                "simple",
+                conditioning,
+                conditioning,
+                torch.zeros_like(lq),
+                disable_pbar=True,
+                seed=0,
+            )
             for fidelity in SLIDER
-        ]  # fmt: skip
+        ]
         pictures = [vae.decode(end).movedim(-1, 1) for end in (*ends, lq)]
     distances = torch.stack([rms(end, lq) for end in ends])
     assert (distances.diff(dim=0) < 0).all() and (distances[-1] < 1e-5).all(), distances
@@ -93,8 +101,19 @@ def test_at_1_every_sampler_gives_the_degraded_latent_back(nodes, host, sampler)
 
     lq = picture(1)
     with torch.inference_mode():
-        end = comfy.sample.sample(drawn(nodes, host.model, lq, 1.0), picture(2), 4, 1.0, sampler, "simple", prompt(3),
-                                  prompt(3), torch.zeros_like(lq), disable_pbar=True, seed=0)  # fmt: skip
+        end = comfy.sample.sample(
+            drawn(nodes, host.model, lq, 1.0),
+            picture(2),
+            4,
+            1.0,
+            sampler,
+            "simple",
+            prompt(3),
+            prompt(3),
+            torch.zeros_like(lq),
+            disable_pbar=True,
+            seed=0,
+        )
     torch.testing.assert_close(end, lq, atol=1e-5, rtol=1e-5)
 
 
@@ -133,8 +152,10 @@ def test_a_search_looks_ahead_through_it(nodes, host, vae):
     distances = torch.stack([rms(best["samples"], lq) for best, _, _ in found])
     assert (distances.diff(dim=0) < 0).all() and (distances[-1] < 1e-4).all(), distances
     assert all(report["verifications"] > 4 for _, _, report in found)
-    assert torch.equal(run(host, vae, model=models[1], latent=latent, schedule=Lineages(1, 0))[0]["samples"],
-                       plain(host, model=models[1], latent=latent))  # fmt: skip
+    assert torch.equal(
+        run(host, vae, model=models[1], latent=latent, schedule=Lineages(1, 0))[0]["samples"],
+        plain(host, model=models[1], latent=latent),
+    )
 
 
 def test_wrong_inputs_are_refused_in_one_sentence(nodes, host):
@@ -159,7 +180,6 @@ def test_both_hosts_give_the_same_picture(nodes, host):
     import comfy.sample
     import comfy.sd
     import comfy.utils
-
     from comfyui_fluxir.nodes.adapter import NullTextConditioning
     from comfyui_fluxir.training.restore import Restorer
 

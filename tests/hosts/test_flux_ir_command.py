@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.adapter import add_schedules, load_adapter, load_lora, read_schedules
 from comfyui_fluxir.training import flux_ir
 from comfyui_fluxir.training.cli import main

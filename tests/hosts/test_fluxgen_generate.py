@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.data import PictureSource
 from comfyui_fluxir.fluxir_core.tokens import pack_latents, unpack_latents
 from comfyui_fluxir.training.cli import main
@@ -19,8 +18,7 @@ from comfyui_fluxir.training.model_folder import MINIATURE
 from .tiny import write_tiny
 
 WIDTH, HEIGHT, COUNT, PER_SHARD = 64, 48, 7, 3
-SETTINGS = ["--count", COUNT, "--per-shard", PER_SHARD, "--size", f"{WIDTH}x{HEIGHT}",
-            "--steps", 2, "--batch", 2, "--seed", 5]  # fmt: skip
+SETTINGS = ["--count", COUNT, "--per-shard", PER_SHARD, "--size", f"{WIDTH}x{HEIGHT}", "--steps", 2, "--batch", 2, "--seed", 5]
 
 
 def command(out, *more):
@@ -68,9 +66,15 @@ def test_it_draws_what_diffusers_flux_pipeline_draws(whole, models):
     grid = HEIGHT // 8, WIDTH // 8
     noise = torch.randn((1, 16, *grid), generator=torch.Generator().manual_seed(5))
     tokens = pipeline(
-        prompt_embeds=text, pooled_prompt_embeds=pooled, latents=pack_latents(noise), height=HEIGHT, width=WIDTH,
-        num_inference_steps=2, guidance_scale=4.0, output_type="latent",
-    ).images  # fmt: skip
+        prompt_embeds=text,
+        pooled_prompt_embeds=pooled,
+        latents=pack_latents(noise),
+        height=HEIGHT,
+        width=WIDTH,
+        num_inference_steps=2,
+        guidance_scale=4.0,
+        output_type="latent",
+    ).images
     with torch.no_grad():
         expected = base.vae.decode(unpack_latents(tokens, *grid)).clamp(0, 1)
     torch.testing.assert_close(base.draw(text, pooled, [5], HEIGHT, WIDTH, 2, 4.0), expected, atol=1e-4, rtol=0)

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_fluxir.fluxir_core.data import PictureSource
 from comfyui_fluxir.fluxir_core.degrade import gaussian_blur
 from comfyui_fluxir.fluxir_core.verify import NIQE, CoherentGradient, Ensemble
 from comfyui_fluxir.training.miniature.scenes import load_photo
+from PIL import Image
 
 from .workflow_host import MINIATURE, node_of, read, stock
 

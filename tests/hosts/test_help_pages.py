@@ -4,9 +4,8 @@ import asyncio
 import re
 
 import pytest
-from PIL import Image
-
 from comfyui_fluxir.demo.help_pictures import COMPANY, DOCS, PICTURES, richest_workflow
+from PIL import Image
 
 PICTURE = re.compile(r"!\[(.*?)\]\((.*?)\)")
 

@@ -4,13 +4,12 @@ import logging
 
 import pytest
 import torch
-from safetensors.torch import save_file
-
 from comfyui_fluxir.fluxir_core.adapter import OMINI, LoRA, linear_sizes, load_lora, lora_targets, save_lora
 from comfyui_fluxir.fluxir_core.adapter.keymap import bfl_module, diffusers_parts
 from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents
 from comfyui_fluxir.training.base_model import load_transformer
 from comfyui_fluxir.training.host import call_transformer, exact_time
+from safetensors.torch import save_file
 
 from .tiny import TINY, flux_weights
 
@@ -42,9 +41,11 @@ def latent():
 def prompt():
     generator = torch.Generator().manual_seed(2)
     return dict(
-        t=torch.tensor([0.3, 0.97]), text=torch.randn(2, 5, 64, generator=generator),
-        pooled=torch.randn(2, 32, generator=generator), guidance=torch.tensor([4.0, 2.5]),
-    )  # fmt: skip
+        t=torch.tensor([0.3, 0.97]),
+        text=torch.randn(2, 5, 64, generator=generator),
+        pooled=torch.randn(2, 32, generator=generator),
+        guidance=torch.tensor([4.0, 2.5]),
+    )
 
 
 @pytest.fixture(params=["OminiControl's modules", "every module"])
@@ -96,9 +97,7 @@ def test_diffusers_loads_what_the_delta_says(tmp_path, transformer, lora, latent
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "kohya"])
-def test_comfyui_loads_the_same_from_both_layouts(
-    comfy, caplog, tmp_path, flux, transformer, lora, latent, prompt, layout
-):
+def test_comfyui_loads_the_same_from_both_layouts(comfy, caplog, tmp_path, flux, transformer, lora, latent, prompt, layout):
     import comfy.utils
 
     path = tmp_path / "lora.safetensors"

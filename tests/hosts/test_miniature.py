@@ -6,9 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-
 from comfyui_fluxir.fluxir_core.adapter import load_adapter
 from comfyui_fluxir.fluxir_core.image import load_picture, save_picture
 from comfyui_fluxir.training.cli import main
@@ -20,6 +17,8 @@ from comfyui_fluxir.training.miniature.bank import drawn_bank
 from comfyui_fluxir.training.miniature.latents import encode_images
 from comfyui_fluxir.training.miniature.recipe import OPTIMIZER, QUICK, RECIPE, Plan
 from comfyui_fluxir.training.model_folder import MINIATURE
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 LIMIT_MB = 24
 
@@ -145,15 +144,19 @@ def test_a_diffusers_folder_restores_as_well(quick, photo, tmp_path):
     """A FLUX model as diffusers saves it, with a small AutoencoderKL, and the adapter beside it."""
     import shutil
 
-    from diffusers import AutoencoderKL
-
     from comfyui_fluxir.training.base_model import load_transformer
+    from diffusers import AutoencoderKL
 
     load_transformer(quick / "out" / "diffusion_models" / "mini-flux.safetensors").save_pretrained(tmp_path / "transformer")
     AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
-        block_out_channels=[4, 4, 4, 4], norm_num_groups=2, latent_channels=16, scaling_factor=0.3611, shift_factor=0.1159,
-    ).save_pretrained(tmp_path / "vae")  # fmt: skip
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=[4, 4, 4, 4],
+        norm_num_groups=2,
+        latent_channels=16,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+    ).save_pretrained(tmp_path / "vae")
     shutil.copytree(quick / "out" / "fluxir_adapters", tmp_path / "fluxir_adapters")
     assert restore(photo, tmp_path / "out.png", "--model", str(tmp_path)).shape == (3, 40, 53)
 
@@ -177,7 +180,11 @@ def test_the_bundled_files_were_made_by_the_recipes_as_they_are():
     adapter, student = (training_config(path) for path in ("fluxir_adapters/mini-flux-fluxir", "loras/mini-flux-few-steps"))
     assert adapter.items() >= stage.items() and student.items() >= adapter.items()
     amounts, ummf = Amounts(), UMMFConfig.load(CONFIGS / "ummf-miniature.yaml")
-    for made, steps in (("tasks", amounts.teacher_steps), ("reinforce", amounts.reinforce_steps), ("distill", amounts.distill_steps)):
+    for made, steps in (
+        ("tasks", amounts.teacher_steps),
+        ("reinforce", amounts.reinforce_steps),
+        ("distill", amounts.distill_steps),
+    ):
         assert student[made]["steps"] == steps
     assert student["tasks"]["halfway"] == HALFWAY and student["tasks"]["recipe"] == asdict(RECIPE)
     assert training_config("loras/mini-flux-ummf") == json.loads(ummf.metadata()["training_config"])

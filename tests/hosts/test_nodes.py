@@ -37,9 +37,7 @@ def tiny(nodes, tmp_path_factory):
 
 def apply(nodes, tiny, model=None, samples=None, strength=1.0, start=0.0, end=1.0):
     samples = torch.zeros(1, 16, 8, 8) if samples is None else samples
-    return nodes.ApplyFluxIRAdapter.execute(
-        model or tiny.model, tiny.adapter, {"samples": samples}, strength, start, end
-    ).result[0]
+    return nodes.ApplyFluxIRAdapter.execute(model or tiny.model, tiny.adapter, {"samples": samples}, strength, start, end).result[0]
 
 
 # Texts

@@ -30,7 +30,8 @@ def test_another_packs_block_replacement_still_runs(host, initial):
         assert torch.equal(results[3], results[1]) == (guest is initial)
         assert not torch.equal(results[3], results[2])
         assert set(other.model_options["transformer_options"]["patches_replace"]["dit"]) == {
-            ("double_block", 0), ("single_block", 1),
+            ("double_block", 0),
+            ("single_block", 1),
         }
 
 
@@ -78,16 +79,14 @@ def test_controlnet_residuals_add_to_the_adapters(host, initial):
         model.set_model_unet_function_wrapper(add_control)
         return model
 
-    assert torch.equal(initial.sample(initial.apply(with_control(initial.model))),
-                       initial.sample(with_control(initial.model)))
+    assert torch.equal(initial.sample(initial.apply(with_control(initial.model))), initial.sample(with_control(initial.model)))
     assert not torch.allclose(host.sample(host.apply(with_control(host.model))), host.sample(host.apply()))
 
 
 @pytest.mark.parametrize("method", ["offset", "index", "uxo"])
 def test_the_initial_adapter_leaves_reference_latents_alone(initial, method):
     positive = prompt(3, reference_latents=[picture(5), picture(6, 1, 4, 8)], reference_latents_method=method)
-    assert torch.equal(initial.sample(initial.apply(), positive=positive),
-                       initial.sample(initial.model, positive=positive))
+    assert torch.equal(initial.sample(initial.apply(), positive=positive), initial.sample(initial.model, positive=positive))
 
 
 def test_reference_tokens_receive_no_residual(host):
@@ -141,8 +140,7 @@ def test_the_model_is_as_it_was(host, ending):
     assert "wrappers" not in host.model.model_options["transformer_options"]
     assert "patches_replace" not in model.model_options["transformer_options"]
     after = host.model.model.diffusion_model.state_dict()
-    assert all(torch.equal(weights[name], after[name.replace("norm.weight", "norm.scale")]) for name in weights
-               if name in after)
+    assert all(torch.equal(weights[name], after[name.replace("norm.weight", "norm.scale")]) for name in weights if name in after)
     assert torch.equal(host.sample(host.model), expected)
 
 
@@ -162,8 +160,11 @@ def test_the_memory_estimate_covers_the_adapters_activations(host, monkeypatch):
 
     heights = []
     estimate = comfy.sampler_helpers.estimate_memory
-    monkeypatch.setattr(comfy.sampler_helpers, "estimate_memory",
-                        lambda model, shape, conds: heights.append(shape[2]) or estimate(model, shape, conds))
+    monkeypatch.setattr(
+        comfy.sampler_helpers,
+        "estimate_memory",
+        lambda model, shape, conds: heights.append(shape[2]) or estimate(model, shape, conds),
+    )
     host.sample(host.model)
     host.sample(host.apply())
     assert heights == [8, 9]

@@ -5,6 +5,7 @@ import torch
 
 from .comfy_host import Host, picture, prompt
 
+
 @pytest.fixture(scope="module")
 def host(comfy, tmp_path_factory):
     return Host(tmp_path_factory.mktemp("acting"))
@@ -138,9 +139,15 @@ def scheduled():
     return prompt(3, start_percent=0.0, end_percent=0.5) + prompt(4, start_percent=0.5, end_percent=1.0)
 
 
-@pytest.mark.parametrize("options", [
-    dict(negative=prompt(9), cfg=3.0), dict(negative=prompt(9, 12), cfg=3.0), dict(positive=scheduled()),
-], ids=["joint", "separate", "scheduled"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(negative=prompt(9), cfg=3.0),
+        dict(negative=prompt(9, 12), cfg=3.0),
+        dict(positive=scheduled()),
+    ],
+    ids=["joint", "separate", "scheduled"],
+)
 def test_reusing_prepared_embeddings_changes_nothing(host, options):
     model = host.apply()
     reused = host.sample(model, **options)

@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_fluxir.fluxir_core.flow import PRESETS, flux_sigmas, plan
 from comfyui_fluxir.fluxir_core.verify import DefaultEnsemble
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.restore import Restorer
+from PIL import Image
 
 from .tiny import write_tiny
 
@@ -27,8 +26,23 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("preset", ["fast", "best", "paper", "halving"])
 def test_restore_searches_and_reports_what_it_did(folder, preset):
     out, report = folder / f"{preset}.png", folder / f"{preset}.json"
-    main(["restore", str(folder / "degraded.png"), str(out), "--model", str(folder), "--preset", preset, "--steps", "7",
-          "--seed", "3", "--json", str(report)])  # fmt: skip
+    main(
+        [
+            "restore",
+            str(folder / "degraded.png"),
+            str(out),
+            "--model",
+            str(folder),
+            "--preset",
+            preset,
+            "--steps",
+            "7",
+            "--seed",
+            "3",
+            "--json",
+            str(report),
+        ]
+    )
     found, planned = json.loads(report.read_text()), plan(PRESETS[preset], flux_sigmas(7))
     assert found["preset"] == preset and found["seed"] == 3 and found["nfe_planned"] == planned["nfe"]
     assert planned["nfe_least"] <= found["nfe"] <= planned["nfe"]
@@ -49,8 +63,7 @@ def test_the_plain_sample_of_a_search_is_restores_own(folder):
 def test_how_many_candidates_share_a_call_does_not_matter(folder):
     restorer, pictures = Restorer(folder), torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
     found = [
-        restorer.search(pictures, [5, 6], PRESETS["best_of_n"], DefaultEnsemble(), steps=2, at_once=size)[0]
-        for size in (1, 4, 15)
+        restorer.search(pictures, [5, 6], PRESETS["best_of_n"], DefaultEnsemble(), steps=2, at_once=size)[0] for size in (1, 4, 15)
     ]
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found[0], found[2], atol=1e-4, rtol=1e-4)

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
 from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
 from comfyui_fluxir.fluxir_core.flow.kernels import CPS, KERNELS, ODE, OU, FlowGRPO, Relabel, Rotate
@@ -14,8 +13,19 @@ from comfyui_fluxir.fluxir_core.flow.paths import FULL, Coarse, Native
 from comfyui_fluxir.fluxir_core.flow.selectors import Argmax, PerLineage, Tournament
 
 SIGMAS = torch.linspace(1, 0, 26)
-CONTEST = dict(lineages=2, children=2, rounds=3, first_round=0.2, last_round=0.6, kernel="rotate", strength=0.7,
-               look_ahead="coarse steps", look_ahead_steps=4, survival="best of all", guard=False)  # fmt: skip
+CONTEST = dict(
+    lineages=2,
+    children=2,
+    rounds=3,
+    first_round=0.2,
+    last_round=0.6,
+    kernel="rotate",
+    strength=0.7,
+    look_ahead="coarse steps",
+    look_ahead_steps=4,
+    survival="best of all",
+    guard=False,
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +73,15 @@ def test_a_particle_schedule_holds_what_its_widgets_say(nodes):
     assert made(nodes.ParticleSchedule, method="halving", **widgets) == Halving(9, (0.25, 0.75), 0.4, False)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"first_round": 0.7}, "first round 0.7 is after the last 0.6; lower the first"),
-    ({"look_ahead_steps": 0}, "calls is 0; use at least 1"),
-    ({"survival": "child against parent", "children": 5}, "5 children for 2 lineages"),
-    ({"kernel": "cps", "strength": 1.5}, "eta is 1.5"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"first_round": 0.7}, "first round 0.7 is after the last 0.6; lower the first"),
+        ({"look_ahead_steps": 0}, "calls is 0; use at least 1"),
+        ({"survival": "child against parent", "children": 5}, "5 children for 2 lineages"),
+        ({"kernel": "cps", "strength": 1.5}, "eta is 1.5"),
+    ],
+)
 def test_contradictions_are_refused_with_one_sentence(nodes, change, message):
     with pytest.raises(ValueError, match=f"^Contest Schedule: .*{message}"):
         made(nodes.ContestSchedule, **{**CONTEST, **change})

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
 
 from .search_host import Judge, plain, run, sigmas, verifier
@@ -120,9 +119,7 @@ def test_the_node_shows_a_montage_of_the_candidates(host, vae, monkeypatch):
     import comfy.utils
 
     shown = []
-    monkeypatch.setattr(
-        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, **_: shown.append((value, total, preview))
-    )
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, **_: shown.append((value, total, preview)))
     _, _, report = run(host, vae, preset="paper")
     previews = [preview for _, _, preview in shown if preview]
     assert len(previews) == len(report["log"]) and previews[0][0] == "JPEG" and previews[0][1].width == 512

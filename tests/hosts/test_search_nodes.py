@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
 
 from .comfy_host import picture, prompt, random
@@ -105,9 +104,14 @@ def test_each_picture_of_a_batch_is_restored_from_its_own_input(host, vae):
 
     with torch.inference_mode():
         alone = TTSSampler.execute(
-            Second(), guider(host.apply(lq=lq[1:])), sigmas(),
-            {"samples": torch.zeros(1, 16, 8, 8), "batch_index": [1]}, vae, verifier(), "best_of_n",
-        ).result[0]["samples"]  # fmt: skip
+            Second(),
+            guider(host.apply(lq=lq[1:])),
+            sigmas(),
+            {"samples": torch.zeros(1, 16, 8, 8), "batch_index": [1]},
+            vae,
+            verifier(),
+            "best_of_n",
+        ).result[0]["samples"]
     torch.testing.assert_close(both["samples"][1:], alone, atol=2e-4, rtol=1e-3)
 
 
@@ -168,7 +172,6 @@ def test_candidates_that_share_a_call_keep_their_own_conditioning(host, vae, mon
 
 def test_the_sampler_form_gives_the_same_picture(host, vae):
     from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
-
     from comfyui_fluxir.nodes.search import TTSSamplerSelect
 
     with torch.inference_mode():

@@ -80,8 +80,9 @@ def test_masks_and_regions_weigh_as_without_tiles(host, tile):
         model.set_model_unet_function_wrapper(call)
         return model
 
-    results = [host.sample(model, noise=noise, positive=positive, steps=1)
-               for model in (answered(host.model), tile(answered(host.model)))]  # fmt: skip
+    results = [
+        host.sample(model, noise=noise, positive=positive, steps=1) for model in (answered(host.model), tile(answered(host.model)))
+    ]
     torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-6)
 
 
@@ -136,7 +137,6 @@ def test_a_degraded_latent_of_another_size_is_refused_with_the_whole_latents_siz
 
 def test_ummf_sees_the_tiles_part_of_its_picture_and_keeps_it_for_every_tile(host, tile, tmp_path, monkeypatch):
     import folder_paths
-
     from comfyui_fluxir.fluxir_core.adapter import ConditionBranch
     from comfyui_fluxir.nodes.ummf import ApplyUMMFLoRA, UMMFConditioning
 
@@ -171,6 +171,7 @@ def test_kontexts_reference_of_the_pictures_shape_is_cropped_and_another_is_show
 
 def test_a_controlnet_sees_the_tiles_part_of_its_picture(host, tile):
     from comfy.controlnet import ControlBase
+
     from nodes import ControlNetApplyAdvanced
 
     class Brightness(ControlBase):
@@ -230,9 +231,10 @@ def test_a_tiled_model_asks_for_a_tiles_memory_alone(host, tile, monkeypatch):
     asked = []
     load = comfy.model_management.load_models_gpu
     monkeypatch.setattr(
-        comfy.model_management, "load_models_gpu",
+        comfy.model_management,
+        "load_models_gpu",
         lambda models, memory_required=0, **more: asked.append(memory_required) or load(models, memory_required, **more),
-    )  # fmt: skip
+    )
     for model, size in ((host.model, (8, 8)), (tile(host.model), (64, 80)), (host.model, (64, 80))):
         host.sample(model, noise=picture(2, 1, *size), steps=1)
     assert asked[0] == asked[1] < asked[2]
@@ -312,10 +314,15 @@ def test_a_search_chooses_for_each_tile_against_its_part_of_the_degraded_picture
             return super().__call__(pictures)
 
     _, _, report = search_host.run(
-        host, vae, model=tile(host.apply(lq=picture(1, 1, *SIZE))), latent={"samples": torch.zeros(1, 16, *SIZE)},
-        steps=search_host.sigmas(3), schedule=Greedy(3, 1.0, tile=64), judge=search_host.verifier(Near()),
+        host,
+        vae,
+        model=tile(host.apply(lq=picture(1, 1, *SIZE))),
+        latent={"samples": torch.zeros(1, 16, *SIZE)},
+        steps=search_host.sigmas(3),
+        schedule=Greedy(3, 1.0, tile=64),
+        judge=search_host.verifier(Near()),
         degraded=torch.rand(1, 2 * SIZE[0] * 8, 2 * SIZE[1] * 8, 3),
-    )  # fmt: skip
+    )
     assert report["nfe"] == report["nfe_planned"] and report["verifications"] == report["verifications_planned"]
     assert [len(entry["tiles"][0]) for entry in report["log"]] == [6, 6]
     assert set(shapes) == {((64, 64), (128, 128)), ((96, 160), (192, 320))}

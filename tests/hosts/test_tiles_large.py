@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_fluxir.demo.environment import NEWEST
 from comfyui_fluxir.fluxir_core.degrade import degrade_named
 from comfyui_fluxir.fluxir_core.flow.tiles import TileGrid
@@ -16,6 +14,7 @@ from comfyui_fluxir.training.bench_tiles import GATE, NAIVE, OURS, Restored, tra
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from comfyui_fluxir.training.restore import Restorer
+from PIL import Image
 
 from .workflow_host import node_of, read
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
-
 from comfyui_fluxir.training.engine.run_folder import RunFolder
+from PIL import Image
 
 from .tiny import write_tiny
 
@@ -42,11 +41,20 @@ def command(folder, work, recipe="fluxir", precision="float32", processes=1, att
         "optimizer": {"learning_rate": 3e-3, "warmup": 2},
         "run": {"steps": STEPS, "batch": 4, "micro_batch": 1, "checkpoint_every": 2, "validate_every": 4, **run},
         "log": [],
-    }  # fmt: skip
+    }
     work.mkdir(parents=True, exist_ok=True)
     (work / "config.yaml").write_text(yaml.safe_dump(values))
-    module = ["comfyui_fluxir.training.cli", "train", recipe, "--config", str(work / "config.yaml"), "--work", str(work),
-              "--out", str(work / "out.safetensors")]  # fmt: skip
+    module = [
+        "comfyui_fluxir.training.cli",
+        "train",
+        recipe,
+        "--config",
+        str(work / "config.yaml"),
+        "--work",
+        str(work),
+        "--out",
+        str(work / "out.safetensors"),
+    ]
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     return [sys.executable, *launcher, "-m", *module]
 
@@ -83,10 +91,12 @@ def alone(folder, tmp_path_factory):
 @pytest.mark.parametrize(
     ("recipe", "sharding", "precision", "attention"),
     [
-        ("fluxir", "ddp", "float32", None), ("fluxir", "fsdp", "bf16", None),
-        ("ummf", "fsdp", "float32", "joint"), ("ummf", "fsdp", "float32", "alone"),
+        ("fluxir", "ddp", "float32", None),
+        ("fluxir", "fsdp", "bf16", None),
+        ("ummf", "fsdp", "float32", "joint"),
+        ("ummf", "fsdp", "float32", "alone"),
     ],
-)  # fmt: skip
+)
 def test_two_processes_match_one(folder, tmp_path, alone, recipe, sharding, precision, attention):
     finish(start(command(folder, tmp_path, recipe, precision, processes=2, attention=attention, sharding=sharding)))
     assert_close(weights(tmp_path), alone(recipe, precision, attention))

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
-
 from comfyui_fluxir.fluxir_core.adapter import OMINI, load_adapter, load_lora
 from comfyui_fluxir.fluxir_core.image.files import load_picture
 from comfyui_fluxir.training.cli import main
@@ -18,6 +16,7 @@ from comfyui_fluxir.training.engine.run_folder import RunFolder
 from comfyui_fluxir.training.export import write_adapter
 from comfyui_fluxir.training.fluxir import FluxIRRecipe
 from comfyui_fluxir.training.ummf import UMMFRecipe
+from PIL import Image
 
 from .tiny import TINY, write_tiny
 
@@ -45,7 +44,7 @@ def config(folder, **sections):
         "optimizer": {"learning_rate": 3e-3, "average": 0.5},
         "run": {"steps": 4, "batch": 2, "micro_batch": 1, "validate_every": 2, "checkpoint_every": 2},
         "log": [],
-    }  # fmt: skip
+    }
     for name, given in sections.items():
         values[name] = {**values.get(name, {}), **given} if isinstance(given, dict) else given
     path = folder / "config.yaml"
@@ -66,7 +65,10 @@ def test_fluxir_trains_validates_and_writes_an_adapter(folder, tmp_path, caplog)
     assert loaded.metadata["data"] == "3 pictures of photos" and loaded.metadata["training_steps"] == "4"
     assert json.loads(loaded.metadata["training_config"])["recipe"]["pixel_crop"] == 4
     assert loaded.state_dict["se_image.0.excite.weight"].any() and loaded.state_dict["lq_in.weight"].any()
-    assert torch.equal(loaded.state_dict["null_text"], load_adapter(folder / "fluxir_adapters" / "mini-flux-fluxir.safetensors").state_dict["null_text"])
+    assert torch.equal(
+        loaded.state_dict["null_text"],
+        load_adapter(folder / "fluxir_adapters" / "mini-flux-fluxir.safetensors").state_dict["null_text"],
+    )
     for said in ("small.png is skipped: 20x20 is smaller than every bucket", "empty.png is skipped"):
         assert said in caplog.text
     sheets = [load_picture(tmp_path / "samples" / f"step-{step:08d}.png") for step in (2, 4)]
@@ -84,8 +86,22 @@ def test_ummf_trains_and_its_lora_restores_and_searches(folder, tmp_path):
     out.replace(folder / "loras" / "tiny-ummf.safetensors")
     report = tmp_path / "report.json"
     for name, options in (("ummf", ["--preset", "best_of_n"]), ("fluxir", [])):
-        main(["restore", str(folder / "photos" / "a.png"), str(tmp_path / f"{name}.png"), "--model", str(folder), "--adapter", name,
-              "--steps", "2", "--json", str(report), *options])  # fmt: skip
+        main(
+            [
+                "restore",
+                str(folder / "photos" / "a.png"),
+                str(tmp_path / f"{name}.png"),
+                "--model",
+                str(folder),
+                "--adapter",
+                name,
+                "--steps",
+                "2",
+                "--json",
+                str(report),
+                *options,
+            ]
+        )
         found = json.loads(report.read_text())
         assert found["adapter"] == name and (not options or found["nfe"] == found["nfe_planned"])
     one, other = (load_picture(tmp_path / f"{name}.png") for name in ("ummf", "fluxir"))
@@ -155,9 +171,7 @@ def test_a_quantised_base_reaches_the_device_block_by_block(folder, monkeypatch,
     for index, module in enumerate([*blocks, transformer]):
         watch(module, index)
     frozen(transformer, precision, False, device)
-    assert len(blocks) > 1 and moved == [
-        (i, (device,), [True] * i + [False] * (len(blocks) - i)) for i in range(len(blocks) + 1)
-    ]
+    assert len(blocks) > 1 and moved == [(i, (device,), [True] * i + [False] * (len(blocks) - i)) for i in range(len(blocks) + 1)]
 
 
 def test_a_run_puts_its_base_on_its_device_and_leaves_a_sharded_one_to_fsdp(folder, tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import yaml
-
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.config import CONFIGS, FluxIRConfig
 from comfyui_fluxir.training.memory import plan

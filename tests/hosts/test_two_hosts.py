@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.flow import euler, flux_sigmas
 from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
 
@@ -25,11 +24,14 @@ def sample_in_diffusers(folder, noise, lq, conditioning, steps):
     batch, grid = len(noise), noise.shape[-2:]
     host = DiffusersHost(models.transformer, models.adapter)
     with torch.no_grad():
-        condition = host.prepare(pack_latents((lq - SHIFT) * SCALE), text.expand(batch, -1, -1),
-                                 extra["pooled_output"].expand(batch, -1), image_ids(*grid))
+        condition = host.prepare(
+            pack_latents((lq - SHIFT) * SCALE),
+            text.expand(batch, -1, -1),
+            extra["pooled_output"].expand(batch, -1),
+            image_ids(*grid),
+        )
         guidance = torch.full((batch,), extra["guidance"])
-        tokens = euler(lambda x, sigma: host.velocity(x, sigma, condition, guidance), pack_latents(noise),
-                       flux_sigmas(steps))
+        tokens = euler(lambda x, sigma: host.velocity(x, sigma, condition, guidance), pack_latents(noise), flux_sigmas(steps))
     return unpack_latents(tokens, *grid) / SCALE + SHIFT
 
 
@@ -49,7 +51,6 @@ def test_fluxir_restore_and_the_graph_give_the_same_picture(host):
     import comfy.sample
     import comfy.sd
     import comfy.utils
-
     from comfyui_fluxir.nodes.adapter import NullTextConditioning
     from comfyui_fluxir.training.restore import Restorer
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.adapter import KONTEXT, OMINI, ConditionMode, LoRA
 from comfyui_fluxir.training.host import call_transformer
 from comfyui_fluxir.training.ummf_host import UMMFHost
@@ -115,8 +114,12 @@ def test_strength_goes_from_the_bare_model_to_the_condition(transformer, given, 
     host = UMMFHost(transformer, random_lora(), mode)
     host.strength = 0
     bare = velocity(host, given, lq)
-    assert torch.equal(bare, host.bare_velocity(given["tokens"], given["t"], host.prepare(
-        lq, given["text"], given["pooled"], given["image_ids"]), given["guidance"]).detach())  # fmt: skip
+    assert torch.equal(
+        bare,
+        host.bare_velocity(
+            given["tokens"], given["t"], host.prepare(lq, given["text"], given["pooled"], given["image_ids"]), given["guidance"]
+        ).detach(),
+    )
     if mode.tokens == "all":  # whose LoRA changes the output's own tokens at any strength above 0
         host.remove()
         host = UMMFHost(transformer, LoRA.new(TINY, 4), mode)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.adapter import KONTEXT, OMINI, ConditionMode, LoRA, save_lora
 from comfyui_fluxir.fluxir_core.flow import euler, flux_sigmas
 from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
@@ -89,9 +88,13 @@ def in_diffusers(folder, mode, noise, lq, conditioning, steps=4):
     ummf = UMMFHost(load_models(folder).transformer, random_lora(), mode)
     tokens = pack_latents((lq - SHIFT) * SCALE)
     with torch.no_grad():
-        condition = ummf.prepare(tokens.expand(batch, -1, -1), text.expand(batch, -1, -1),
-                                 extra["pooled_output"].expand(batch, -1), image_ids(*grid),
-                                 (lq.shape[2] // 2, lq.shape[3] // 2))  # fmt: skip
+        condition = ummf.prepare(
+            tokens.expand(batch, -1, -1),
+            text.expand(batch, -1, -1),
+            extra["pooled_output"].expand(batch, -1),
+            image_ids(*grid),
+            (lq.shape[2] // 2, lq.shape[3] // 2),
+        )
         guidance = torch.full((batch,), extra["guidance"])
         found = euler(lambda x, sigma: ummf.velocity(x, sigma, condition, guidance), pack_latents(noise), flux_sigmas(steps))
     return unpack_latents(found, *grid) / SCALE + SHIFT
@@ -114,12 +117,12 @@ def test_batches_cfg_and_candidates_are_the_rows_by_themselves(host, nodes, lora
     lq, noise = picture(1, 2), picture(2, 4)
     model = applied(nodes, host, f"ummf-{name}")
     negative = prompt(7)
-    batched = host.sample(model, noise=noise, positive=conditioned(nodes, lq), cfg=3.0,
-                          negative=conditioned(nodes, lq, negative))  # fmt: skip
+    batched = host.sample(model, noise=noise, positive=conditioned(nodes, lq), cfg=3.0, negative=conditioned(nodes, lq, negative))
     for row in range(4):
         own = lq[row % 2 : row % 2 + 1]
-        alone = host.sample(model, noise=noise[row : row + 1], positive=conditioned(nodes, own), cfg=3.0,
-                            negative=conditioned(nodes, own, negative))  # fmt: skip
+        alone = host.sample(
+            model, noise=noise[row : row + 1], positive=conditioned(nodes, own), cfg=3.0, negative=conditioned(nodes, own, negative)
+        )
         torch.testing.assert_close(batched[row : row + 1], alone, rtol=1e-4, atol=1e-4)
 
 
@@ -162,8 +165,10 @@ def test_strength_grows_with_its_widget(host, nodes, loras, name):
     model = applied(nodes, host, f"zero-{name}")
     bare = host.sample(model)
     assert torch.equal(host.sample(model, positive=conditioned(nodes, strength=0)), bare)
-    far = [(host.sample(model, positive=conditioned(nodes, strength=s), steps=1) - host.sample(model, steps=1)).abs().mean()
-           for s in (0.01, 0.3, 1.0, 3.0)]  # fmt: skip
+    far = [
+        (host.sample(model, positive=conditioned(nodes, strength=s), steps=1) - host.sample(model, steps=1)).abs().mean()
+        for s in (0.01, 0.3, 1.0, 3.0)
+    ]
     assert far == sorted(far) and far[0] > 0
 
 
@@ -218,8 +223,10 @@ def test_text_that_the_models_own_mask_hides_is_not_there(host, nodes, loras, mo
     masked = [[text, {**extra, "attention_mask": hidden, "attention_mask_img_shape": (4, 4)}]]
     lq = picture(1, 1, 12, 12) if large else picture(1)
     model = applied(nodes, host, "ummf-alone")
-    seen = [host.sample(model, positive=conditioned(nodes, lq, positive, strength=strength))
-            for positive in (masked, [[text[:, :4], extra]], [[text, extra]])]  # fmt: skip
+    seen = [
+        host.sample(model, positive=conditioned(nodes, lq, positive, strength=strength))
+        for positive in (masked, [[text[:, :4], extra]], [[text, extra]])
+    ]
     torch.testing.assert_close(seen[0], seen[1], rtol=1e-4, atol=1e-4)
     assert (seen[0] - seen[2]).abs().mean() > 1e-3
 

@@ -2,19 +2,18 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from comfyui_fluxir.fluxir_core.adapter import ConditionMode, LoRA
 from comfyui_fluxir.fluxir_core.tokens import image_ids
 from comfyui_fluxir.training.base_model import flux_dimensions
-from comfyui_fluxir.training.fusion import AdditionHost, ControlNetHost
 from comfyui_fluxir.training.engine.draws import Draws
+from comfyui_fluxir.training.fusion import AdditionHost, ControlNetHost
 from comfyui_fluxir.training.host import call_transformer
 from comfyui_fluxir.training.memory import _Allocations
 from comfyui_fluxir.training.miniature.autoencoder import NarrowTAESD, narrowed, widen
 from comfyui_fluxir.training.model_folder import load_models
 from comfyui_fluxir.training.ummf import UMMFObjective, UMMFRecipe
 from comfyui_fluxir.training.ummf_host import UMMFHost
+from safetensors.torch import load_file
 
 from ..unit.tiny_training import FlatPictures, flow_error, run, tiny_host
 
@@ -34,9 +33,13 @@ def deep_ummf(blocks, attention, checkpointing):
 
     torch.manual_seed(0)
     transformer = FluxTransformer2DModel(
-        num_layers=1, num_single_layers=blocks, num_attention_heads=1, joint_attention_dim=8, pooled_projection_dim=4,
+        num_layers=1,
+        num_single_layers=blocks,
+        num_attention_heads=1,
+        joint_attention_dim=8,
+        pooled_projection_dim=4,
         guidance_embeds=True,
-    ).requires_grad_(False)  # fmt: skip
+    ).requires_grad_(False)
     if checkpointing:
         transformer.enable_gradient_checkpointing()
         transformer.train()

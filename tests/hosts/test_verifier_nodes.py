@@ -13,7 +13,6 @@ from ..unit.public_layouts import head_shapes, random_state, write_clip_folder, 
 def shelf(comfy, tmp_path_factory):
     """models/fluxir_verifiers with small random weights under the public names."""
     import folder_paths
-
     from comfyui_fluxir.nodes.folders import VERIFIERS, register_model_folders
 
     register_model_folders()
@@ -63,7 +62,6 @@ def test_reward_models_score_through_comfyuis_memory_management(loaded, name):
 
 def test_pictures_are_scored_as_many_at_once_as_memory_holds(comfy, monkeypatch):
     import comfy.model_management
-
     from comfyui_fluxir.fluxir_core.verify import Ensemble
     from comfyui_fluxir.nodes.verifiers import COPIES, LoadedVerifier
 
@@ -98,9 +96,7 @@ def test_a_missing_file_is_named_with_its_folder_and_source(shelf):
 
     with pytest.raises(ValueError, match="Aesthetic Verifier: verify: .*linearMSE.pth is missing; put it into .*, from "):
         AestheticVerifier.execute("clip-vit-large-patch14", "sac+logos+ava1-l14-linearMSE.pth")
-    with pytest.raises(
-        ValueError, match="CLIP-Score Verifier: verify: config.json is missing; put it into .*nowhere, from openai"
-    ):
+    with pytest.raises(ValueError, match="CLIP-Score Verifier: verify: config.json is missing; put it into .*nowhere, from openai"):
         CLIPScoreVerifier.execute("nowhere", "a house")
     with pytest.raises(ValueError, match="^PyIQA Verifier: "):
         PyIQAVerifier.execute("no_such_metric")

@@ -6,9 +6,8 @@ import urllib.request
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from comfyui_fluxir.demo.comfyui import ComfyUIError
+from PIL import Image
 
 from .workflow_host import PACK, PROMPT, node_of, on_miniature_weights, read, stock
 
@@ -145,8 +144,7 @@ def test_an_evaluation_measures_the_restored_photo_against_the_one_before_it_was
     graph[spoiled]["inputs"]["strength"] = 0.0  # then the degraded photo is the original
     texts = texts_of(stocked, graph)
     before, after = (
-        next(texts[node] for node, content in graph.items() if content["_meta"]["title"] == title)
-        for title in ("Before", "After")
+        next(texts[node] for node, content in graph.items() if content["_meta"]["title"] == title) for title in ("Before", "After")
     )
     found = [float(re.search(r"\| ssim ↑ \| ([\d.]+) \|", table)[1]) for table in (before, after)]
     assert found[0] == 1.0 > found[1]

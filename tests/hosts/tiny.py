@@ -3,11 +3,18 @@
 import math
 
 import torch
-from safetensors.torch import save_file
-
 from comfyui_fluxir.fluxir_core.adapter import (
-    AdapterConfig, ConditionMode, FluxDimensions, FluxIRAdapter, LoRA, lora_targets, save_adapter, save_few_steps, save_lora,
-)  # fmt: skip
+    AdapterConfig,
+    ConditionMode,
+    FluxDimensions,
+    FluxIRAdapter,
+    LoRA,
+    lora_targets,
+    save_adapter,
+    save_few_steps,
+    save_lora,
+)
+from safetensors.torch import save_file
 
 TINY = FluxDimensions(
     hidden_size=128, num_heads=1, context_dim=64, vec_dim=32, double_blocks=2, single_blocks=2, guidance_embed=True

@@ -5,9 +5,8 @@ import shutil
 import socket
 from pathlib import Path
 
-from PIL import Image
-
 from comfyui_fluxir.fluxir_core.adapter import load_adapter
+from PIL import Image
 
 from ..unit.public_captioner import write_qwen_folder
 from ..unit.public_layouts import write_clip_folder

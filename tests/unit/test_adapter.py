@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter
 from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
 from comfyui_fluxir.training.params import count_parameters
@@ -20,9 +19,11 @@ def adapter(**options):
 def inputs(tokens=12, text=6, batch=2):
     torch.manual_seed(1)
     return dict(
-        lq_tokens=torch.randn(batch, tokens, 64), text=torch.randn(batch, text, 24), pooled=torch.randn(batch, 12),
+        lq_tokens=torch.randn(batch, tokens, 64),
+        text=torch.randn(batch, text, 24),
+        pooled=torch.randn(batch, 12),
         image_ids=image_ids(6, 8)[:tokens],
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(("rank", "se"), [(16, "11.6"), (32, "22.8"), (64, "45.2"), (128, "90.0"), (None, "1076.2")])

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.flow.aggregate import mean_z, rank, rank_sum
 from comfyui_fluxir.fluxir_core.flow.selectors import Argmax, PerLineage, Tournament, resample, take, top
 

@@ -5,10 +5,9 @@ import re
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-
 from comfyui_fluxir.fluxir_core import caption
 from comfyui_fluxir.fluxir_core.caption import CHAT, MOST_TOKENS, REQUEST, Captioner, CaptionerFileError
+from safetensors.torch import load_file, save_file
 
 from .public_captioner import write_qwen_folder
 from .public_layouts import pictures
@@ -170,8 +169,11 @@ def test_a_missing_part_of_the_weights_or_tokenizer_is_named(folder, tmp_path):
 def test_files_of_another_model_or_broken_ones_are_refused(folder, tmp_path):
     copy(folder, tmp_path)
     weights = load_file(folder / "model.safetensors")
-    save_file({name: weights[name] for name in weights if name != "visual.merger.mlp.2.bias"},
-              tmp_path / "model.safetensors", {"format": "pt"})  # fmt: skip
+    save_file(
+        {name: weights[name] for name in weights if name != "visual.merger.mlp.2.bias"},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
     with pytest.raises(CaptionerFileError, match=r"the weights in .* lack .*visual\.merger\.mlp\.2\.bias; get them"):
         Captioner(tmp_path).module
     (tmp_path / "model.safetensors").write_bytes(b"<!DOCTYPE html>")

@@ -5,12 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from comfyui_fluxir.fluxir_core.adapter import (
+    AdapterConfig,
+    AdapterFileError,
+    FluxDimensions,
+    FluxIRAdapter,
+    check_base,
+    load_adapter,
+    save_adapter,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-
-from comfyui_fluxir.fluxir_core.adapter import (
-    AdapterConfig, AdapterFileError, FluxDimensions, FluxIRAdapter, check_base, load_adapter, save_adapter,
-)  # fmt: skip
 
 DIMS = FluxDimensions(
     hidden_size=128, num_heads=1, context_dim=8, vec_dim=4, double_blocks=1, single_blocks=1, guidance_embed=False

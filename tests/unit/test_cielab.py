@@ -1,7 +1,6 @@
 """CIELAB, and colours that sRGB does not have."""
 
 import torch
-
 from comfyui_fluxir.fluxir_core.image.cielab import from_lab, into_gamut, to_lab
 
 

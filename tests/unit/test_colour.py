@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
-
 from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise
 from comfyui_fluxir.fluxir_core.image.cielab import to_lab
 from comfyui_fluxir.fluxir_core.image.colour import METHODS, match_colour
 from comfyui_fluxir.training.miniature.scenes import load_photo
+from torch.nn import functional as F
 
 PHOTOS = ("astronaut", "coffee", "motorcycle_left", "retina", "ihc", "grass")
 BYTE = 255

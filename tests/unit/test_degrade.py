@@ -2,10 +2,15 @@
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.degrade import (
-    EVALUATION, degrade_named, degrade_random, downscale, gaussian_blur, gaussian_noise, low_light,
-)  # fmt: skip
+    EVALUATION,
+    degrade_named,
+    degrade_random,
+    downscale,
+    gaussian_blur,
+    gaussian_noise,
+    low_light,
+)
 
 
 @pytest.fixture
@@ -39,8 +44,11 @@ def test_an_unknown_degradation_is_refused(image):
 
 def test_at_strength_zero_the_picture_is_unchanged(image):
     for same in (
-        gaussian_noise(image, 0, generator()), gaussian_blur(image, 0), downscale(image, 1), low_light(image, 1, generator()),
-    ):  # fmt: skip
+        gaussian_noise(image, 0, generator()),
+        gaussian_blur(image, 0),
+        downscale(image, 1),
+        low_light(image, 1, generator()),
+    ):
         assert torch.equal(same, image)
 
 

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.degrade import TASKS
 from comfyui_fluxir.fluxir_core.degrade.kernel import aperture, convolve, gaussian, sinc, spread
 from comfyui_fluxir.fluxir_core.degrade.picture import Draw

@@ -8,9 +8,6 @@ import types
 
 import pytest
 import torch
-from PIL import Image
-from torch import nn
-
 from comfyui_fluxir.fluxir_core.degrade import gaussian_blur
 from comfyui_fluxir.fluxir_core.image import quality, save_picture
 from comfyui_fluxir.fluxir_core.verify import NIQE, downsampled_psnr
@@ -18,6 +15,8 @@ from comfyui_fluxir.fluxir_core.verify.evaluation import PAPER, Evaluation, mark
 from comfyui_fluxir.training import evaluate
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.miniature.scenes import load_photo
+from PIL import Image
+from torch import nn
 
 
 class FakeMetric(nn.Module):
@@ -140,14 +139,18 @@ def test_a_metric_without_a_number_gives_nan_and_stays_out_of_the_table(fake_pyi
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (((3, 64, 80), None, (3, 64, 81)),
-         "the original has 81 x 64 pixels and the restored picture 80 x 64; bring them to one size."),
-        (((3, 64, 80), (3, 80, 64)), "the restored picture has 80 x 64 pixels and the degraded one 64 x 80, another shape; "
-                                     "give pictures of the same scene."),
+        (
+            ((3, 64, 80), None, (3, 64, 81)),
+            "the original has 81 x 64 pixels and the restored picture 80 x 64; bring them to one size.",
+        ),
+        (
+            ((3, 64, 80), (3, 80, 64)),
+            "the restored picture has 80 x 64 pixels and the degraded one 64 x 80, another shape; give pictures of the same scene.",
+        ),
         (((3, 31, 80),), "the restored picture has 80 x 31 pixels; give at least 32 a side."),
         (((64, 80),), r"the restored picture has the shape \(64, 80\); give \(3, H, W\)."),
     ],
-)  # fmt: skip
+)
 def test_pictures_that_do_not_belong_together_are_refused_in_one_sentence(given, sentence):
     with pytest.raises(ValueError, match=f"^{sentence}$"):
         Evaluation(())(*(shape and torch.rand(shape) for shape in given))
@@ -282,15 +285,18 @@ def only(folder, *names):
         (lambda lq, out, hq: (lq / "no", out), "no is no folder; give one with pictures."),
         (lambda lq, out, hq: (lq.parent, out), r"holds no picture \(.*\.png.*\); give another folder."),
         (lambda lq, out, hq: (lq, out, "--csv", __file__), "--csv: .* is not a table of fluxir eval; name another file."),
-        (lambda lq, out, hq: (lq, out, "--csv", lq / "no" / "t.csv"),
-         "--csv: the folder of .* is missing; make it or name another."),
+        (
+            lambda lq, out, hq: (lq, out, "--csv", lq / "no" / "t.csv"),
+            "--csv: the folder of .* is missing; make it or name another.",
+        ),
         (lambda lq, out, hq: (lq, out, "--plot", lq / "t.jpg"), r"--plot: .*t\.jpg is no PNG file; let it end in .png."),
-        (lambda lq, out, hq: (lq, only(out, "z.png")),
-         "no picture in .* is named as one in .*; name each result as its input, any suffix."),
-        (lambda lq, out, hq: (lq, only(out, "z.png", "z.jpg")),
-         r"z\.jpg and z\.png in .* share a name; take one of them out."),
+        (
+            lambda lq, out, hq: (lq, only(out, "z.png")),
+            "no picture in .* is named as one in .*; name each result as its input, any suffix.",
+        ),
+        (lambda lq, out, hq: (lq, only(out, "z.png", "z.jpg")), r"z\.jpg and z\.png in .* share a name; take one of them out."),
     ],
-)  # fmt: skip
+)
 def test_errors_are_one_sentence(folders, change, sentence):
     with pytest.raises(SystemExit, match=f"^fluxir eval: .*{sentence}$"):
         run(*change(*folders), "--metrics")

@@ -4,10 +4,17 @@ from itertools import combinations
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.flow import (
-    Task, euler, flux_sigmas, jump_costs, optimal_schedule, sample_gammas, schedule_cost, search, trajectory,
-)  # fmt: skip
+    Task,
+    euler,
+    flux_sigmas,
+    jump_costs,
+    optimal_schedule,
+    sample_gammas,
+    schedule_cost,
+    search,
+    trajectory,
+)
 from comfyui_fluxir.fluxir_core.flow.kernels import OU, Relabel, Renoise
 from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
 from comfyui_fluxir.fluxir_core.flow.paths import FULL, Student

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.flow import flux_sigmas, trajectory
 from comfyui_fluxir.fluxir_core.tokens import image_ids
 from comfyui_fluxir.training.data.batch import Batch

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.flow import clean_estimate, euler, flux_sigmas
 from comfyui_fluxir.fluxir_core.flow.guidance import LOW, drawn_to_input
 

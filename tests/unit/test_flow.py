@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.flow import clean_estimate, euler, flux_sigmas, interpolate, sample_timesteps
 
 

@@ -8,8 +8,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_fluxir.fluxir_core.data import PictureSource, ShardWriter
 from comfyui_fluxir.fluxir_core.degrade import TASKS, gaussian_blur
 from comfyui_fluxir.fluxir_core.image import save_picture
@@ -20,6 +18,7 @@ from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.fluxgen import degrade, work
 from comfyui_fluxir.training.fluxgen import select as selecting
 from comfyui_fluxir.training.miniature.scenes import load_photo
+from PIL import Image
 
 OWN = ("--metrics", "niqe", "coherent_gradient")
 

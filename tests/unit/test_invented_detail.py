@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
-
 from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise
 from comfyui_fluxir.fluxir_core.image.invented import heat_map, invented_detail
 from comfyui_fluxir.training.miniature.scenes import load_photo
+from torch.nn import functional as F
 
 PATCH = slice(48, 96)
 INSIDE, OUTSIDE = slice(56, 88), slice(0, 32)
@@ -46,10 +45,17 @@ def planted(pictures, kind):
 
 
 @pytest.mark.parametrize(
-    "change", [lambda p: p, lambda p: p * 0.6, lambda p: 0.7 * p + 0.2, lambda p: p**0.8, lambda p: 1 - p,
-               lambda p: p * torch.tensor([0.7, 0.9, 0.6])[:, None, None] + 0.05],
+    "change",
+    [
+        lambda p: p,
+        lambda p: p * 0.6,
+        lambda p: 0.7 * p + 0.2,
+        lambda p: p**0.8,
+        lambda p: 1 - p,
+        lambda p: p * torch.tensor([0.7, 0.9, 0.6])[:, None, None] + 0.05,
+    ],
     ids=["the same", "darker", "paler", "gamma", "negative", "colour cast"],
-)  # fmt: skip
+)
 def test_another_brightness_contrast_or_colour_invents_nothing(photos, change):
     share = invented_detail(change(photos), photos)
     assert share.shape == (4, 1, 144, 144) and share.mean() < 0.01 and share.max() < 0.1, (share.mean(), share.max())

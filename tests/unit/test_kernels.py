@@ -4,11 +4,21 @@ import math
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.flow import flux_sigmas
 from comfyui_fluxir.fluxir_core.flow.kernels import (
-    CPS, KERNELS, ODE, OU, FlowGRPO, Relabel, Renoise, Rotate, ZeroDrift, evolve_noise, log_snr, step_std,
-)  # fmt: skip
+    CPS,
+    KERNELS,
+    ODE,
+    OU,
+    FlowGRPO,
+    Relabel,
+    Renoise,
+    Rotate,
+    ZeroDrift,
+    evolve_noise,
+    log_snr,
+    step_std,
+)
 
 VARIANCE, T, S = 0.2025, 0.6, 0.5
 COUNT = 400_000
@@ -27,8 +37,9 @@ def at_t():
     return std * torch.randn(COUNT, generator=generator), torch.randn(COUNT, generator=generator)
 
 
-@pytest.mark.parametrize("name, shift, expected", [("uniform", 0, (0.518, 0.322, 0.212, 0.122)),
-                                                  ("shifted", 0.63, (0.572, 0.396, 0.294, 0.195))])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, shift, expected", [("uniform", 0, (0.518, 0.322, 0.212, 0.122)), ("shifted", 0.63, (0.572, 0.396, 0.294, 0.195))]
+)
 def test_the_papers_sigmas(name, shift, expected):
     sigmas = flux_sigmas(25, shift)
     found = [step_std(sigmas[r - 1].double(), sigmas[r].double()).item() for r in (5, 10, 15, 20)]

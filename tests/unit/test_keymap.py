@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
-
 from comfyui_fluxir.fluxir_core.adapter import FluxDimensions, bfl_to_diffusers, diffusers_to_bfl
 from comfyui_fluxir.training.base_model import load_transformer, load_vae
+from safetensors.torch import save_file
 
 from ..hosts.tiny import TINY, flux_weights, vae_weights
 

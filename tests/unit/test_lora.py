@@ -6,14 +6,28 @@ from dataclasses import replace
 
 import pytest
 import torch
+from comfyui_fluxir.fluxir_core.adapter import (
+    FLUX_DEV,
+    KONTEXT,
+    OMINI,
+    AdapterConfig,
+    AdapterFileError,
+    ConditionBranch,
+    ConditionMode,
+    FluxIRAdapter,
+    LoRA,
+    bfl_to_diffusers,
+    check_lora_base,
+    diffusers_to_bfl,
+    linear_sizes,
+    load_lora,
+    lora_targets,
+    save_adapter,
+    save_lora,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-
-from comfyui_fluxir.fluxir_core.adapter import (
-    FLUX_DEV, KONTEXT, OMINI, AdapterConfig, AdapterFileError, ConditionBranch, ConditionMode, FluxIRAdapter, LoRA, bfl_to_diffusers,
-    check_lora_base, diffusers_to_bfl, linear_sizes, load_lora, lora_targets, save_adapter, save_lora,
-)  # fmt: skip
 
 from ..hosts.tiny import TINY, flux_weights
 
@@ -92,10 +106,13 @@ def test_a_new_lora_starts_as_pefts_gaussian_and_changes_nothing():
 @torch.no_grad()
 @pytest.mark.parametrize(
     "names",
-    [list(linear_sizes(TINY)), list(lora_targets(TINY)),
-     ["transformer_blocks.1.attn.to_k", "single_transformer_blocks.0.attn.to_v", "single_transformer_blocks.1.proj_mlp"]],
+    [
+        list(linear_sizes(TINY)),
+        list(lora_targets(TINY)),
+        ["transformer_blocks.1.attn.to_k", "single_transformer_blocks.0.attn.to_v", "single_transformer_blocks.1.proj_mlp"],
+    ],
     ids=["everything", "OminiControl's", "parts of fused modules"],
-)  # fmt: skip
+)
 def test_the_delta_is_what_merging_into_the_weights_would_add(names):
     base, lora = bfl_to_diffusers(WEIGHTS), random_lora(names)
     merged = dict(base)
@@ -272,7 +289,8 @@ UNUSABLE = {
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "cannot be read as a safetensors file"),
     "absent": (lambda path: path.unlink(), "cannot be read"),
     "an adapter": (
-        lambda path: save_adapter(path, FluxIRAdapter(AdapterConfig(TINY, 2, 3)), {}), "is a FluxIR adapter, not a LoRA",
+        lambda path: save_adapter(path, FluxIRAdapter(AdapterConfig(TINY, 2, 3)), {}),
+        "is a FluxIR adapter, not a LoRA",
     ),
     "a base": (lambda path: save_file(WEIGHTS, path), "holds no LoRA for FLUX"),
     "SDXL's": (
@@ -304,7 +322,7 @@ UNUSABLE = {
     "LoKr": (with_weights(lokr_w1=torch.ones(2, 2)), "a LoKr .*not supported"),
     "LoHa": (with_weights(hada_w1_a=torch.ones(2, 2)), "a LoHa .*not supported"),
     "biases": (with_weights(**{"lora_B.bias": torch.ones(128)}), "a LoRA with biases .*not supported"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", UNUSABLE)

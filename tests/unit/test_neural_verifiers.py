@@ -4,19 +4,26 @@ import types
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
-from torch.nn import functional as F
-
 from comfyui_fluxir.fluxir_core.verify import pretrained
 from comfyui_fluxir.fluxir_core.verify.aesthetic import AestheticPredictor
 from comfyui_fluxir.fluxir_core.verify.clip_score import CLIPScore
 from comfyui_fluxir.fluxir_core.verify.image_reward import ImageReward, convert
 from comfyui_fluxir.fluxir_core.verify.pretrained import VerifierFileError, crops
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
 
 from .public_layouts import (
-    BERT_WORDS, PATCH, SIDE, head_shapes, layers, pictures, random_state, write_clip_folder, write_image_reward_folder,
-)  # fmt: skip
+    BERT_WORDS,
+    PATCH,
+    SIDE,
+    head_shapes,
+    layers,
+    pictures,
+    random_state,
+    write_clip_folder,
+    write_image_reward_folder,
+)
 
 
 @pytest.fixture(scope="module")

@@ -36,9 +36,7 @@ def imported_names(path):
 def test_dependencies_point_one_way(part):
     files = sorted((ROOT / part).rglob("*.py"))
     assert files
-    wrong = {
-        (str(path.relative_to(ROOT)), name) for path in files for name in imported_names(path) if name in FORBIDDEN[part]
-    }
+    wrong = {(str(path.relative_to(ROOT)), name) for path in files for name in imported_names(path) if name in FORBIDDEN[part]}
     assert not wrong
 
 
@@ -90,7 +88,9 @@ print([name for name in ("diffusers", "transformers") if name in sys.modules])""
 def test_installing_the_pack_into_comfyuis_environment_changes_no_package():
     report = subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--report", "-", str(ROOT)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     names = {entry["metadata"]["name"].lower() for entry in json.loads(report.stdout)["install"]}
     assert names <= {"comfyui-fluxir"}

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.flow import PRESETS, Task, flux_sigmas, search
 from comfyui_fluxir.fluxir_core.image import candidates, montage, search_chart
 from comfyui_fluxir.fluxir_core.image.chart import DOT, LINE
@@ -29,8 +28,14 @@ def test_every_preset_has_a_chart_with_its_candidates_and_the_chosen(name):
 
 
 def test_better_candidates_stand_higher():
-    made = {"schedule": {"type": "Test"}, "nfe": 10, "verifications": 4, "finalist_scores": {}, "winner": [0],
-            "log": [{"nfe": 5, "chosen": [[1]], "scores": {"a": [[0.0, 1.0]]}}]}  # fmt: skip
+    made = {
+        "schedule": {"type": "Test"},
+        "nfe": 10,
+        "verifications": 4,
+        "finalist_scores": {},
+        "winner": [0],
+        "log": [{"nfe": 5, "chosen": [[1]], "scores": {"a": [[0.0, 1.0]]}}],
+    }
     sheet = search_chart(made)
     rows = np.flatnonzero(ink(sheet, LINE).any(1))
     assert rows.max() < np.flatnonzero(ink(sheet, DOT).any(1)).max()

@@ -6,11 +6,10 @@ import types
 
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
-
 from comfyui_fluxir.fluxir_core.verify.pretrained import VerifierFileError
 from comfyui_fluxir.fluxir_core.verify.pyiqa_metric import PyIQAMetric
+from torch import nn
+from torch.nn import functional as F
 
 from .public_layouts import pictures
 
@@ -84,12 +83,16 @@ def test_pyiqas_full_reference_metrics_see_the_reference_at_the_pictures_size(fa
     [
         ("needs_hub", VerifierFileError, r"not on disk: needs_hub\.pth belongs into .*, from https://example\.org"),
         ("needs_clip", VerifierFileError, r"ViT-B-32\.pt belongs into .*clip"),
-        ("needs_hugging_face", VerifierFileError, r"not on disk; they belong into .*pyiqa or, from Hugging Face, into .*https://.*nobody/nothing"),
+        (
+            "needs_hugging_face",
+            VerifierFileError,
+            r"not on disk; they belong into .*pyiqa or, from Hugging Face, into .*https://.*nobody/nothing",
+        ),
         ("needs_package", ImportError, r"needs a package that is missing \(No module named 'pkg_resources'\)"),
         ("brigt", ValueError, r"'brigt' is no metric of single pictures in pyiqa; near it: bright"),
         ("fid", ValueError, "no metric of single pictures"),
     ],
-)  # fmt: skip
+)
 def test_what_pyiqa_lacks_is_said_at_once(fake_pyiqa, name, kind, text):
     import huggingface_hub.constants as hub
 

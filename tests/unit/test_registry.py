@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-
 from comfyui_fluxir.demo.environment import NEWEST, OLDEST
 
 ROOT = Path(__file__).resolve().parents[2]

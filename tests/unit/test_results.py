@@ -1,7 +1,6 @@
 """The README's tables come from measured rows, and the gates can fail."""
 
 import pytest
-
 from comfyui_fluxir.training.miniature.evaluate import gates, mean_over_photos
 from comfyui_fluxir.training.miniature.fast import fast_gates, fast_table
 from comfyui_fluxir.training.results import replace_block
@@ -10,11 +9,17 @@ from comfyui_fluxir.training.results import replace_block
 def rows(restored, gmsd=0.1):
     measured = {"degraded": 12.0, "restored": restored, "adapter off": 9.0, "shuffled": 10.0, "ceiling": 25.0}
     return [
-        {"degradation": "strong", "photo": photo, "method": method, "psnr": psnr + offset, "ssim": 0.5,
-         "gmsd": gmsd if method == "restored" else 0.2}
+        {
+            "degradation": "strong",
+            "photo": photo,
+            "method": method,
+            "psnr": psnr + offset,
+            "ssim": 0.5,
+            "gmsd": gmsd if method == "restored" else 0.2,
+        }
         for photo, offset in (("cat", 0.5), ("dog", -0.5))
         for method, psnr in measured.items()
-    ]  # fmt: skip
+    ]
 
 
 def test_means_are_over_the_photos_of_one_method():
@@ -52,11 +57,19 @@ def fast_rows(**psnr):
     methods |= {f"student, {n} optimal": 20.0 + n / 10 for n in (1, 4)} | {f"student, {n} uniform": 19.0 for n in (1, 2, 4)}
     methods |= {f"not distilled, {n} {kind}": value for n in (1, 2, 4) for kind, value in (("uniform", 18.0), ("optimal", 18.5))}
     return [
-        {"task": task, "photo": "cat", "method": method.replace("_", " "), "nfe": 4, "seconds": 1.0, "psnr": value + offset,
-         "ssim": 0.5, "gmsd": 0.1}
+        {
+            "task": task,
+            "photo": "cat",
+            "method": method.replace("_", " "),
+            "nfe": 4,
+            "seconds": 1.0,
+            "psnr": value + offset,
+            "ssim": 0.5,
+            "gmsd": 0.1,
+        }
         for task, offset in (("snow", 1.0), ("rain", -1.0))
         for method, value in (methods | psnr).items()
-    ]  # fmt: skip
+    ]
 
 
 def test_a_fast_student_that_is_as_good_passes_every_goal():

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.flow import PRESETS, Task, euler, flux_sigmas, plan, search
 from comfyui_fluxir.fluxir_core.flow.aggregate import mean_z, rank_sum
 from comfyui_fluxir.fluxir_core.flow.batching import MicroBatches
@@ -42,9 +41,7 @@ def test_the_mixtures_velocity_carries_noise_to_data():
 
 
 def test_the_papers_budget():
-    assert plan(PRESETS["paper"], UNIFORM) == {
-        "steps": 25, "nfe": 375, "nfe_least": 375, "verifications": 29, "adaptive": False
-    }  # fmt: skip
+    assert plan(PRESETS["paper"], UNIFORM) == {"steps": 25, "nfe": 375, "nfe_least": 375, "verifications": 29, "adaptive": False}
     assert plan(PRESETS["paper_s9"], UNIFORM)["nfe"] == plan(PRESETS["best_of_n"], UNIFORM)["nfe"] == 375
     assert plan(PRESETS["figure"], UNIFORM)["nfe"] == plan(PRESETS["evosearch"], UNIFORM)["nfe"] == 375
     assert plan(PRESETS["fast"], UNIFORM)["nfe"] == 69
@@ -53,18 +50,25 @@ def test_the_papers_budget():
 
 SCHEDULES = [
     *(
-        Lineages(lineages, children, rounds, kernel, look, PerLineage() if lineages == children else Lineages().selector,
-                 guard=guard)
+        Lineages(
+            lineages, children, rounds, kernel, look, PerLineage() if lineages == children else Lineages().selector, guard=guard
+        )
         for lineages, children, rounds, kernel, look, guard in itertools.product(
-            (1, 3), (0, 3), ((), (0, 0.3), (0.5, 0.52, 0.9)), (ZeroDrift(), Renoise()),
-            (FULL, TWEEDIE, Native(4), Coarse(2)), (True, False),
+            (1, 3),
+            (0, 3),
+            ((), (0, 0.3), (0.5, 0.52, 0.9)),
+            (ZeroDrift(), Renoise()),
+            (FULL, TWEEDIE, Native(4), Coarse(2)),
+            (True, False),
         )
     ),
     *(SMC(n, rounds, guard=guard) for n, rounds, guard in itertools.product((1, 4), ((), (0.3, 0.7)), (True, False))),
-    *(Halving(n, rounds, keep, guard) for n, rounds, keep, guard in itertools.product(
-        (1, 7), ((), (0, 0.5)), (0.3, 1), (True, False))),
+    *(
+        Halving(n, rounds, keep, guard)
+        for n, rounds, keep, guard in itertools.product((1, 7), ((), (0, 0.5)), (0.3, 1), (True, False))
+    ),
     *(Greedy(n, window, guard=guard) for n, window, guard in itertools.product((0, 1, 3), (0, 0.5, 1), (True, False))),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 11])
@@ -83,9 +87,18 @@ def test_the_planner_counts_what_the_searches_pay(steps, shift):
                 assert counted == (planned["nfe"], planned["verifications"]), schedule
 
 
-@pytest.mark.parametrize("schedule", [
-    Lineages(1, 0), Lineages(1, 3, rounds=()), Greedy(0), Greedy(4, window=0), SMC(1), Halving(1),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Lineages(1, 0),
+        Lineages(1, 3, rounds=()),
+        Greedy(0),
+        Greedy(4, window=0),
+        SMC(1),
+        Halving(1),
+    ],
+    ids=str,
+)
 def test_nothing_to_search_is_the_plain_sample_bit_for_bit(schedule):
     assert torch.equal(search(task(), NOISE, UNIFORM, schedule).latents, plain())
 
@@ -264,23 +277,26 @@ def test_a_verifier_that_fails_in_some_rounds_only_does_not_end_the_search():
     assert MIXTURE.reward(found).mean() > MIXTURE.reward(plain()).mean() + 0.8
 
 
-@pytest.mark.parametrize("build, message", [
-    (lambda: Lineages(rounds=(0.2, 1.0)), "a round at 1.0 of the steps is past the last step"),
-    (lambda: SMC(rounds=(2,)), "a round at 2 of the steps is past the last step"),
-    (lambda: Lineages(lineages=0), "use at least 1 lineage"),
-    (lambda: Halving(0), "use at least 1"),
-    (lambda: Halving(keep=0), "keep is 0"),
-    (lambda: Greedy(kernel=Relabel()), "relabel leaves the sigma grid"),
-    (lambda: Coarse(0), "calls is 0"),
-    (lambda: CPS(1.5), "eta is 1.5; use a value from 0"),
-    (lambda: search(task(), NOISE / 0, UNIFORM, PRESETS["fast"]), "the noise holds NaN or infinity"),
-    (lambda: search(task(), NOISE, UNIFORM.flip(0), PRESETS["fast"]), "do not fall from 1 or less"),
-    (lambda: search(task(), NOISE, UNIFORM * 14, PRESETS["fast"]), "use a flow-matching model's sigmas"),
-    (lambda: search(task(), NOISE, UNIFORM[:5], PRESETS["fast"]), "a search needs the whole way to 0"),
-    (lambda: search(task(), NOISE, UNIFORM[:1], PRESETS["fast"]), "hold no step"),
-    (lambda: search(task(), NOISE, UNIFORM, PRESETS["fast"], keys=[1]), "1 keys for 12 pictures"),
-    (lambda: search(replace(task(), score=lambda x: {"s": x}), NOISE, UNIFORM, PRESETS["fast"]), "give one a picture"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: Lineages(rounds=(0.2, 1.0)), "a round at 1.0 of the steps is past the last step"),
+        (lambda: SMC(rounds=(2,)), "a round at 2 of the steps is past the last step"),
+        (lambda: Lineages(lineages=0), "use at least 1 lineage"),
+        (lambda: Halving(0), "use at least 1"),
+        (lambda: Halving(keep=0), "keep is 0"),
+        (lambda: Greedy(kernel=Relabel()), "relabel leaves the sigma grid"),
+        (lambda: Coarse(0), "calls is 0"),
+        (lambda: CPS(1.5), "eta is 1.5; use a value from 0"),
+        (lambda: search(task(), NOISE / 0, UNIFORM, PRESETS["fast"]), "the noise holds NaN or infinity"),
+        (lambda: search(task(), NOISE, UNIFORM.flip(0), PRESETS["fast"]), "do not fall from 1 or less"),
+        (lambda: search(task(), NOISE, UNIFORM * 14, PRESETS["fast"]), "use a flow-matching model's sigmas"),
+        (lambda: search(task(), NOISE, UNIFORM[:5], PRESETS["fast"]), "a search needs the whole way to 0"),
+        (lambda: search(task(), NOISE, UNIFORM[:1], PRESETS["fast"]), "hold no step"),
+        (lambda: search(task(), NOISE, UNIFORM, PRESETS["fast"], keys=[1]), "1 keys for 12 pictures"),
+        (lambda: search(replace(task(), score=lambda x: {"s": x}), NOISE, UNIFORM, PRESETS["fast"]), "give one a picture"),
+    ],
+)
 def test_bad_input_gets_one_sentence(build, message):
     with pytest.raises(ValueError, match=message):
         build()

@@ -8,11 +8,10 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFile
-
 from comfyui_fluxir.fluxir_core.data import PictureSource, ShardWriter
 from comfyui_fluxir.fluxir_core.image import load_picture
 from comfyui_fluxir.fluxir_core.image.files import picture_size, png_bytes
+from PIL import Image, ImageFile
 
 
 def picture(number, height=5, width=7):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.flow import Task, flux_sigmas, plan, search
 from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
 from comfyui_fluxir.fluxir_core.flow.tile_choice import compose_noise

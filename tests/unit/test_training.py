@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
 from comfyui_fluxir.training.average import MovingAverage
 from comfyui_fluxir.training.engine.draws import Draws
 from comfyui_fluxir.training.engine.fit import RunConfig
@@ -115,7 +114,7 @@ def test_a_resumed_run_lets_its_checkpoint_go(tmp_path, monkeypatch):
     monkeypatch.setattr(RunFolder, "load", watched)
     with pytest.raises(Killed):
         run(tmp_path, batches=FlatPictures(stop=(4, kill)), checkpoint_every=3)
-    run(tmp_path, batches=FlatPictures(stop=(4, lambda: seen.append(gc.collect() and None or alive[0]()))))
+    run(tmp_path, batches=FlatPictures(stop=(4, lambda: seen.append((gc.collect() and None) or alive[0]()))))
     assert seen == [None]
 
 
@@ -275,7 +274,11 @@ def test_a_rows_random_numbers_are_its_own():
 def test_the_learning_rate_rises_and_falls():
     config = OptimizerConfig(learning_rate=2.0, warmup=10, decay=0.5)
     assert [config.learning_rate_at(step, 100) for step in (0, 4, 9, 40, 75)] == pytest.approx([0.2, 1.0, 2.0, 2.0, 1.0])
-    assert OptimizerConfig(learning_rate=2.0).learning_rate_at(0, 100) == OptimizerConfig(learning_rate=2.0).learning_rate_at(99, 100) == 2.0
+    assert (
+        OptimizerConfig(learning_rate=2.0).learning_rate_at(0, 100)
+        == OptimizerConfig(learning_rate=2.0).learning_rate_at(99, 100)
+        == 2.0
+    )
 
 
 def test_the_average_follows_a_short_run_and_smooths_a_long_one():

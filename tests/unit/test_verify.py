@@ -2,12 +2,17 @@
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise, jpeg
 from comfyui_fluxir.fluxir_core.flow.aggregate import rank
 from comfyui_fluxir.fluxir_core.verify import (
-    NIQE, CoherentGradient, Consistency, DefaultEnsemble, SpectralSlope, downsampled_psnr, vetoes,
-)  # fmt: skip
+    NIQE,
+    CoherentGradient,
+    Consistency,
+    DefaultEnsemble,
+    SpectralSlope,
+    downsampled_psnr,
+    vetoes,
+)
 from comfyui_fluxir.training.fit_niqe import fit
 from comfyui_fluxir.training.miniature.scenes import TRAINING_PHOTOS, build_bank, load_photo
 
@@ -146,9 +151,8 @@ def test_wrong_shapes_and_a_missing_reference_are_refused(scenes):
 
 
 def test_niqes_file_describes_itself_and_names_only_training_photos():
-    from safetensors import safe_open
-
     from comfyui_fluxir.fluxir_core.verify.niqe import MODEL_FILE
+    from safetensors import safe_open
 
     with safe_open(MODEL_FILE, "pt") as file:
         metadata = file.metadata()

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_fluxir.fluxir_core.degrade import EVALUATION, degrade_named
 from comfyui_fluxir.fluxir_core.verify import Consistency, downsampled_psnr, vetoes
 from comfyui_fluxir.training.miniature.scenes import load_photo

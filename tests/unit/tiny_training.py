@@ -1,7 +1,6 @@
 """A transformer, an adapter and batches that train in a second."""
 
 import torch
-
 from comfyui_fluxir.fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter
 from comfyui_fluxir.fluxir_core.tokens import image_ids
 from comfyui_fluxir.training.data.batch import Batch
@@ -17,9 +16,13 @@ def tiny_host():
 
     torch.manual_seed(0)
     transformer = FluxTransformer2DModel(
-        num_layers=1, num_single_layers=1, num_attention_heads=1, joint_attention_dim=8, pooled_projection_dim=4,
+        num_layers=1,
+        num_single_layers=1,
+        num_attention_heads=1,
+        joint_attention_dim=8,
+        pooled_projection_dim=4,
         guidance_embeds=True,
-    ).requires_grad_(False)  # fmt: skip
+    ).requires_grad_(False)
     adapter = FluxIRAdapter(AdapterConfig(FluxDimensions.from_state_dict(transformer.state_dict()), 4, text_tokens=2))
     adapter.init_from_base(transformer.state_dict())
     return DiffusersHost(transformer, adapter)

@@ -108,7 +108,9 @@ class PictureBatches:
                 return self._encoded(candidate, version)
             except ValueError as error:
                 logging.warning("%s; another picture of its size takes its place", error)
-        raise ValueError(f"data: no picture of {self.config.pictures} with the size of {self.crops.source.names[index]} can be read.")
+        raise ValueError(
+            f"data: no picture of {self.config.pictures} with the size of {self.crops.source.names[index]} can be read."
+        )
 
     @torch.no_grad()
     def _encoded(self, index, version):

@@ -43,12 +43,14 @@ def _flux_encoder(folder, tokens, device, dtype):
 
     options = {"local_files_only": True, "torch_dtype": dtype}
     pipeline = FluxPipeline(
-        scheduler=None, vae=None, transformer=None,
+        scheduler=None,
+        vae=None,
+        transformer=None,
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
         tokenizer_2=T5TokenizerFast.from_pretrained(folder / "tokenizer_2", local_files_only=True),
         text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", **options).to(device),
         text_encoder_2=T5EncoderModel.from_pretrained(folder / "text_encoder_2", **options).to(device),
-    )  # fmt: skip
+    )
 
     @torch.no_grad()
     def encode(prompt):

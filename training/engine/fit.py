@@ -9,7 +9,6 @@ import torch
 
 from ..average import MovingAverage
 from .draws import Draws
-from .optimizers import OptimizerConfig
 from .processes import any_process, load_optimizer, local, sharded, sharded_like, whole
 from .run_folder import RunFolder, check_identity
 from .stopping import Stopped, StopSignal
@@ -142,10 +141,15 @@ def _accumulate(model, batches, run, step, accelerator):
 
 def _save(folder, step, adapter, average, optimizer, described, accelerator):
     if accelerator.is_main_process or sharded(adapter):  # every process gives its shards
-        state = whole({
-            "step": step, **described, "adapter": adapter.state_dict(), "average": average.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        })  # fmt: skip
+        state = whole(
+            {
+                "step": step,
+                **described,
+                "adapter": adapter.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+        )
     if accelerator.is_main_process:
         folder.save(step, state)
     accelerator.wait_for_everyone()

@@ -44,9 +44,7 @@ class OptimizerConfig:
 def _adamw(parameters, config):
     import torch
 
-    return torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
-    )
+    return torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay)
 
 
 def _adamw8bit(parameters, config):
@@ -59,9 +57,13 @@ def _prodigy(parameters, config):
     from prodigyopt import Prodigy
 
     return Prodigy(
-        parameters, lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay,
-        use_bias_correction=True, safeguard_warmup=True,
-    )  # fmt: skip
+        parameters,
+        lr=config.learning_rate,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
+        use_bias_correction=True,
+        safeguard_warmup=True,
+    )
 
 
 MAKERS = {"adamw": _adamw, "adamw8bit": _adamw8bit, "prodigy": _prodigy}

@@ -19,8 +19,11 @@ def make_accelerator(sharding="ddp", precision="bf16", trackers=(), folder=None)
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import (
-        DistributedDataParallelKwargs, DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs,
-    )  # fmt: skip
+        DistributedDataParallelKwargs,
+        DistributedType,
+        FullyShardedDataParallelPlugin,
+        InitProcessGroupKwargs,
+    )
 
     AcceleratorState._reset_state()  # it would keep an earlier run's precision in the same process
     plugin = None
@@ -28,17 +31,22 @@ def make_accelerator(sharding="ddp", precision="bf16", trackers=(), folder=None)
         from torch.distributed.fsdp import MixedPrecisionPolicy
 
         plugin = FullyShardedDataParallelPlugin(
-            fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=BLOCKS,
+            fsdp_version=2,
+            auto_wrap_policy="transformer_based_wrap",
+            transformer_cls_names_to_wrap=BLOCKS,
             cpu_ram_efficient_loading=False,
             # Autocast computes in bfloat16; FSDP's own casts would round the timesteps too.
             mixed_precision_policy=MixedPrecisionPolicy(),
-        )  # fmt: skip
+        )
     accelerator = Accelerator(
-        mixed_precision=precision, fsdp_plugin=plugin, log_with=list(trackers) or None, project_dir=folder,
+        mixed_precision=precision,
+        fsdp_plugin=plugin,
+        log_with=list(trackers) or None,
+        project_dir=folder,
         cpu=not torch.cuda.is_available(),
         # A UMMF LoRA has layers behind the last attention, where FLUX drops the condition: they get no gradient.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True), InitProcessGroupKwargs(timeout=PATIENCE)],
-    )  # fmt: skip
+    )
     if plugin is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
         # accelerate turns FSDP on for accelerators alone; torch shards over gloo as well.
         accelerator.state.distributed_type, accelerator.state.fsdp_plugin = DistributedType.FSDP, plugin

@@ -50,9 +50,13 @@ def generate(base, embed, out, count, prompts, size, steps, guidance, seed, per_
     width, height = size
     shards = missing(out, count, per_shard, rank.own(range(-(-count // per_shard))))
     described = {
-        "model": base.folder.name, "steps": steps, "guidance": guidance, "width": width, "height": height,
+        "model": base.folder.name,
+        "steps": steps,
+        "guidance": guidance,
+        "width": width,
+        "height": height,
         "shift": round(flux_shift(height, width), 6),
-    }  # fmt: skip
+    }
     with tqdm(total=sum(map(len, shards.values())), desc="generating", disable=None) as bar:
         for path, pictures in shards.items():
             with ShardWriter(path) as shard:
@@ -97,10 +101,29 @@ def run(arguments):
     dtype = torch.float32 if rank.device == "cpu" else torch.bfloat16
     embed = load_embedder(arguments.model, prompts, rank.device, dtype)  # before the base: both may not fit
     base = Base(arguments.model, rank.device, dtype)
-    keep_settings(arguments.out, {
-        "model": base.folder.name, "size": arguments.size, "steps": arguments.steps, "guidance": arguments.guidance,
-        "seed": arguments.seed, "pictures a shard": arguments.per_shard,
-        "prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16],
-    })  # fmt: skip
-    generate(base, embed, arguments.out, arguments.count, prompts, size, arguments.steps, arguments.guidance, arguments.seed,
-             arguments.per_shard, arguments.batch, rank)  # fmt: skip
+    keep_settings(
+        arguments.out,
+        {
+            "model": base.folder.name,
+            "size": arguments.size,
+            "steps": arguments.steps,
+            "guidance": arguments.guidance,
+            "seed": arguments.seed,
+            "pictures a shard": arguments.per_shard,
+            "prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16],
+        },
+    )
+    generate(
+        base,
+        embed,
+        arguments.out,
+        arguments.count,
+        prompts,
+        size,
+        arguments.steps,
+        arguments.guidance,
+        arguments.seed,
+        arguments.per_shard,
+        arguments.batch,
+        rank,
+    )

@@ -96,9 +96,12 @@ def add_arguments(parser):
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a folder of shards, or of photos")
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help=f"where {TABLE}, {SHEET} and the scores are written")
     parser.add_argument(
-        "--metrics", nargs="+", default=PAPER, metavar="NAME",
+        "--metrics",
+        nargs="+",
+        default=PAPER,
+        metavar="NAME",
         help=f"metrics of pyiqa, or {', '.join(OWN)}, which need no weights (default {' '.join(PAPER)})",
-    )  # fmt: skip
+    )
     parser.add_argument("--keep", type=float, default=KEEP, help="share that each metric by itself keeps (default 0.95)")
 
 

@@ -120,7 +120,9 @@ def open_autoencoder(folder, device="cpu"):
     try:
         return narrowed(load_file(path)).to(device).requires_grad_(False)
     except (KeyError, RuntimeError):
-        raise ValueError(f"{path} is not an autoencoder of `fluxir train miniature`; train that model on pictures of your own.") from None
+        raise ValueError(
+            f"{path} is not an autoencoder of `fluxir train miniature`; train that model on pictures of your own."
+        ) from None
 
 
 def latent_statistics_loss(latents):

@@ -47,7 +47,13 @@ class Checkpoint:
                     raise Stopped(done, total)
 
     def _save(self, step, stateful):
-        write_whole(self.path, {
-            "step": step, "identity": self.identity, "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all(), "state": [part.state_dict() for part in stateful],
-        })  # fmt: skip
+        write_whole(
+            self.path,
+            {
+                "step": step,
+                "identity": self.identity,
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all(),
+                "state": [part.state_dict() for part in stateful],
+            },
+        )

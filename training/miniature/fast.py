@@ -54,10 +54,16 @@ def _timed(restorer, student, sigmas, degraded):
 
 def _rows(names, task, method, nfe, seconds, scores):
     return [
-        {"task": task, "photo": photo, "method": method, "nfe": nfe, "seconds": seconds,
-         **{metric: values[i].item() for metric, values in scores.items()}}
+        {
+            "task": task,
+            "photo": photo,
+            "method": method,
+            "nfe": nfe,
+            "seconds": seconds,
+            **{metric: values[i].item() for metric, values in scores.items()},
+        }
         for i, photo in enumerate(names)
-    ]  # fmt: skip
+    ]
 
 
 def fast_gates(rows):
@@ -88,7 +94,10 @@ def fast_table(rows):
     """Markdown: methods over tasks; their means, with NFE and seconds; the goals."""
     tasks, methods = (list(dict.fromkeys(row[name] for row in rows)) for name in ("task", "method"))
     photos = len({row["photo"] for row in rows})
-    lines = [f"PSNR in dB / SSIM / GMSD, means over {photos} held-out crops of 256 pixels, seed 0, tasks at strength {STRENGTH}.", ""]
+    lines = [
+        f"PSNR in dB / SSIM / GMSD, means over {photos} held-out crops of 256 pixels, seed 0, tasks at strength {STRENGTH}.",
+        "",
+    ]
     lines += ["| | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for method in methods:
         cells = (

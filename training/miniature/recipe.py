@@ -20,7 +20,6 @@ from .text import TOKENS
 from .train_autoencoder import train_autoencoder
 from .train_base import GUIDANCE, train_base
 
-
 OPTIMIZER = OptimizerConfig(learning_rate=2e-3, beta2=0.99, warmup=100, decay=0.4)
 """The adapter's; the paper's learning rate of 1e-5 belongs to a base 2000 times as large."""
 

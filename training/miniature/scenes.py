@@ -11,9 +11,20 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 TRAINING_PHOTOS = (
-    "astronaut", "coffee", "motorcycle_left", "motorcycle_right", "camera", "retina", "ihc", "hubble_deep_field",
-    "brick", "grass", "gravel", "moon", "coins",
-)  # fmt: skip
+    "astronaut",
+    "coffee",
+    "motorcycle_left",
+    "motorcycle_right",
+    "camera",
+    "retina",
+    "ihc",
+    "hubble_deep_field",
+    "brick",
+    "grass",
+    "gravel",
+    "moon",
+    "coins",
+)
 """scikit-image's bundled photos that may be trained on; `chelsea` and `rocket` are held out, as is all of scikit-learn."""
 
 

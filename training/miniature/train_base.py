@@ -15,9 +15,16 @@ GUIDANCE = 4.0
 """The guidance embedding the miniature is trained with, and used with: FluxGen's value for FLUX.1-dev."""
 
 MINI_FLUX = dict(
-    in_channels=64, num_layers=1, num_single_layers=3, attention_head_dim=128, num_attention_heads=2,
-    joint_attention_dim=CONTEXT_DIM, pooled_projection_dim=POOLED_DIM, guidance_embeds=True, axes_dims_rope=(16, 56, 56),
-)  # fmt: skip
+    in_channels=64,
+    num_layers=1,
+    num_single_layers=3,
+    attention_head_dim=128,
+    num_attention_heads=2,
+    joint_attention_dim=CONTEXT_DIM,
+    pooled_projection_dim=POOLED_DIM,
+    guidance_embeds=True,
+    axes_dims_rope=(16, 56, 56),
+)
 """One double and three single blocks, 256 wide: 5.8 M parameters, the depth that leaves room for the adapter in 24 MB."""
 
 
@@ -27,7 +34,7 @@ def build_mini_flux():
 
     model = FluxTransformer2DModel(**MINI_FLUX)
     for name, parameter in model.named_parameters():
-        if name.endswith("bias") or "proj_out" in name and "single" not in name or ".linear." in name and "norm" in name:
+        if name.endswith("bias") or ("proj_out" in name and "single" not in name) or (".linear." in name and "norm" in name):
             torch.nn.init.zeros_(parameter)
     return model
 
@@ -60,9 +67,14 @@ def train_base(bank, steps, checkpoint, device="cpu", learning_rate=2e-3, seed=0
         kept = (torch.rand(len(noise), device=noise.device) > 0.3).float()
         with torch.autocast(noise.device.type, torch.bfloat16):
             velocity = call_transformer(
-                model, interpolate(batch.clean, noise, t), t, batch.text * kept[:, None, None],
-                batch.pooled * kept[:, None], batch.image_ids, torch.full_like(t, GUIDANCE),
-            )  # fmt: skip
+                model,
+                interpolate(batch.clean, noise, t),
+                t,
+                batch.text * kept[:, None, None],
+                batch.pooled * kept[:, None],
+                batch.image_ids,
+                torch.full_like(t, GUIDANCE),
+            )
         loss = F.mse_loss(velocity.float(), noise - batch.clean)
         loss.backward()
         for optimizer in optimizers:
