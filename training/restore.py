@@ -40,7 +40,7 @@ class Restorer:
 
     def __init__(self, folder, device="cpu", dtype=torch.float32, adapter="fluxir"):
         models = load_models(folder, device, dtype)
-        self.vae, self.device, self.dtype = models.vae, device, dtype
+        self.folder, self.vae, self.device, self.dtype = folder, models.vae, device, dtype
         self.adapter = models.adapter
         if adapter == "fluxir":
             self.host = DiffusersHost(models.transformer, models.adapter)
@@ -59,13 +59,13 @@ class Restorer:
         FLUX's sigmas with `shift`; `strength` 0 leaves the adapter out. `tile`: a fluxir_core.flow.tiles.TiledRun, by which
         the model sees the pictures, or None. `sigmas` (S + 1,) replace steps and shift; where the first is below 1, sampling
         starts from the noised degraded latent. `fidelity` in [0, 1] draws the result towards the degraded picture, see
-        fluxir_core.flow.guidance.
+        fluxir_core.flow.guidance. Raises ValueError when a model gives NaN or infinity.
         """
         conditioned = _Conditioned(self, pictures, strength, tile, fidelity)
         sigmas = (flux_sigmas(steps, shift) if sigmas is None else torch.tensor(sigmas)).to(self.device)
         noise = conditioned.noise(seeds)
         start = interpolate(pack_latents(conditioned.degraded).float(), noise, sigmas[0].expand(len(noise)))
-        return conditioned.decode(euler(conditioned.velocity, start, sigmas, callback)).cpu()
+        return conditioned.result(euler(conditioned.velocity, start, sigmas, callback))
 
     def restore_fast(self, pictures, seeds, steps, callback=None, fidelity=0.0):
         """As `restore` in the few `steps` that the folder's schedules are for, by its student where it has one.
@@ -119,7 +119,7 @@ class Restorer:
         )
         noise, sigmas = conditioned.noise(seeds), flux_sigmas(steps, shift)
         found = search(task, noise, sigmas, schedule, keys=seeds)
-        return conditioned.decode(found.latents).cpu(), found.report
+        return conditioned.result(found.latents), found.report
 
 
 class _Conditioned:
@@ -130,7 +130,7 @@ class _Conditioned:
         self.size = pictures.shape[-2:]
         height, width = self.size
         padded = F.pad(pictures, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
-        self.degraded = restorer.vae.encode(padded.to(restorer.device, restorer.dtype))
+        self.degraded = self._finite(restorer.vae.encode(padded.to(restorer.device, restorer.dtype)), "VAE's encoder")
         self.grid = self.degraded.shape[-2:]
         self.conditions = {}
         restorer.host.strength = strength
@@ -183,6 +183,16 @@ class _Conditioned:
         pictures = self.restorer.vae.decode(unpack_latents(tokens, *self.grid).to(self.restorer.dtype))
         height, width = self.size
         return pictures[..., :height, :width].float().clamp(0, 1)
+
+    def result(self, tokens):
+        """As `decode`, on the CPU. Raises ValueError unless everything is finite: NaN would be written as black."""
+        return self._finite(self.decode(self._finite(tokens, "base model or its adapter")), "VAE's decoder").cpu()
+
+    def _finite(self, values, model):
+        if not values.isfinite().all():
+            folder, dtype = self.restorer.folder, str(self.restorer.dtype).removeprefix("torch.")
+            raise ValueError(f"--model: {folder}'s {model} gives NaN or infinity in {dtype}; download its weights again.")
+        return values
 
 
 def _tile(pictures, rows):
