@@ -112,7 +112,7 @@ def train_tasks(folder, work, out, amounts=Amounts()):
     loaded, steps = load(folder, work, amounts, BATCH), amounts.teacher_steps
     before = whole(loaded.host.adapter.state_dict())
     optimizer = OptimizerConfig(learning_rate=3e-4, beta2=0.99, warmup=50, decay=0.6)
-    run = RunConfig(steps=steps, batch=BATCH, micro_batch=BATCH, checkpoint_every=100, keep=1)
+    run = RunConfig(steps=steps, batch=BATCH, micro_batch=BATCH, checkpoint_every=100)
     objective = FluxIRObjective(loaded.host, loaded.batches.decode, RECIPE)
     identity = {**loaded.identity, "recipe": asdict(RECIPE), "optimizer": asdict(optimizer)}
     trained = fit(objective, loaded.batches, optimizer, run, Path(work) / "teacher", make_accelerator(), identity=identity)

@@ -104,8 +104,8 @@ def test_a_resumed_run_lets_its_checkpoint_go(tmp_path, monkeypatch):
 
     load, alive, seen = RunFolder.load, [], []
 
-    def watched(folder):
-        saved = load(folder)
+    def watched(folder, **options):
+        saved = load(folder, **options)
         if saved is not None:
             saved = Saved(saved)
             alive.append(weakref.ref(saved))

@@ -105,9 +105,13 @@ class PictureBatches:
             return cached
         for candidate in (index, *self._order.others(index)):
             try:
-                return self._encoded(candidate, version)
+                encoded = self._encoded(candidate, version)
             except ValueError as error:
                 logging.warning("%s; another picture of its size takes its place", error)
+                continue
+            if self.config.cache and candidate == index:
+                self._latents.put(self._key(index, version), encoded)  # in the place of a broken file
+            return encoded
         raise ValueError(
             f"data: no picture of {self.config.pictures} with the size of {self.crops.source.names[index]} can be read."
         )

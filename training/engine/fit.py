@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..average import MovingAverage
+from .checked_files import misfit
 from .draws import Draws
 from .processes import any_process, load_optimizer, local, sharded, sharded_like, whole
 from .run_folder import RunFolder, check_identity
@@ -157,10 +158,18 @@ def _save(folder, step, adapter, average, optimizer, described, accelerator):
 
 def _resume(folder, identity, adapter, parameters, average, optimizer):
     """Loads the latest checkpoint of `folder` into what a step changes. Returns the step it was written after, 0 without one."""
-    saved = folder.load()
+    own = {"adapter": adapter.state_dict(), "average": average.state_dict()}
+
+    def unusable(state):
+        lacking = {"step", "identity", "optimizer", *own} - state.keys()
+        if lacking:
+            return f"it lacks {', '.join(sorted(lacking))}"
+        check_identity(state["identity"], identity, folder.folder)
+        return misfit(state, own)
+
+    saved = folder.load(misfit=unusable)
     if saved is None:
         return 0
-    check_identity(saved["identity"], identity, folder.folder)
     with torch.no_grad():
         for name, value in adapter.state_dict().items():
             local(value).copy_(local(sharded_like(saved["adapter"][name], value)))

@@ -76,7 +76,7 @@ def train_adapter(bank, autoencoder, transformer, recipe, plan, folder):
     device = next(transformer.parameters()).device
     host = DiffusersHost(transformer.requires_grad_(False), adapter.to(device))
     objective = FluxIRObjective(host, autoencoder.requires_grad_(False).decode, recipe)
-    run = RunConfig(steps=plan.adapter_steps, batch=BATCH, micro_batch=BATCH, seed=plan.seed, checkpoint_every=200, keep=1)
+    run = RunConfig(steps=plan.adapter_steps, batch=BATCH, micro_batch=BATCH, seed=plan.seed, checkpoint_every=200)
     batches = MiniatureBatches(plan.size, BATCH, False, bank, plan.seed, device)
     adapter.load_state_dict(fit(objective, batches, OPTIMIZER, run, folder, make_accelerator()))
     host.remove()
