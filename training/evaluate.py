@@ -61,11 +61,14 @@ def read_rows(path):
     """{name: {column: text}} of an earlier run's CSV, {} without one. Raises ValueError for any other file."""
     if not path.exists() or not path.stat().st_size:
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        if (table.fieldnames or [])[:2] != [PICTURE, FILES]:
-            raise ValueError(f"--csv: {path} is not a table of fluxir eval; name another file.")
-        return {row[PICTURE]: row for row in table}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file, restval="")
+            if (table.fieldnames or [])[:2] != [PICTURE, FILES]:
+                raise ValueError
+            return {row[PICTURE]: {name: text for name, text in row.items() if name} for row in table}
+    except (ValueError, csv.Error):  # other text, or none at all
+        raise ValueError(f"--csv: {path} is not a table of fluxir eval; name another file.") from None
 
 
 def write_rows(path, rows):
@@ -89,7 +92,7 @@ def measure(pairs, evaluation, path=None, device="cpu"):
     found, refused = {}, []
     for name, paths in tqdm(pairs.items(), desc="measuring", disable=None):
         mark, row = fingerprint(paths), rows.pop(name, {})
-        known = {column: text for column, text in row.items() if text} if row.get(FILES) == mark else {}
+        known = {column: text for column, text in row.items() if _is_known(column, text)} if row.get(FILES) == mark else {}
         expected = evaluation.names(original=paths[2] is not None)
         if not all(known.get(metric) for metric in expected):
             try:
@@ -104,6 +107,14 @@ def measure(pairs, evaluation, path=None, device="cpu"):
         rows[name] = known
         found[name] = {metric: float(known[metric]) for metric in expected}
     return found, refused
+
+
+def _is_known(column, text):
+    """Whether a table's cell can be taken as it is: a name, or a number."""
+    try:
+        return column in (PICTURE, FILES) or isinstance(float(text), float)
+    except ValueError:
+        return False
 
 
 def strip_plot(rows, evaluation):

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from ..fluxir_core.adapter import AdapterConfig, ConditionMode, FluxDimensions, FluxIRAdapter, LoRA, save_adapter, save_lora
+from .arguments import whole
 from .engine.run_folder import RunFolder
 
 DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
@@ -15,7 +16,7 @@ LICENCE = "Apache-2.0 where the base model's licence allows"
 def add_arguments(parser):
     parser.add_argument("work", type=Path, help="the run's --work folder")
     parser.add_argument("output", type=Path, help="the safetensors file to write")
-    parser.add_argument("--step", type=int, help="the checkpoint after so many steps (default: the latest)")
+    parser.add_argument("--step", type=whole(0), help="the checkpoint after so many steps (default: the latest)")
     parser.add_argument("--weights", choices=("average", "last"), default="average", help="default: the moving average")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="default bf16, half the size of float32")
     parser.add_argument("--licence", default=LICENCE, help=f"the weights' licence, for the file's metadata (default: {LICENCE})")

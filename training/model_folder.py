@@ -1,5 +1,6 @@
 """A folder of models as `fluxir restore --model` takes it: a FLUX transformer, its VAE, a FluxIR adapter, a UMMF LoRA."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ..fluxir_core.adapter import (
     read_schedules,
 )
 from ..fluxir_core.flow.tiles import TileGrid
+from ..fluxir_core.memory import is_out_of_memory
 from .base_model import flux_dimensions, load_transformer, load_vae
 
 LATENT = 8
@@ -113,8 +115,23 @@ def load_models(folder, device="cpu", dtype=torch.float32):
 
 
 def model_folder(name):
-    """The folder that `name` means: the bundled one for "miniature"."""
-    return MINIATURE if str(name) == "miniature" else Path(name)
+    """The folder that `name` means: the bundled one for "miniature". Raises ValueError when there is none."""
+    folder = MINIATURE if str(name) == "miniature" else Path(name)
+    if not folder.is_dir():
+        raise ValueError(f"--model: there is no model folder {name}; give the path of one (see the README), or 'miniature'.")
+    return folder
+
+
+@contextmanager
+def whole_model(folder):
+    """What diffusers and transformers raise for a folder that lacks files, or holds broken ones, is said in one sentence."""
+    try:
+        yield
+    except Exception as error:  # their readers raise whatever a broken file leads them to
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"--model: {folder} is no whole FLUX model ({reason[:200]}); download it again.") from None
 
 
 def open_transformer(folder, dtype=torch.float32):
@@ -122,7 +139,8 @@ def open_transformer(folder, dtype=torch.float32):
     if (folder / "transformer").is_dir():
         from diffusers import FluxTransformer2DModel
 
-        model = FluxTransformer2DModel.from_pretrained(folder / "transformer", local_files_only=True, torch_dtype=dtype)
+        with whole_model(folder / "transformer"):
+            model = FluxTransformer2DModel.from_pretrained(folder / "transformer", local_files_only=True, torch_dtype=dtype)
     else:
         model = load_transformer(only_file(folder / "diffusion_models"), dtype)
     return model.eval().requires_grad_(False)
@@ -133,7 +151,8 @@ def open_vae(folder, dtype=torch.float32):
     if (folder / "transformer").is_dir():
         from diffusers import AutoencoderKL
 
-        vae = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True, torch_dtype=dtype)
+        with whole_model(folder / "vae"):
+            vae = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True, torch_dtype=dtype)
     else:
         vae = load_vae(only_file(folder / "vae"))
         vae = vae if dtype == torch.float32 else vae.to(dtype)

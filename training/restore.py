@@ -16,6 +16,7 @@ from ..fluxir_core.flow.path import broadcast
 from ..fluxir_core.flow.tiles import TiledRun, tiled
 from ..fluxir_core.tokens import image_ids, pack_latents, unpack_latents
 from ..fluxir_core.verify import DefaultEnsemble, downsampled_psnr
+from .arguments import number, seed, steps, whole
 from .host import DiffusersHost
 from .lora_host import LoRAHost
 from .model_folder import LATENT, load_models
@@ -207,15 +208,15 @@ def _noise(shape, seed):
 def add_arguments(parser):
     parser.add_argument("input", type=Path, metavar="IN", help="the degraded picture")
     parser.add_argument("output", type=Path, metavar="OUT", help="where the restored picture is written")
-    parser.add_argument("--scale", type=float, default=1.0, help="size of the output over the input's (default 1)")
+    parser.add_argument("--scale", type=number(0.25, 8), default=1.0, help="size of the output over the input's (default 1)")
     parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see the README)")
     parser.add_argument("--adapter", choices=("fluxir", "ummf"), default="fluxir", help="what shows the model the picture")
-    parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
-    parser.add_argument("--few-steps", type=int, metavar="N", help="N steps, by the folder's student: 1, 2 or 4")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
-    parser.add_argument("--tile", type=int, metavar="PIXELS", help="restore in tiles of this size, pictures of any size")
+    parser.add_argument("--steps", type=steps, default=20, help="sampling steps (default 20)")
+    parser.add_argument("--few-steps", type=steps, metavar="N", help="N steps, by the folder's student: 1, 2 or 4")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the noise (default 0)")
+    parser.add_argument("--tile", type=whole(64), metavar="PIXELS", help="restore in tiles of this size, pictures of any size")
     parser.add_argument(
-        "--fidelity", type=float, default=0.0, help="how near to stay to the degraded picture: 0 (default) to 1, which is it"
+        "--fidelity", type=number(0, 1), default=0.0, help="how near to stay to the degraded picture: 0 (default) to 1, which is it"
     )
     parser.add_argument("--preset", choices=PRESETS, help="search for a better picture at test time (see `fluxir plan`)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write a report: seconds, NFE, seed, sizes, the search's log")
@@ -224,16 +225,8 @@ def add_arguments(parser):
 def run(arguments):
     from ..fluxir_core.image import load_picture, save_picture
 
-    if arguments.steps < 1:
-        raise SystemExit(f"fluxir restore: --steps is {arguments.steps}; use at least 1.")
-    if not 0.25 <= arguments.scale <= 8:
-        raise SystemExit(f"fluxir restore: --scale is {arguments.scale}; use a value from 0.25 to 8.")
-    if not 0 <= arguments.fidelity <= 1:
-        raise SystemExit(f"fluxir restore: --fidelity is {arguments.fidelity}; use a value from 0 to 1.")
     if arguments.few_steps is not None and (arguments.preset or arguments.tile):
-        raise SystemExit("fluxir restore: --few-steps goes with neither --preset nor --tile; choose one.")
-    if arguments.tile is not None and arguments.tile < 64:
-        raise SystemExit(f"fluxir restore: --tile is {arguments.tile} pixels; use at least 64.")
+        raise ValueError("--few-steps goes with neither --preset nor --tile; choose one.")
     picture = load_picture(arguments.input)[None]
     if arguments.scale != 1:
         size = [max(PATCH, round(extent * arguments.scale)) for extent in picture.shape[-2:]]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..fluxir_core.degrade import EVALUATION
+from .arguments import whole
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 METHODS = ("degraded", "restored", "adapter off", "shuffled", "ceiling")
@@ -17,7 +18,7 @@ def add_arguments(parser):
     miniature.add_argument("--model", default="miniature", help="'miniature' or a model folder")
     ablation = tables.add_parser("ablation", help="FluxIR without f(u) and without the pixel loss")
     ablation.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="the folder of `fluxir train miniature`")
-    ablation.add_argument("--steps", type=int, default=700, help="training steps of each variant (default 700)")
+    ablation.add_argument("--steps", type=whole(), default=700, help="training steps of each variant (default 700)")
     curve = tables.add_parser("curve", help="several trainings of the miniature side by side")
     curve.add_argument("models", nargs="+", metavar="LABEL=FOLDER", help="a label and a model folder, or 'miniature'")
     cost = tables.add_parser("cost", help="one model call with and without the adapters, as `fluxir bench`")
@@ -27,7 +28,7 @@ def add_arguments(parser):
     tts.add_argument("--degradations", nargs="+", choices=EVALUATION, default=["strong"], help="(default strong)")
     fusion = tables.add_parser("fusion", help="UMMF against direct addition and ControlNet, and the bundled UMMF LoRA")
     fusion.add_argument("--work", type=Path, default=Path(".cache/ummf"), help="the folder of `fluxir train ummf`")
-    fusion.add_argument("--steps", type=int, default=400, help="training steps of each variant (default 400)")
+    fusion.add_argument("--steps", type=whole(), default=400, help="training steps of each variant (default 400)")
     fast = tables.add_parser("fast", help="few-step students under every restoration task, against the model they learnt from")
     fast.add_argument("--model", default="miniature", help="'miniature' or a model folder, with a few-step LoRA")
     fast.add_argument("--teacher", required=True, help="the model folder before reinforcement")
@@ -44,7 +45,7 @@ def run(arguments):
     rows, table = {
         "miniature": lambda: miniature(arguments.model),
         "ablation": lambda: ablation(arguments.work, arguments.steps),
-        "curve": lambda: curve(dict(model.split("=", 1) for model in arguments.models)),
+        "curve": lambda: curve(_labeled(arguments.models)),
         "cost": lambda: cost(arguments.size),
         "tiles": lambda: tiles(arguments.model),
         "training": training,
@@ -56,6 +57,15 @@ def run(arguments):
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     replace_block(arguments.readme, arguments.table, table)
     print(table)
+
+
+def _labeled(models):
+    """{label: folder} of "label=folder" texts. Raises ValueError for another one."""
+    pairs = [model.partition("=")[::2] for model in models]
+    for text, (label, folder) in zip(models, pairs):
+        if not label or not folder:
+            raise ValueError(f"{text} is no model with a label; write LABEL=FOLDER, such as trained=output/miniature.")
+    return dict(pairs)
 
 
 def miniature(model):

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..fluxir_core.flow import flux_sigmas, jump_costs, optimal_schedule, schedule_cost, trajectory
+from .arguments import whole
 from .reinforce import conditioned
 
 COUNTS = (1, 2, 4)
@@ -48,7 +49,7 @@ def uniform_schedules(counts):
 def add_arguments(parser):
     parser.add_argument("--model", required=True, help="a model folder; its adapter's file is given the schedules")
     parser.add_argument("--work", type=Path, default=Path(".cache/tasks"), help="the folder of `fluxir train tasks`")
-    parser.add_argument("--steps", type=int, nargs="+", default=COUNTS, help="schedules to find (default 1 2 4)")
+    parser.add_argument("--steps", type=whole(1, GRID), nargs="+", default=COUNTS, help="schedules to find (default 1 2 4)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the grid, all costs and the schedules")
     parser.add_argument("--quick", action="store_true", help="from one batch of little data, for the tests")
 

@@ -36,6 +36,8 @@ class RunConfig:
     def __post_init__(self):
         if self.sharding not in ("ddp", "fsdp"):
             raise ValueError(f"run: sharding is {self.sharding!r}; use 'ddp' or 'fsdp'.")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"run: seed is {self.seed}; use a whole number from 0 to 2**64 - 1.")
         for name in ("steps", "batch", "micro_batch", "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run: {name} is {getattr(self, name)}; use 1 or more.")

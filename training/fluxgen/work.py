@@ -6,6 +6,7 @@ import json
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,8 +87,8 @@ def report_skipped(folder):
     """Prints everything that `write_skipped` noted in `folder`, by any process."""
     rows = []
     for path in sorted((Path(folder) / SKIPPED).glob("*.csv")):
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            rows += csv.reader(file)
+        with path.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
+            rows += (row for row in csv.reader(file) if len(row) == 2)
     if rows:
         listed = (f"- {name}: {reason}" for name, reason in rows)
         print(f"skipped {len(rows)}, see {Path(folder) / SKIPPED}:", *listed, sep="\n")

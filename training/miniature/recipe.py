@@ -94,5 +94,5 @@ def load_trained(work, plan, device="cpu"):
 def _check_plan(plan, path):
     written = json.dumps(asdict(plan), indent=2)
     if path.exists() and path.read_text() != written:
-        raise SystemExit(f"fluxir train miniature: {path.parent} holds another plan's work; choose another --work folder.")
+        raise ValueError(f"{path.parent} holds another plan's work; choose another --work folder.")
     path.write_text(written)
