@@ -1,6 +1,7 @@
 """`fluxir eval`: measures folders of restored pictures against the degraded ones and the originals."""
 
 import csv
+import io
 import math
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ..fluxir_core.image import load_picture
 from ..fluxir_core.image.chart import DOT, GRID, INK, LINE
 from ..fluxir_core.image.files import SUFFIXES
 from ..fluxir_core.verify.evaluation import PAPER, Evaluation, markdown
+from .outputs import check_apart, check_file, deliver, deliver_data
 
 PICTURE, FILES = "picture", "files"
 """The CSV's first columns: the name without suffix, and size and time of the files that were measured."""
@@ -74,12 +76,11 @@ def read_rows(path):
 def write_rows(path, rows):
     """Writes `rows` whole or not at all: an interruption leaves the file as it was."""
     columns = list(dict.fromkeys((PICTURE, FILES, *(name for row in rows.values() for name in row))))
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, columns, restval="")
-        table.writeheader()
-        table.writerows(rows.values())
-    partial.replace(path)
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, restval="")
+    table.writeheader()
+    table.writerows(rows.values())
+    deliver_data(path, text.getvalue())
 
 
 def measure(pairs, evaluation, path=None, device="cpu"):
@@ -159,11 +160,11 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    for option, path in (("--csv", arguments.csv), ("--plot", arguments.plot)):
-        if path and not path.resolve().parent.is_dir():
-            raise ValueError(f"{option}: the folder of {path} is missing; make it or name another.")
-    if arguments.plot and arguments.plot.suffix.lower() != ".png":
-        raise ValueError(f"--plot: {arguments.plot} is no PNG file; let it end in .png.")
+    check_apart({"--csv": arguments.csv, "--plot": arguments.plot})
+    if arguments.csv:
+        check_file("--csv", arguments.csv)
+    if arguments.plot:
+        check_file("--plot", arguments.plot, (".png",))
     pairs, remarks = paired(arguments.lq, arguments.out, arguments.hq)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluation = Evaluation(dict.fromkeys(arguments.metrics), any(paths[2] for paths in pairs.values()), device)
@@ -172,4 +173,4 @@ def run(arguments):
     if not found:
         raise ValueError(f"none of {len(pairs)} pictures could be measured; see the reasons above.")
     if arguments.plot:
-        strip_plot(list(found.values()), evaluation).save(arguments.plot)
+        deliver(arguments.plot, strip_plot(list(found.values()), evaluation).save)

@@ -8,6 +8,7 @@ import torch
 from ..fluxir_core.adapter import AdapterConfig, ConditionMode, FluxDimensions, FluxIRAdapter, LoRA, save_adapter, save_lora
 from .arguments import whole
 from .engine.run_folder import RunFolder
+from .outputs import check_file, deliver
 
 DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 LICENCE = "Apache-2.0 where the base model's licence allows"
@@ -23,6 +24,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    check_file("OUTPUT", arguments.output, (".safetensors",), make_folder=True)
     write_adapter(arguments.work, arguments.output, arguments.step, arguments.weights, arguments.dtype, arguments.licence)
 
 
@@ -55,9 +57,13 @@ def write_adapter(work, out, step=None, weights="average", dtype="bf16", licence
         "training_steps": str(saved["step"]),
         "licence": licence,
     }
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
     adapter = adapter.to(DTYPES[dtype])
-    if isinstance(adapter, LoRA):
-        save_lora(out, adapter, metadata, mode)
-    else:
-        save_adapter(out, adapter, metadata)
+
+    def write(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(adapter, LoRA):
+            save_lora(place, adapter, metadata, mode)
+        else:
+            save_adapter(place, adapter, metadata)
+
+    deliver(out, write)

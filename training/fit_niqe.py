@@ -4,12 +4,13 @@ import logging
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
+from ..fluxir_core.adapter.checkpoint import write_safetensors
 from ..fluxir_core.verify.niqe import MODEL_FILE, PATCH, STRIDE, features
 from ..fluxir_core.verify.pictures import luma
 from ..fluxir_core.verify.statistics import spectral_slope
 from .miniature.scenes import TRAINING_PHOTOS, load_photo
+from .outputs import check_file, deliver
 
 SHARPEST = 0.75
 """Patches under this share of their photo's greatest sharpness are left out (Mittal et al., section II-B)."""
@@ -32,6 +33,7 @@ def fit(photos):
 
 
 def run(arguments):
+    check_file("--output", arguments.output, (".safetensors",))
     photos = [load_photo(name) for name in TRAINING_PHOTOS]
     model, patches = fit(photos)
     metadata = {
@@ -44,6 +46,6 @@ def run(arguments):
         "source": "photos bundled with scikit-image",
         "licence": "Apache-2.0",
     }
-    save_file({name: tensor.contiguous() for name, tensor in model.items()}, arguments.output, metadata)
+    deliver(arguments.output, lambda place: write_safetensors(place, model, metadata))
     slopes = [spectral_slope(luma(torch.from_numpy(np.array(p)).permute(2, 0, 1)[None].float() / 255)).item() for p in photos]
     logging.info("%d patches; median spectral slope %.2f; wrote %s", patches, np.median(slopes), arguments.output)

@@ -22,6 +22,7 @@ from .miniature.checkpoint import Checkpoint
 from .miniature.recipe import BATCH, Plan
 from .miniature.tasks import TaskBatches
 from .model_folder import load_models, model_folder, only_file
+from .outputs import check_folder, deliver
 from .reinforce import ReinforceRecipe, closeness, train_reinforced, verified
 from .schedule import GRID, uniform_schedules
 
@@ -172,18 +173,24 @@ def train_distill(folder, work, uniform=False, amounts=Amounts()):
         **described(load_adapter(loaded.adapter_path).metadata, {"distill": asdict(recipe)}),
         "data": loaded.batches.description,
     }
-    save_few_steps(path, student.bfloat16(), schedules, metadata)
+    student = student.bfloat16()
+    deliver(path, lambda place: save_few_steps(place, student, schedules, metadata))
     return path
 
 
 def write(loaded, out, made):
     """Writes `loaded` with its trained adapter as the folder `out`; `made` joins the training's description."""
-    out, source = Path(out), load_adapter(loaded.adapter_path)
-    if out.resolve() != loaded.folder.resolve():
-        shutil.copytree(loaded.folder, out, dirs_exist_ok=True, ignore=LEFT_OUT)
+    source = load_adapter(loaded.adapter_path)
     metadata = {key: value for key, value in source.metadata.items() if key not in ("config", "schedules")}
     metadata |= {**described(metadata, made), "data": loaded.batches.description}
-    save_adapter(out / "fluxir_adapters" / loaded.adapter_path.name, loaded.host.adapter.bfloat16(), metadata)
+    adapter = loaded.host.adapter.bfloat16()
+
+    def make(folder):
+        if folder.resolve() != loaded.folder.resolve():
+            shutil.copytree(loaded.folder, folder, dirs_exist_ok=True, ignore=LEFT_OUT)
+        save_adapter(folder / "fluxir_adapters" / loaded.adapter_path.name, adapter, metadata)
+
+    deliver(out, make)
 
 
 def described(metadata, made):
@@ -217,6 +224,7 @@ def add_arguments(recipes):
 def run(arguments):
     amounts = QUICK if arguments.quick else Amounts()
     if arguments.recipe == "distill":
+        check_folder("--model", model_folder(arguments.model))
         print(train_distill(arguments.model, arguments.work, arguments.uniform, amounts))
     elif arguments.recipe == "reinforce":
         train_reinforce(arguments.model, arguments.work, arguments.out, arguments.reward, amounts)

@@ -20,6 +20,7 @@ from .arguments import number, seed, steps, whole
 from .host import DiffusersHost
 from .lora_host import LoRAHost
 from .model_folder import LATENT, load_models
+from .outputs import check_apart, check_file, deliver_data
 from .ummf_host import UMMFHost
 
 PER_PICTURE = ("score", "baseline_score", "winner")
@@ -223,8 +224,14 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from ..fluxir_core.image import load_picture, save_picture
+    from ..fluxir_core.image import load_picture
+    from ..fluxir_core.image.files import LoadedImage, check_suffix, image_bytes
 
+    check_file("OUT", arguments.output)
+    check_suffix(arguments.output)
+    if arguments.json:
+        check_file("--json", arguments.json)
+    check_apart({"OUT": arguments.output, "--json": arguments.json}, {"IN": arguments.input})
     if arguments.few_steps is not None and (arguments.preset or arguments.tile):
         raise ValueError("--few-steps goes with neither --preset nor --tile; choose one.")
     picture = load_picture(arguments.input)[None]
@@ -270,7 +277,7 @@ def run(arguments):
             )
         searched = {"nfe": arguments.steps, "nfe_planned": arguments.steps}
     seconds = time.perf_counter() - started
-    save_picture(found[0], arguments.output)
+    deliver_data(arguments.output, image_bytes(LoadedImage(found[0]), arguments.output.suffix)[0])
     if arguments.json:
         height, width = found.shape[-2:]
         report = {
@@ -287,4 +294,4 @@ def run(arguments):
             "tile": tile and tile.tile * LATENT,
             "fidelity": arguments.fidelity,
         }
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        deliver_data(arguments.json, json.dumps(report, indent=2) + "\n")

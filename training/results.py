@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..fluxir_core.degrade import EVALUATION
 from .arguments import whole
+from .outputs import check_apart, check_file, deliver_data
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 METHODS = ("degraded", "restored", "adapter off", "shuffled", "ceiling")
@@ -42,6 +43,11 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    block_of(arguments.readme, arguments.table)
+    check_file("--readme", arguments.readme)
+    if arguments.json:
+        check_file("--json", arguments.json)
+    check_apart({"--readme": arguments.readme, "--json": arguments.json})
     rows, table = {
         "miniature": lambda: miniature(arguments.model),
         "ablation": lambda: ablation(arguments.work, arguments.steps),
@@ -54,7 +60,7 @@ def run(arguments):
         "fast": lambda: fast(arguments.teacher, arguments.model, arguments.control),
     }[arguments.table]()
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        deliver_data(arguments.json, json.dumps(rows, indent=1) + "\n")
     replace_block(arguments.readme, arguments.table, table)
     print(table)
 
@@ -264,13 +270,25 @@ def fast(teacher, model, control):
     return rows, fast_table(rows)
 
 
+def block_of(readme, name):
+    """(the text of `readme`, where in it what is between `<!-- results: name -->` and `<!-- end -->` begins and ends).
+
+    Raises ValueError when the comments are not there.
+    """
+    try:
+        content = readme.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"--readme: {readme} cannot be read; give a Markdown file.") from None
+    found = re.search(rf"<!-- results: {re.escape(name)} -->\n(.*?)<!-- end -->", content, re.S)
+    if not found:
+        raise ValueError(f"{readme} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs.")
+    return content, *found.span(1)
+
+
 def replace_block(readme, name, text):
     """Puts `text` between the comments `<!-- results: name -->` and `<!-- end -->` of `readme`.
 
     Raises ValueError when the comments are not there.
     """
-    content = readme.read_text()
-    pattern = rf"(<!-- results: {re.escape(name)} -->\n).*?<!-- end -->"
-    if not re.search(pattern, content, re.S):
-        raise ValueError(f"{readme} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs.")
-    readme.write_text(re.sub(pattern, lambda match: f"{match[1]}{text}\n<!-- end -->", content, count=1, flags=re.S))
+    content, begin, end = block_of(readme, name)
+    deliver_data(readme, f"{content[:begin]}{text}\n{content[end:]}")

@@ -8,6 +8,8 @@ import torch
 
 from ..fluxir_core.flow import flux_sigmas, jump_costs, optimal_schedule, schedule_cost, trajectory
 from .arguments import whole
+from .model_folder import model_folder, only_file
+from .outputs import check_file, check_folder, deliver_data
 from .reinforce import conditioned
 
 COUNTS = (1, 2, 4)
@@ -58,6 +60,10 @@ def run(arguments):
     from ..fluxir_core.adapter import add_schedules
     from .flux_ir import QUICK, Amounts, load
 
+    if arguments.json:
+        check_file("--json", arguments.json)
+    check_folder("--work", arguments.work)
+    check_file("--model", only_file(model_folder(arguments.model) / "fluxir_adapters"))
     loaded = load(arguments.model, arguments.work, QUICK if arguments.quick else Amounts(), 16, seed=3)
     grid = flux_sigmas(GRID, shift=0)
     batches = [loaded.batches.whole(step) for step in range(1 if arguments.quick else BATCHES)]
@@ -69,4 +75,4 @@ def run(arguments):
     add_schedules(loaded.adapter_path, schedules)
     if arguments.json:
         finite = [[cost if cost < float("inf") else None for cost in row] for row in jumps.tolist()]
-        arguments.json.write_text(json.dumps({"grid": grid.tolist(), "jumps": finite, "schedules": schedules}) + "\n")
+        deliver_data(arguments.json, json.dumps({"grid": grid.tolist(), "jumps": finite, "schedules": schedules}) + "\n")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from . import flux_ir
+from .outputs import check_apart, check_file, check_folder
 
 RECIPES = {"fluxir": "a FluxIR adapter", "ummf": "a UMMF LoRA, which lets a FLUX model read condition pictures"}
 
@@ -23,6 +24,13 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    if not getattr(arguments, "plan", False):
+        check_folder("--work", arguments.work)
+        if arguments.recipe in RECIPES:
+            check_file("--out", arguments.out, (".safetensors",), make_folder=True)
+        elif "out" in arguments:
+            check_folder("--out", arguments.out)
+            check_apart({"--work": arguments.work, "--out": arguments.out})
     if arguments.recipe in flux_ir.STAGES:
         flux_ir.run(arguments)
         return

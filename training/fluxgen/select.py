@@ -14,6 +14,7 @@ from ...fluxir_core.data import PictureSource, write_whole
 from ...fluxir_core.image.montage import contact_sheet
 from ...fluxir_core.verify.selection import KEEP, OWN, PAPER, metric_named, reasons, select, table
 from ..arguments import share
+from ..outputs import check_folder
 from .work import Rank, in_order, report_skipped, write_skipped
 
 SCORES, TABLE, SHEET, CHECKSUM = "scores", "selection.csv", "dropped.png", "crc32"
@@ -122,6 +123,7 @@ def add_arguments(parser):
 def run(arguments):
     rank, names = Rank.here(), list(dict.fromkeys(arguments.metrics))
     metrics = {name: metric_named(name, rank.device) for name in names}
+    check_folder("OUT_DIR", arguments.out)
     source, folder = PictureSource(arguments.source), arguments.out / SCORES
     if rank.rank == 0:
         write_skipped(arguments.out, "source", source.skipped)

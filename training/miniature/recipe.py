@@ -13,6 +13,7 @@ from ..engine.optimizers import OptimizerConfig
 from ..engine.processes import make_accelerator
 from ..fluxir import FluxIRObjective, FluxIRRecipe
 from ..host import DiffusersHost
+from ..outputs import deliver
 from . import export
 from .bank import drawn_bank, encoded_bank
 from .checkpoint import Checkpoint
@@ -60,7 +61,7 @@ def train_miniature(plan, work, out, device="cpu"):
     transformer = train_base(bank, plan.base_steps, Checkpoint(work / "base.pt"), device, seed=plan.seed)
     adapter = train_adapter(bank, autoencoder, transformer, RECIPE, plan, work / "fluxir")
     training = {"plan": asdict(plan), "recipe": asdict(RECIPE), "optimizer": asdict(OPTIMIZER)}
-    export.write(Path(out), autoencoder, transformer, adapter, training)
+    deliver(out, lambda folder: export.write(folder, autoencoder, transformer, adapter, training))
 
 
 def train_adapter(bank, autoencoder, transformer, recipe, plan, folder):
