@@ -77,7 +77,8 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
     """Trains `objective.adapter`, resuming from the checkpoints in `folder`. Returns the averaged adapter's whole state dict.
 
     `batches.rows(step)` says how many pictures a step sees and `batches(step, rows)` gives those at these places of it.
-    `validate(model, step)` is called with the averaged weights in place and returns values to log. `identity` (a dict of
+    `validate(model, step, stopping)` is called with the averaged weights in place and returns values to log; it ends early
+    where `stopping()` says so. `identity` (a dict of
     plain values) is what makes two runs one: a folder with checkpoints of another is refused. `description` (a dict) is kept
     in every checkpoint beside it. Raises Stopped after SIGTERM or Ctrl-C, and ValueError when the loss or the gradients are
     no longer finite.
@@ -109,13 +110,17 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
             done = step + 1
             _log(accelerator, losses, optimizer, step)
             stopping = any_process(accelerator, stop.asked)
-            if done % run.checkpoint_every == 0 or done == run.steps or stopping:
+            due = done % run.checkpoint_every == 0 or done == run.steps
+            if due or stopping:
                 _save(folder, done, adapter, average, optimizer, described, accelerator)
             if validate and run.validate_every and (done % run.validate_every == 0 or done == run.steps) and not stopping:
                 adapter.eval()
                 with average.applied(), torch.no_grad(), accelerator.autocast():
-                    accelerator.log(validate(model, done), step=done)
+                    accelerator.log(validate(model, done, lambda: any_process(accelerator, stop.asked)), step=done)
                 adapter.train()
+                stopping = any_process(accelerator, stop.asked)
+                if stopping and not due:
+                    _save(folder, done, adapter, average, optimizer, described, accelerator)
             if stopping and done < run.steps:
                 raise Stopped(done, run.steps)
     average.apply()

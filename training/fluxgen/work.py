@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from ...fluxir_core.data import write_whole
+from ...fluxir_core.data import locked, write_whole
 
 SETTINGS, SKIPPED = "fluxgen.json", "skipped"
 
@@ -38,6 +38,10 @@ class Rank(NamedTuple):
         gpus = torch.cuda.device_count()
         return cls(rank, world, f"cuda:{local % gpus}" if gpus else "cpu")
 
+    def holding(self, folder):
+        """A context in which no other process of this rank works in the output folder `folder`. Raises ValueError while one does."""
+        return locked(folder, "OUT_DIR", f"-{self.rank}")
+
     def own(self, parts):
         """Those of `parts`, in order, that belong to this process."""
         return list(parts)[self.rank :: self.world]
@@ -62,14 +66,16 @@ def keep_settings(folder, settings):
 def in_order(function, items, workers=None):
     """`function(item)` of each of `items`, in their order, computed by threads a few items ahead."""
     workers = workers or min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = deque()
+    pool, waiting = ThreadPoolExecutor(workers), deque()
+    try:
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # who is interrupted waits for the items at hand alone
 
 
 def write_skipped(folder, part, skipped):
