@@ -2,9 +2,11 @@
 
 import json
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from ..fluxir_core.data import locked
 from ..fluxir_core.degrade import EVALUATION
 from .arguments import whole
 from .outputs import check_apart, check_file, deliver_data
@@ -48,7 +50,17 @@ def run(arguments):
     if arguments.json:
         check_file("--json", arguments.json)
     check_apart({"--readme": arguments.readme, "--json": arguments.json})
-    rows, table = {
+    with locked(arguments.work, "--work") if "work" in arguments else nullcontext():
+        rows, table = _measure(arguments)
+    if arguments.json:
+        deliver_data(arguments.json, json.dumps(rows, indent=1) + "\n")
+    replace_block(arguments.readme, arguments.table, table)
+    print(table)
+
+
+def _measure(arguments):
+    """(rows, Markdown) of the table that was asked for."""
+    return {
         "miniature": lambda: miniature(arguments.model),
         "ablation": lambda: ablation(arguments.work, arguments.steps),
         "curve": lambda: curve(_labeled(arguments.models)),
@@ -59,10 +71,6 @@ def run(arguments):
         "fusion": lambda: fusion(arguments.work, arguments.steps),
         "fast": lambda: fast(arguments.teacher, arguments.model, arguments.control),
     }[arguments.table]()
-    if arguments.json:
-        deliver_data(arguments.json, json.dumps(rows, indent=1) + "\n")
-    replace_block(arguments.readme, arguments.table, table)
-    print(table)
 
 
 def _labeled(models):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ..fluxir_core.data import locked
 from ..fluxir_core.flow import flux_sigmas, jump_costs, optimal_schedule, schedule_cost, trajectory
 from .arguments import whole
 from .model_folder import model_folder, only_file
@@ -57,13 +58,18 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from ..fluxir_core.adapter import add_schedules
-    from .flux_ir import QUICK, Amounts, load
-
     if arguments.json:
         check_file("--json", arguments.json)
     check_folder("--work", arguments.work)
     check_file("--model", only_file(model_folder(arguments.model) / "fluxir_adapters"))
+    with locked(arguments.work, "--work"):
+        _measure(arguments)
+
+
+def _measure(arguments):
+    from ..fluxir_core.adapter import add_schedules
+    from .flux_ir import QUICK, Amounts, load
+
     loaded = load(arguments.model, arguments.work, QUICK if arguments.quick else Amounts(), 16, seed=3)
     grid = flux_sigmas(GRID, shift=0)
     batches = [loaded.batches.whole(step) for step in range(1 if arguments.quick else BATCHES)]

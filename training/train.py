@@ -1,7 +1,10 @@
 """`fluxir train`: makes weights."""
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
+from ..fluxir_core.data import locked
 from . import flux_ir
 from .outputs import check_apart, check_file, check_folder
 
@@ -24,32 +27,39 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    if not getattr(arguments, "plan", False):
-        check_folder("--work", arguments.work)
-        if arguments.recipe in RECIPES:
-            check_file("--out", arguments.out, (".safetensors",), make_folder=True)
-        elif "out" in arguments:
-            check_folder("--out", arguments.out)
-            check_apart({"--work": arguments.work, "--out": arguments.out})
+    if getattr(arguments, "plan", False):
+        from .memory import print_plan
+
+        print_plan(_config(arguments))
+        return
+    check_folder("--work", arguments.work)
+    if arguments.recipe in RECIPES:
+        check_file("--out", arguments.out, (".safetensors",), make_folder=True)
+    elif "out" in arguments:
+        check_folder("--out", arguments.out)
+        check_apart({"--work": arguments.work, "--out": arguments.out})
+    alone = int(os.environ.get("RANK", 0)) == 0  # the processes of one run share the folder
+    with locked(arguments.work, "--work") if alone else nullcontext():
+        _train(arguments)
+
+
+def _config(arguments):
+    from .config import FluxIRConfig, UMMFConfig
+
+    return {"fluxir": FluxIRConfig, "ummf": UMMFConfig}[arguments.recipe].load(arguments.config)
+
+
+def _train(arguments):
     if arguments.recipe in flux_ir.STAGES:
         flux_ir.run(arguments)
-        return
-    if arguments.recipe == "miniature":
+    elif arguments.recipe == "miniature":
         import torch
 
         from .miniature.recipe import QUICK, Plan, train_miniature
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         train_miniature(QUICK if arguments.quick else Plan(), arguments.work, arguments.out, device)
-        return
-    from .config import FluxIRConfig, UMMFConfig
+    else:
+        from .train_recipe import train
 
-    config = {"fluxir": FluxIRConfig, "ummf": UMMFConfig}[arguments.recipe].load(arguments.config)
-    if arguments.plan:
-        from .memory import print_plan
-
-        print_plan(config)
-        return
-    from .train_recipe import train
-
-    train(config, arguments.work, arguments.out)
+        train(_config(arguments), arguments.work, arguments.out)

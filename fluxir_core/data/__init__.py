@@ -1,4 +1,5 @@
+from .lock import locked
 from .shards import ShardWriter, write_whole
 from .source import PictureSource, Record
 
-__all__ = ["PictureSource", "Record", "ShardWriter", "write_whole"]
+__all__ = ["PictureSource", "Record", "ShardWriter", "locked", "write_whole"]

@@ -102,7 +102,7 @@ def _plugin(suffix):
             raise ValueError(f"Pillow reads and writes {suffix} with the package {package}: pip install {package}") from None
 
 
-def load_image(file, name=None):
+def read_image(file, name=None):
     """The LoadedImage in `file`, a path or an open binary file.
 
     It is turned upright by EXIF (in a PNG, where that stands before the pixels), its colors are converted to sRGB by its ICC
@@ -147,8 +147,8 @@ def load_image(file, name=None):
 
 
 def load_picture(file, name=None):
-    """The pixels (3, H, W) of `load_image`."""
-    return load_image(file, name).pixels
+    """The pixels (3, H, W) of `read_image`."""
+    return read_image(file, name).pixels
 
 
 def picture_size(file, name=None):

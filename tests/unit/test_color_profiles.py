@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_fluxir.fluxir_core.data import PictureSource, ShardWriter
-from comfyui_fluxir.fluxir_core.image.files import load_image, load_picture
+from comfyui_fluxir.fluxir_core.image.files import read_image, load_picture
 from PIL import Image, ImageCms
 
 D50 = (0.9642, 1, 0.8249)
@@ -73,7 +73,7 @@ def test_wide_gamuts_become_srgb(tmp_path, primaries, suffix):
     icc = rgb(primaries)
     options = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}.get(suffix, {})
     stored(icc).save(tmp_path / f"a.{suffix}", icc_profile=icc, **options)
-    found = load_image(tmp_path / f"a.{suffix}")
+    found = read_image(tmp_path / f"a.{suffix}")
     assert_shows(found.pixels, 4 if suffix == "jpg" else 2.5)
     assert found.remarks == ()
 
@@ -131,7 +131,7 @@ def test_cmyk_becomes_srgb_by_its_profile(tmp_path):
     lab = ImageCms.createProfile("LAB")
     cyan = Image.new("LAB", (8, 8), (round(50 * 2.55), 128 - 40, 128))
     expected = np.asarray(ImageCms.profileToProfile(cyan, lab, ImageCms.createProfile("sRGB"), outputMode="RGB"))[0, 0]
-    found = load_image(tmp_path / "tagged.tif")
+    found = read_image(tmp_path / "tagged.tif")
     torch.testing.assert_close(found.pixels[:, 0, 0] * 255, torch.tensor(expected).float(), atol=6, rtol=0)
     assert torch.equal(load_picture(tmp_path / "plain.tif")[:, 0, 0], torch.tensor([0.0, 1, 1])) and found.remarks == ()
 
@@ -155,7 +155,7 @@ def test_a_cameras_adobe_rgb_without_a_profile_becomes_srgb(tmp_path):
 def test_a_profile_that_cannot_be_used_is_named_and_the_image_is_read(tmp_path, icc):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=icc)
-    found = load_image(tmp_path / "a.png")
+    found = read_image(tmp_path / "a.png")
     assert torch.equal(found.pixels, torch.from_numpy(pixels).permute(2, 0, 1) / 255)
     assert not icc or found.remarks[0].startswith("its color profile cannot be used (")
 

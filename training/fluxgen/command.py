@@ -1,5 +1,6 @@
 """`fluxir fluxgen`: makes data to train restoration adapters on, in three steps."""
 
+from ..outputs import check_folder
 from . import degrade, generate, select
 
 STEPS = {
@@ -16,4 +17,5 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    check_folder("OUT_DIR", arguments.out)
     STEPS[arguments.step][0].run(arguments)

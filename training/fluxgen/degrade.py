@@ -11,7 +11,6 @@ from ...fluxir_core.image.files import png_bytes
 from ...fluxir_core.image.montage import contact_sheet
 from ...fluxir_core.verify.selection import read_table
 from ..arguments import seed
-from ..outputs import check_folder
 from .work import Rank, in_order, keep_settings, report_skipped, write_skipped
 
 DEGRADATION, SHEET, SHOWN = "Real-ESRGAN", "pairs.png", 12
@@ -81,9 +80,13 @@ def add_arguments(parser):
 def run(arguments):
     if arguments.out.resolve() == arguments.source.resolve():
         raise ValueError(f"OUT_DIR is SOURCE, {arguments.out}; give another folder for the pairs.")
-    check_folder("OUT_DIR", arguments.out)
     rank, scores = Rank.here(), arguments.selection and read_table(arguments.selection)
     source = PictureSource(arguments.source, keep=scores)
+    with rank.holding(arguments.out):
+        _degrade(arguments, source, scores, rank)
+
+
+def _degrade(arguments, source, scores, rank):
     keep_settings(arguments.out, {"seed": arguments.seed, "source": source.fingerprint, "degradation": DEGRADATION})
     if rank.rank == 0:
         write_skipped(arguments.out, "source", source.skipped)

@@ -11,7 +11,6 @@ from ...fluxir_core.data import ShardWriter
 from ...fluxir_core.data.shards import read_index
 from ...fluxir_core.image.files import png_bytes
 from ..arguments import LARGEST_SEED, number, seed, steps, whole
-from ..outputs import check_folder
 from .base import PATCH, Base, flux_shift, load_embedder
 from .work import Rank, keep_settings
 
@@ -94,11 +93,15 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    check_folder("OUT_DIR", arguments.out)
     size, prompts, rank = _size(arguments.size), read_prompts(arguments.prompts), Rank.here()
     dtype = torch.float32 if rank.device == "cpu" else torch.bfloat16
     embed = load_embedder(arguments.model, prompts, rank.device, dtype)  # before the base: both may not fit
     base = Base(arguments.model, rank.device, dtype)
+    with rank.holding(arguments.out):
+        _generate(arguments, base, embed, prompts, size, rank)
+
+
+def _generate(arguments, base, embed, prompts, size, rank):
     keep_settings(
         arguments.out,
         {

@@ -14,7 +14,6 @@ from ...fluxir_core.data import PictureSource, write_whole
 from ...fluxir_core.image.montage import contact_sheet
 from ...fluxir_core.verify.selection import KEEP, OWN, PAPER, metric_named, reasons, select, table
 from ..arguments import share
-from ..outputs import check_folder
 from .work import Rank, in_order, report_skipped, write_skipped
 
 SCORES, TABLE, SHEET, CHECKSUM = "scores", "selection.csv", "dropped.png", "crc32"
@@ -121,10 +120,15 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    rank, names = Rank.here(), list(dict.fromkeys(arguments.metrics))
-    metrics = {name: metric_named(name, rank.device) for name in names}
-    check_folder("OUT_DIR", arguments.out)
-    source, folder = PictureSource(arguments.source), arguments.out / SCORES
+    rank = Rank.here()
+    metrics = {name: metric_named(name, rank.device) for name in dict.fromkeys(arguments.metrics)}
+    source = PictureSource(arguments.source)
+    with rank.holding(arguments.out):
+        _select(arguments, source, metrics, rank)
+
+
+def _select(arguments, source, metrics, rank):
+    names, folder = list(metrics), arguments.out / SCORES
     if rank.rank == 0:
         write_skipped(arguments.out, "source", source.skipped)
     score(source, metrics, folder, rank, rank.device)
