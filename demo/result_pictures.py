@@ -13,10 +13,14 @@ import tempfile
 import torch
 from PIL import Image
 
-from ..fluxir_core.degrade import EVALUATION, TASKS, degrade_named, gaussian_blur
-from ..fluxir_core.image import load_picture, montage, quality, save_picture, side_by_side
-from ..fluxir_core.image.colour import match_colour
-from ..fluxir_core.image.files import pil_picture
+from ..fluxir_core.degrade.basic import gaussian_blur
+from ..fluxir_core.degrade.presets import EVALUATION, degrade_named
+from ..fluxir_core.degrade.tasks import TASKS
+from ..fluxir_core.image.color import match_colour
+from ..fluxir_core.image.compare import side_by_side
+from ..fluxir_core.image.files import load_picture, pil_picture, save_picture
+from ..fluxir_core.image.montage import montage
+from ..fluxir_core.image.quality import quality
 from .comfyui import ROOT, ComfyUIError, ComfyUIServer
 from .environment import NEWEST, SetupError, comfyui_path
 from .help_pictures import PICTURES

@@ -9,8 +9,8 @@ import argparse
 import sys
 import tempfile
 
-from ..fluxir_core.image import load_picture, side_by_side
-from ..fluxir_core.image.files import pil_picture
+from ..fluxir_core.image.compare import side_by_side
+from ..fluxir_core.image.files import load_picture, pil_picture
 from .comfyui import ROOT, ComfyUIError, ComfyUIServer
 from .environment import NEWEST, SetupError, comfyui_path
 from .result_pictures import Studio, api_node, workflow_with

@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 from torch.nn import functional as F
 
 from ..fluxir_core.caption import MOST_TOKENS, Captioner
-from ..fluxir_core.verify.usable import removal_check
+from ..fluxir_core.verify.removal_check import removal_check
 from .folders import CAPTIONERS
 from .runtime import load_whole, moved, show
 from .verifiers import to_planes

@@ -5,7 +5,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.image.colour import METHODS, check_pair, match_colour
+from ..fluxir_core.image.color import METHODS, check_pair, match_colour
 
 COPIES = 12
 """Pictures of one size that matching holds at a time, about: what is asked of ComfyUI's memory management."""

@@ -12,15 +12,10 @@ import comfy.hooks
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ..fluxir_core.adapter import (
-    KONTEXT,
-    MAX_KEPT,
-    ConditionBranch,
-    ConditionCache,
-    ConditionMemory,
-    condition_positions,
-    crop_to_tile,
-)
+from ..fluxir_core.execution.tiles import crop_to_tile
+from ..fluxir_core.ummf.condition_stream import ConditionBranch, condition_positions
+from ..fluxir_core.ummf.kv_cache import MAX_KEPT, ConditionCache, ConditionMemory
+from ..fluxir_core.ummf.mode import KONTEXT
 from .native_flux import attention, flux_dimensions
 
 KEY = "fluxir_ummf"

@@ -5,7 +5,7 @@ import comfy.model_patcher
 import numpy as np
 import torch
 
-from ..fluxir_core.memory import is_out_of_memory
+from ..fluxir_core.execution.oom import is_out_of_memory
 
 
 def moved(module):

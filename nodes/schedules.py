@@ -9,13 +9,14 @@ import torch
 from comfy.samplers import KSAMPLER
 from comfy_api.latest import io
 
-from ..fluxir_core.flow import PRESETS, plan
-from ..fluxir_core.flow.greedy import Greedy
 from ..fluxir_core.flow.kernels import CPS, KERNELS, ODE, OU, FlowGRPO, Relabel, Renoise, Rotate, ZeroDrift
-from ..fluxir_core.flow.lineages import Lineages
-from ..fluxir_core.flow.particles import SMC, Halving
-from ..fluxir_core.flow.paths import FULL, Coarse, Native
-from ..fluxir_core.flow.selectors import Argmax, PerLineage, Tournament
+from ..fluxir_core.search.evolutionary import Lineages
+from ..fluxir_core.search.look_ahead import FULL, Coarse, Native
+from ..fluxir_core.search.particles import SMC, Halving
+from ..fluxir_core.search.presets import PRESETS
+from ..fluxir_core.search.search import plan
+from ..fluxir_core.search.selectors import Argmax, PerLineage, Tournament
+from ..fluxir_core.search.stepwise import Greedy
 from .student import student_look_ahead
 
 Schedule = io.Custom("FLUXIR_SCHEDULE")

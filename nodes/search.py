@@ -8,9 +8,9 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.flow import PRESETS
-from ..fluxir_core.image import search_chart
 from ..fluxir_core.image.candidates import search_sheet
+from ..fluxir_core.image.chart import search_chart
+from ..fluxir_core.search.presets import PRESETS
 from .runtime import drawn
 from .schedules import Schedule
 from .search_world import Search, image_planes

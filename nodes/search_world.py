@@ -11,11 +11,12 @@ import comfy.utils
 import torch
 from comfy.samplers import KSAMPLER, Sampler
 
-from ..fluxir_core.adapter import crop_to_tile
-from ..fluxir_core.flow import Task, plan, search
-from ..fluxir_core.flow.batching import MicroBatches
-from ..fluxir_core.image import montage
-from ..fluxir_core.verify import downsampled_psnr
+from ..fluxir_core.execution.micro_batches import MicroBatches
+from ..fluxir_core.execution.tiles import crop_to_tile
+from ..fluxir_core.image.montage import montage
+from ..fluxir_core.search.search import plan, search
+from ..fluxir_core.search.task import Task
+from ..fluxir_core.verify.fidelity import downsampled_psnr
 from .verifiers import LoadedVerifier, to_planes
 
 MOST_AT_ONCE = 8

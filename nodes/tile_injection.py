@@ -16,8 +16,7 @@ import comfy.samplers
 import comfy.utils
 import torch
 
-from ..fluxir_core.adapter import crop_to_tile
-from ..fluxir_core.flow.tiles import SMALLEST, TiledRun, in_groups
+from ..fluxir_core.execution.tiles import SMALLEST, TiledRun, crop_to_tile, in_groups
 from .condition_injection import TILE, TILES
 
 NODE = "Tile Model"

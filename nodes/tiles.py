@@ -3,7 +3,7 @@
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
-from ..fluxir_core.flow.tiles import OVERLAP
+from ..fluxir_core.execution.tiles import OVERLAP
 from .condition_injection import TILES
 from .tile_injection import NODE, TileInjection
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..fluxir_core.flow.aggregate import mean_z, rank_sum
-from ..fluxir_core.flow.batching import MicroBatches
+from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.image.candidates import candidate_sheet
-from ..fluxir_core.verify import DefaultEnsemble, Ensemble
+from ..fluxir_core.verify.aggregate import mean_z, rank_sum
+from ..fluxir_core.verify.ensemble import DefaultEnsemble, Ensemble
 from .runtime import drawn, load_whole
 
 AGGREGATORS = {"mean z-score": mean_z, "rank sum": rank_sum}

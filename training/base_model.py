@@ -6,7 +6,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..fluxir_core.adapter import FluxDimensions, bfl_to_diffusers
+from ..fluxir_core.flux.dimensions import FluxDimensions
+from ..fluxir_core.flux.keymap import bfl_to_diffusers
 
 LATENT_CHANNELS = 16
 

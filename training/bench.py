@@ -7,8 +7,11 @@ import time
 
 import torch
 
-from ..fluxir_core.adapter import FLUX_DEV, AdapterConfig, ConditionMode, FluxDimensions, FluxIRAdapter, LoRA
-from ..fluxir_core.tokens import image_ids
+from ..fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from ..fluxir_core.flux.dimensions import FLUX_DEV, FluxDimensions
+from ..fluxir_core.flux.tokens import image_ids
+from ..fluxir_core.lora.lora import LoRA
+from ..fluxir_core.ummf.mode import ConditionMode
 from .host import DiffusersHost
 from .miniature.train_base import MINI_FLUX
 from .ummf_host import UMMFHost

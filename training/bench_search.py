@@ -5,10 +5,14 @@ import time
 
 import torch
 
-from ..fluxir_core.degrade import degrade_named
-from ..fluxir_core.flow import PRESETS, Task, euler, flux_sigmas, plan, search
-from ..fluxir_core.image import quality
-from ..fluxir_core.verify import DefaultEnsemble, downsampled_psnr
+from ..fluxir_core.degrade.presets import degrade_named
+from ..fluxir_core.flow.rectified_flow import euler, flux_sigmas
+from ..fluxir_core.image.quality import quality
+from ..fluxir_core.search.presets import PRESETS
+from ..fluxir_core.search.search import plan, search
+from ..fluxir_core.search.task import Task
+from ..fluxir_core.verify.ensemble import DefaultEnsemble
+from ..fluxir_core.verify.fidelity import downsampled_psnr
 from .miniature.held_out import held_out_photos
 from .mixture import GaussianMixture
 

@@ -6,9 +6,9 @@ How seams are scored and the gate on the score are chosen on pictures of the tra
 import torch
 from torch.nn.functional import avg_pool2d
 
-from ..fluxir_core.degrade import degrade_named
-from ..fluxir_core.flow.tiles import TiledRun
-from ..fluxir_core.image import quality
+from ..fluxir_core.degrade.presets import degrade_named
+from ..fluxir_core.execution.tiles import TiledRun
+from ..fluxir_core.image.quality import quality
 from ..fluxir_core.image.seams import ALONG, STRIP, seam_score
 from .miniature.held_out import held_out_photos
 from .miniature.scenes import build_bank

@@ -11,9 +11,9 @@ import torch
 from PIL import Image, ImageFilter
 from torch.nn import functional as F
 
-from ..fluxir_core.degrade import EVALUATION, degrade_named, downscale, gaussian_blur, gaussian_noise, jpeg
-from ..fluxir_core.degrade.basic import upscale
-from ..fluxir_core.verify.usable import removal_check
+from ..fluxir_core.degrade.basic import downscale, gaussian_blur, gaussian_noise, jpeg, upscale
+from ..fluxir_core.degrade.presets import EVALUATION, degrade_named
+from ..fluxir_core.verify.removal_check import removal_check
 from .miniature.scenes import TRAINING_PHOTOS, load_photo
 
 SIZES = (96, 128), (256, 256), (384, 288)

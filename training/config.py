@@ -9,7 +9,7 @@ from typing import get_args, get_origin
 
 import yaml
 
-from ..fluxir_core.adapter import ConditionMode
+from ..fluxir_core.ummf.mode import ConditionMode
 from .engine.fit import RunConfig
 from .engine.optimizers import OptimizerConfig
 from .fluxir import FluxIRRecipe

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from ..fluxir_core.flow import euler, interpolate, trajectory
+from ..fluxir_core.flow.exploration import trajectory
+from ..fluxir_core.flow.rectified_flow import euler, interpolate
 from .average import MovingAverage
 from .engine.run_folder import check_identity, write_whole
 from .reinforce import call, conditioned

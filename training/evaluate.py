@@ -8,9 +8,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from ..fluxir_core.image import load_picture
 from ..fluxir_core.image.chart import DOT, GRID, INK, LINE
-from ..fluxir_core.image.files import SUFFIXES
+from ..fluxir_core.image.files import SUFFIXES, load_picture
 from ..fluxir_core.verify.evaluation import PAPER, Evaluation, markdown
 
 PICTURE, FILES = "picture", "files"

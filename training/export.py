@@ -5,7 +5,12 @@ from pathlib import Path
 
 import torch
 
-from ..fluxir_core.adapter import AdapterConfig, ConditionMode, FluxDimensions, FluxIRAdapter, LoRA, save_adapter, save_lora
+from ..fluxir_core.adapter.checkpoint import save_adapter
+from ..fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from ..fluxir_core.flux.dimensions import FluxDimensions
+from ..fluxir_core.lora.files import save_lora
+from ..fluxir_core.lora.lora import LoRA
+from ..fluxir_core.ummf.mode import ConditionMode
 from .engine.run_folder import RunFolder
 
 DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from ..fluxir_core.image.pixels import luma
 from ..fluxir_core.verify.niqe import MODEL_FILE, PATCH, STRIDE, features
-from ..fluxir_core.verify.pictures import luma
 from ..fluxir_core.verify.statistics import spectral_slope
 from .miniature.scenes import TRAINING_PHOTOS, load_photo
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import torch
 
-from ..fluxir_core.adapter import LoRA, linear_sizes, load_adapter, lora_targets, save_adapter, save_few_steps
-from ..fluxir_core.flow import flux_sigmas
+from ..fluxir_core.adapter.checkpoint import load_adapter, save_adapter
+from ..fluxir_core.flow.rectified_flow import flux_sigmas
+from ..fluxir_core.lora.few_steps import save_few_steps
+from ..fluxir_core.lora.lora import LoRA, linear_sizes, lora_targets
 from ..fluxir_core.verify.selection import OWN, metric_named
 from .distill import DistillRecipe, make_lessons, train_student
 from .host import DiffusersHost

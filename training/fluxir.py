@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from ..fluxir_core.flow import clean_estimate, interpolate, sample_logit_normal, sample_timesteps
-from ..fluxir_core.tokens import unpack_latents
+from ..fluxir_core.flow.rectified_flow import clean_estimate, interpolate, sample_logit_normal, sample_timesteps
+from ..fluxir_core.flux.tokens import unpack_latents
 from .engine.fit import Objective
 
 

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from ..fluxir_core.adapter import KONTEXT, LoRA, layer_key
+from ..fluxir_core.lora.lora import LoRA, layer_key
+from ..fluxir_core.ummf.mode import KONTEXT
 from .base_model import flux_dimensions
 from .data.batches import MiniatureBatches
 from .engine.fit import fit

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from ..fluxir_core.adapter import Condition, check_base
+from ..fluxir_core.adapter.checkpoint import check_base
+from ..fluxir_core.adapter.model import Condition
 from .base_model import flux_dimensions
 
 

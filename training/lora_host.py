@@ -1,6 +1,6 @@
 """A LoRA on diffusers' FluxTransformer2DModel that changes every token, through forward hooks alone."""
 
-from ..fluxir_core.adapter import layer_key
+from ..fluxir_core.lora.lora import layer_key
 
 
 class LoRAHost:

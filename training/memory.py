@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from ..fluxir_core.adapter import FLUX_DEV
-from ..fluxir_core.tokens import image_ids
+from ..fluxir_core.flux.dimensions import FLUX_DEV
+from ..fluxir_core.flux.tokens import image_ids
 from .base_model import LATENT_CHANNELS
 from .data.batch import Batch
 from .engine.draws import Draws

@@ -5,18 +5,13 @@ from pathlib import Path
 
 import torch
 
-from ..fluxir_core.adapter import (
-    FEW_STEPS,
-    ConditionMode,
-    FluxIRAdapter,
-    LoRA,
-    check_base,
-    check_lora_base,
-    load_adapter,
-    load_lora,
-    read_schedules,
-)
-from ..fluxir_core.flow.tiles import TileGrid
+from ..fluxir_core.adapter.checkpoint import check_base, load_adapter
+from ..fluxir_core.adapter.model import FluxIRAdapter
+from ..fluxir_core.execution.tiles import TileGrid
+from ..fluxir_core.lora.few_steps import read_schedules
+from ..fluxir_core.lora.files import FEW_STEPS, check_lora_base, load_lora
+from ..fluxir_core.lora.lora import LoRA
+from ..fluxir_core.ummf.mode import ConditionMode
 from .base_model import flux_dimensions, load_transformer, load_vae
 
 LATENT = 8

@@ -2,7 +2,9 @@
 
 import json
 
-from ..fluxir_core.adapter import FLUX_DEV, AdapterConfig, FluxIRAdapter, LoRA
+from ..fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from ..fluxir_core.flux.dimensions import FLUX_DEV
+from ..fluxir_core.lora.lora import LoRA
 
 TEXT_TOKENS = 512
 

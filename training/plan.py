@@ -2,9 +2,9 @@
 
 import json
 
-from ..fluxir_core.flow.sampling import flux_sigmas
-from ..fluxir_core.flow.schedules import PRESETS
-from ..fluxir_core.flow.search import plan
+from ..fluxir_core.flow.rectified_flow import flux_sigmas
+from ..fluxir_core.search.presets import PRESETS
+from ..fluxir_core.search.search import plan
 
 
 def add_arguments(parser):

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from ..fluxir_core.flow import clean_estimate, flux_sigmas, interpolate, sample_gammas, sample_timesteps, trajectory
-from ..fluxir_core.tokens import unpack_latents
+from ..fluxir_core.flow.exploration import sample_gammas, trajectory
+from ..fluxir_core.flow.rectified_flow import clean_estimate, flux_sigmas, interpolate, sample_timesteps
+from ..fluxir_core.flux.tokens import unpack_latents
 from .average import MovingAverage
 
 

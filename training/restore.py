@@ -9,13 +9,16 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..fluxir_core.flow import PRESETS, Task, clean_estimate, euler, flux_sigmas, interpolate, plan, search
-from ..fluxir_core.flow.batching import MicroBatches
-from ..fluxir_core.flow.guidance import drawn_to_input
-from ..fluxir_core.flow.path import broadcast
-from ..fluxir_core.flow.tiles import TiledRun, tiled
-from ..fluxir_core.tokens import image_ids, pack_latents, unpack_latents
-from ..fluxir_core.verify import DefaultEnsemble, downsampled_psnr
+from ..fluxir_core.execution.micro_batches import MicroBatches
+from ..fluxir_core.execution.tiles import TiledRun, tiled
+from ..fluxir_core.flow.fidelity_guidance import drawn_to_input
+from ..fluxir_core.flow.rectified_flow import broadcast, clean_estimate, euler, flux_sigmas, interpolate
+from ..fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from ..fluxir_core.search.presets import PRESETS
+from ..fluxir_core.search.search import plan, search
+from ..fluxir_core.search.task import Task
+from ..fluxir_core.verify.ensemble import DefaultEnsemble
+from ..fluxir_core.verify.fidelity import downsampled_psnr
 from .host import DiffusersHost
 from .lora_host import LoRAHost
 from .model_folder import LATENT, load_models
@@ -212,7 +215,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from ..fluxir_core.image import load_picture, save_picture
+    from ..fluxir_core.image.files import load_picture, save_picture
 
     if arguments.steps < 1:
         raise SystemExit(f"fluxir restore: --steps is {arguments.steps}; use at least 1.")

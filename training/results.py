@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from ..fluxir_core.degrade import EVALUATION
+from ..fluxir_core.degrade.presets import EVALUATION
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 METHODS = ("degraded", "restored", "adapter off", "shuffled", "ceiling")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
-from ..fluxir_core.flow import flux_sigmas, jump_costs, optimal_schedule, schedule_cost, trajectory
+from ..fluxir_core.flow.exploration import trajectory
+from ..fluxir_core.flow.few_step_sigmas import jump_costs, optimal_schedule, schedule_cost
+from ..fluxir_core.flow.rectified_flow import flux_sigmas
 from .reinforce import conditioned
 
 COUNTS = (1, 2, 4)
@@ -54,7 +56,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from ..fluxir_core.adapter import add_schedules
+    from ..fluxir_core.lora.few_steps import add_schedules
     from .flux_ir import QUICK, Amounts, load
 
     loaded = load(arguments.model, arguments.work, QUICK if arguments.quick else Amounts(), 16, seed=3)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ..fluxir_core.adapter import AdapterConfig, FluxIRAdapter, LoRA
+from ..fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from ..fluxir_core.lora.lora import LoRA
 from .base_model import flux_dimensions
 from .config import FluxIRConfig
 from .data.batches import MiniatureBatches, PictureBatches

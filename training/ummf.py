@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from ..fluxir_core.flow import interpolate, sample_logit_normal
+from ..fluxir_core.flow.rectified_flow import interpolate, sample_logit_normal
 from .engine.fit import Objective
 
 

@@ -5,14 +5,10 @@ from typing import NamedTuple
 
 import torch
 
-from ..fluxir_core.adapter import (
-    ConditionBranch,
-    ConditionCache,
-    ConditionMemory,
-    condition_positions,
-    diffusers_parts,
-    layer_key,
-)
+from ..fluxir_core.flux.keymap import diffusers_parts
+from ..fluxir_core.lora.lora import layer_key
+from ..fluxir_core.ummf.condition_stream import ConditionBranch, condition_positions
+from ..fluxir_core.ummf.kv_cache import ConditionCache, ConditionMemory
 from .base_model import flux_dimensions
 from .engine.processes import sharded
 from .host import call_transformer, exact_time

@@ -2,10 +2,10 @@
 
 import torch
 
-from ..fluxir_core.flow import flux_sigmas
-from ..fluxir_core.image import quality
+from ..fluxir_core.flow.rectified_flow import flux_sigmas
+from ..fluxir_core.flux.tokens import unpack_latents
 from ..fluxir_core.image.files import save_picture
-from ..fluxir_core.tokens import unpack_latents
+from ..fluxir_core.image.quality import quality
 from .engine.draws import Draws
 
 STEPS, SHIFT, SEED = 20, 1.15, 0

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import AdapterConfig, FluxIRAdapter
-from comfyui_fluxir.fluxir_core.adapter.layers import rotary_embedding
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.layers import rotary_embedding
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents
 
 from .tiny import TINY, flux_weights
 

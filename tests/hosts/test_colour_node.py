@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_fluxir.demo.comfyui import ComfyUIError
-from comfyui_fluxir.fluxir_core.image.colour import METHODS, match_colour
+from comfyui_fluxir.fluxir_core.image.color import METHODS, match_colour
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 

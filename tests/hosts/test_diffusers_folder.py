@@ -3,9 +3,10 @@
 import pytest
 import torch
 import yaml
-from comfyui_fluxir.fluxir_core.adapter import load_adapter, load_lora
-from comfyui_fluxir.fluxir_core.data import PictureSource
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import load_adapter
+from comfyui_fluxir.fluxir_core.data.source import PictureSource
 from comfyui_fluxir.fluxir_core.image.files import save_picture
+from comfyui_fluxir.fluxir_core.lora.files import load_lora
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.data.prompts import load_prompt_encoder
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import yaml
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 from comfyui_fluxir.fluxir_core.image.files import save_picture
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.config import FluxIRConfig, UMMFConfig
 from comfyui_fluxir.training.engine.run_folder import RunFolder

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import add_schedules
-from comfyui_fluxir.fluxir_core.flow import euler, interpolate
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, interpolate
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.lora.few_steps import add_schedules
 
 from .comfy_host import picture, prompt
 from .search_host import guider, noise, run

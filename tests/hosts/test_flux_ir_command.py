@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import add_schedules, load_adapter, load_lora, read_schedules
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import load_adapter
+from comfyui_fluxir.fluxir_core.lora.few_steps import add_schedules, read_schedules
+from comfyui_fluxir.fluxir_core.lora.files import load_lora
 from comfyui_fluxir.training import flux_ir
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.restore import Restorer
@@ -63,7 +65,7 @@ def test_another_models_checkpoints_are_refused(stages, tmp_path, recipe):
 
 
 def test_lessons_and_students_of_another_model_are_refused(stages, tmp_path):
-    from comfyui_fluxir.fluxir_core.adapter import save_adapter
+    from comfyui_fluxir.fluxir_core.adapter.checkpoint import save_adapter
 
     shutil.copytree(stages.reinforced, tmp_path / "changed")
     loaded = load_adapter(stages.reinforced / ADAPTER)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import load_adapter
-from comfyui_fluxir.fluxir_core.image import load_picture, save_picture
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import load_adapter
+from comfyui_fluxir.fluxir_core.image.files import load_picture, save_picture
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.config import CONFIGS, UMMFConfig
 from comfyui_fluxir.training.data.batches import MiniatureBatches
@@ -54,7 +54,7 @@ def test_the_recipe_makes_files_that_restore_a_picture(quick, photo, tmp_path):
 
 
 def test_the_recipe_changes_every_part_of_the_adapter_that_can_learn(quick):
-    from comfyui_fluxir.fluxir_core.adapter import FluxIRAdapter
+    from comfyui_fluxir.fluxir_core.adapter.model import FluxIRAdapter
     from comfyui_fluxir.training.base_model import load_transformer
 
     loaded = load_adapter(quick / "out" / "fluxir_adapters" / "mini-flux-fluxir.safetensors")

@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
-from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
 from comfyui_fluxir.fluxir_core.flow.kernels import CPS, KERNELS, ODE, OU, FlowGRPO, Relabel, Rotate
-from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
-from comfyui_fluxir.fluxir_core.flow.particles import SMC, Halving
-from comfyui_fluxir.fluxir_core.flow.paths import FULL, Coarse, Native
-from comfyui_fluxir.fluxir_core.flow.selectors import Argmax, PerLineage, Tournament
+from comfyui_fluxir.fluxir_core.search.evolutionary import Lineages
+from comfyui_fluxir.fluxir_core.search.look_ahead import FULL, Coarse, Native
+from comfyui_fluxir.fluxir_core.search.particles import SMC, Halving
+from comfyui_fluxir.fluxir_core.search.presets import PRESETS
+from comfyui_fluxir.fluxir_core.search.search import plan
+from comfyui_fluxir.fluxir_core.search.selectors import Argmax, PerLineage, Tournament
+from comfyui_fluxir.fluxir_core.search.stepwise import Greedy
 
 SIGMAS = torch.linspace(1, 0, 26)
 CONTEST = dict(

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
+from comfyui_fluxir.fluxir_core.search.presets import PRESETS
+from comfyui_fluxir.fluxir_core.search.search import plan
 
 from .comfy_host import picture, prompt, random
 from .search_host import Calls, guider, noise, plain, run, sigmas, verifier
@@ -16,7 +17,7 @@ def masked(batch=1):
 
 @pytest.mark.parametrize("case", ["text to image", "cfg", "image to image", "mask", "batch"])
 def test_a_search_of_nothing_is_cores_euler_sampler_bit_for_bit(host, vae, case):
-    from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
+    from comfyui_fluxir.fluxir_core.search.evolutionary import Lineages
 
     options = {
         "text to image": {},

@@ -104,7 +104,7 @@ def first_denoised(host, model, noise, **options):
 
 def blended(host, tile_of, noise, tile=64):
     """What the blend must be: every tile as a picture of its own, `tile_of(tile)` giving the model and options for it."""
-    from comfyui_fluxir.fluxir_core.flow.tiles import TileGrid
+    from comfyui_fluxir.fluxir_core.execution.tiles import TileGrid
 
     grid = TileGrid(*noise.shape[2:], tile // 8)
     parts = []
@@ -137,7 +137,7 @@ def test_a_degraded_latent_of_another_size_is_refused_with_the_whole_latents_siz
 
 def test_ummf_sees_the_tiles_part_of_its_picture_and_keeps_it_for_every_tile(host, tile, tmp_path, monkeypatch):
     import folder_paths
-    from comfyui_fluxir.fluxir_core.adapter import ConditionBranch
+    from comfyui_fluxir.fluxir_core.ummf.condition_stream import ConditionBranch
     from comfyui_fluxir.nodes.ummf import ApplyUMMFLoRA, UMMFConditioning
 
     from .tiny import write_tiny_lora
@@ -290,7 +290,7 @@ def test_nothing_of_a_run_outlives_it(host, tile):
 
 
 def test_a_search_runs_over_the_whole_of_a_tiled_picture(host, tile, vae):
-    from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
+    from comfyui_fluxir.fluxir_core.search.evolutionary import Lineages
 
     from . import search_host
 
@@ -302,7 +302,7 @@ def test_a_search_runs_over_the_whole_of_a_tiled_picture(host, tile, vae):
 
 
 def test_a_search_chooses_for_each_tile_against_its_part_of_the_degraded_picture(host, tile, vae):
-    from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
+    from comfyui_fluxir.fluxir_core.search.stepwise import Greedy
 
     from . import search_host
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from comfyui_fluxir.demo.environment import NEWEST
-from comfyui_fluxir.fluxir_core.degrade import degrade_named
-from comfyui_fluxir.fluxir_core.flow.tiles import TileGrid
-from comfyui_fluxir.fluxir_core.image import load_picture, save_picture
+from comfyui_fluxir.fluxir_core.degrade.presets import degrade_named
+from comfyui_fluxir.fluxir_core.execution.tiles import TileGrid
+from comfyui_fluxir.fluxir_core.image.files import load_picture, save_picture
 from comfyui_fluxir.fluxir_core.image.seams import seam_score
 from comfyui_fluxir.training.bench_tiles import GATE, NAIVE, OURS, Restored, training_pictures
 from comfyui_fluxir.training.cli import main

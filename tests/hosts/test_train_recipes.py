@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from comfyui_fluxir.fluxir_core.adapter import OMINI, load_adapter, load_lora
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import load_adapter
 from comfyui_fluxir.fluxir_core.image.files import load_picture
+from comfyui_fluxir.fluxir_core.lora.files import load_lora
+from comfyui_fluxir.fluxir_core.ummf.mode import OMINI
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.config import CONFIGS, FluxIRConfig, UMMFConfig
 from comfyui_fluxir.training.engine.run_folder import RunFolder

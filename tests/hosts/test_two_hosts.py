@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import euler, flux_sigmas
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 
 from .comfy_host import Host, picture, prompt
 

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import KONTEXT, OMINI, ConditionMode, LoRA, save_lora
-from comfyui_fluxir.fluxir_core.flow import euler, flux_sigmas
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.lora.files import save_lora
+from comfyui_fluxir.fluxir_core.lora.lora import LoRA
+from comfyui_fluxir.fluxir_core.ummf.mode import KONTEXT, OMINI, ConditionMode
 
 from .comfy_host import picture, prompt
 from .test_ummf_diffusers import random_lora
@@ -52,7 +54,7 @@ def injection(nodes, model):
 @pytest.fixture
 def computed(monkeypatch):
     """How many pictures' keys and values were computed, by call."""
-    from comfyui_fluxir.fluxir_core.adapter import ConditionBranch
+    from comfyui_fluxir.fluxir_core.ummf.condition_stream import ConditionBranch
 
     rows, remember = [], ConditionBranch.remember
 

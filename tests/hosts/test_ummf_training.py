@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import ConditionMode, LoRA
-from comfyui_fluxir.fluxir_core.tokens import image_ids
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids
+from comfyui_fluxir.fluxir_core.lora.lora import LoRA
+from comfyui_fluxir.fluxir_core.ummf.mode import ConditionMode
 from comfyui_fluxir.training.base_model import flux_dimensions
 from comfyui_fluxir.training.engine.draws import Draws
 from comfyui_fluxir.training.fusion import AdditionHost, ControlNetHost

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.dimensions import FluxDimensions
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 from comfyui_fluxir.training.params import count_parameters
 
 DIMS = FluxDimensions(

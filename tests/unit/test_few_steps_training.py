@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import flux_sigmas, trajectory
-from comfyui_fluxir.fluxir_core.tokens import image_ids
+from comfyui_fluxir.fluxir_core.flow.exploration import trajectory
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids
 from comfyui_fluxir.training.data.batch import Batch
 from comfyui_fluxir.training.distill import DistillRecipe, fair_weights, make_lessons, train_student, walk
 from comfyui_fluxir.training.miniature.checkpoint import Checkpoint

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow.tiles import SMALLEST, TiledRun, TileGrid, tiled
+from comfyui_fluxir.fluxir_core.execution.tiles import SMALLEST, TiledRun, TileGrid, tiled
 from comfyui_fluxir.fluxir_core.image.seams import seam_score
 from comfyui_fluxir.training.bench_tiles import training_pictures
 

@@ -4,7 +4,7 @@ import logging
 
 import torch
 
-from ...fluxir_core.data import PictureSource
+from ...fluxir_core.data.source import PictureSource
 from ...fluxir_core.flow.noise import keyed_generator
 from .batch import Batch
 from .cache import TensorCache

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from ...fluxir_core.adapter import load_adapter
+from ...fluxir_core.adapter.checkpoint import load_adapter
 from ..miniature.text import encode_words
 from ..model_folder import MINIATURE, only_file
 

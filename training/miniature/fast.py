@@ -4,8 +4,8 @@ import time
 
 import torch
 
-from ...fluxir_core.degrade import TASKS
-from ...fluxir_core.image import quality
+from ...fluxir_core.degrade.tasks import TASKS
+from ...fluxir_core.image.quality import quality
 from ..schedule import COUNTS, uniform_schedules
 from .held_out import held_out_photos
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
-from ...fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter, diffusers_to_bfl
+from ...fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from ...fluxir_core.flux.dimensions import FluxDimensions
+from ...fluxir_core.flux.keymap import diffusers_to_bfl
 from ..data.batches import MiniatureBatches
 from ..engine.fit import RunConfig, fit
 from ..engine.optimizers import OptimizerConfig

@@ -2,7 +2,8 @@
 
 import torch
 
-from ...fluxir_core.degrade import TASKS, degrade_random
+from ...fluxir_core.degrade.presets import degrade_random
+from ...fluxir_core.degrade.tasks import TASKS
 from ..data.batches import MiniatureBatches
 from .autoencoder import open_autoencoder
 from .bank import drawn_bank, encoded_bank

@@ -5,7 +5,7 @@ import logging
 import torch
 from torch.nn import functional as F
 
-from ...fluxir_core.flow import interpolate, sample_timesteps
+from ...fluxir_core.flow.rectified_flow import interpolate, sample_timesteps
 from ..average import MovingAverage
 from ..host import call_transformer, exact_time
 from .latents import LatentCrops
