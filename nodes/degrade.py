@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..fluxir_core.degrade.image import check
 from ..fluxir_core.degrade.tasks import TASKS
-from .verifiers import to_planes
+from .runtime import to_planes
 
 
 class DegradeImage(io.ComfyNode):

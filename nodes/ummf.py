@@ -16,8 +16,9 @@ from comfy_api.latest import io
 from ..fluxir_core.flux.weight_files import AdapterFileError
 from ..fluxir_core.lora.files import FEW_STEPS, check_lora_base, load_lora
 from ..fluxir_core.lora.lora import LoRA
-from .condition_injection import KEY, TILE, ConditionInjection, TileCond, strength_hook
 from .native_flux import attach, flux_dimensions, managed, native_flux
+from .tile_context import TILE, TileCond
+from .ummf_hooks import KEY, ConditionInjection, strength_hook
 
 CONDITIONING_NODE = "UMMF Conditioning"
 LORA_NODE = "Apply UMMF LoRA"

@@ -61,7 +61,7 @@ def removal_check(cleaned, degraded):
     the same in fine cells, over `contrast`, the degraded picture's noise discounted; `clipped` is a difference of shares;
     `noise` and `blocks` are levels over their limits, those of the guards, wider for noise. Unchanged pictures pass.
 
-    The limits were chosen on scikit-image's training photos, where `python -m comfyui_fluxir.training.calibrate_removal`
+    The limits were chosen on scikit-image's training photos, where `python -m comfyui_fluxir.training.studies.calibrate_removal`
     counts: of 5148 good results 99.3 % are usable, of the undistorted photos and of unchanged pictures all; of 9768 ruined
     ones 95.0 % are refused, fewest of those only blurred a thirtieth of the side (47 %), oversharpened (81 %) and posterised
     to three levels (88 %). NIQE was left out: it added little and refused smoothed textures.

@@ -11,9 +11,9 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def nodes(comfy):
-    from comfyui_fluxir.nodes import colour
+    from comfyui_fluxir.nodes import color
 
-    return colour
+    return color
 
 
 @pytest.fixture(scope="module")

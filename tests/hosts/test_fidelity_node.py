@@ -9,8 +9,8 @@ from comfyui_fluxir.fluxir_core.degrade.presets import degrade_named
 from comfyui_fluxir.fluxir_core.image.files import load_picture
 from comfyui_fluxir.fluxir_core.image.invented_detail import heat_map, invented_detail
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 from comfyui_fluxir.training.miniature.scenes import load_photo
-from comfyui_fluxir.training.model_folder import MINIATURE
 from PIL import Image
 
 from .comfy_host import picture, prompt
@@ -181,7 +181,7 @@ def test_both_hosts_give_the_same_picture(nodes, host):
     import comfy.sd
     import comfy.utils
     from comfyui_fluxir.nodes.adapter import NullTextConditioning
-    from comfyui_fluxir.training.restore import Restorer
+    from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 
     degraded = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     in_diffusers = Restorer(host.folder).restore(degraded, [5], steps=4, fidelity=0.4)

@@ -13,7 +13,7 @@ from comfyui_fluxir.fluxir_core.data.source import PictureSource
 from comfyui_fluxir.fluxir_core.flux.tokens import pack_latents, unpack_latents
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.fluxgen.base import Base, load_embedder
-from comfyui_fluxir.training.model_folder import MINIATURE
+from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 
 from .tiny import write_tiny
 

@@ -10,7 +10,7 @@ from comfyui_fluxir.fluxir_core.search.presets import PRESETS
 from comfyui_fluxir.fluxir_core.search.search import plan
 from comfyui_fluxir.fluxir_core.verify.ensemble import DefaultEnsemble
 from comfyui_fluxir.training.cli import main
-from comfyui_fluxir.training.restore import Restorer
+from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 from PIL import Image
 
 from .tiny import write_tiny

@@ -154,7 +154,7 @@ def test_ummf_sees_the_tiles_part_of_its_picture_and_keeps_it_for_every_tile(hos
     torch.testing.assert_close(first_denoised(host, tile(model), noise, **shown(lq)), expected, rtol=1e-4, atol=1e-4)
     computed, remember = [], ConditionBranch.remember
     monkeypatch.setattr(ConditionBranch, "remember", lambda *args: computed.append(len(args[1])) or remember(*args))
-    monkeypatch.setattr("comfyui_fluxir.nodes.tile_injection.MOST_AT_ONCE", 1)
+    monkeypatch.setattr("comfyui_fluxir.nodes.tile_hooks.MOST_AT_ONCE", 1)
     host.sample(tile(model), noise=noise, steps=3, **shown(lq))
     assert sum(computed) == 6  # once for each tile, not for each step
 
@@ -252,11 +252,11 @@ def test_the_tile_is_chosen_by_the_predicted_memory(host, tile, monkeypatch, sid
 
 
 def test_tiles_share_a_call_as_the_free_memory_allows(host, tile, monkeypatch):
-    from comfyui_fluxir.nodes import tile_injection
+    from comfyui_fluxir.nodes import tile_hooks
 
     needed = host.model.model.memory_required([2, 16, 8, 8])
     seen = Seen(host.model, torch.tanh)
-    monkeypatch.setattr(tile_injection.comfy.model_management, "get_free_memory", lambda *_: 4 * needed)
+    monkeypatch.setattr(tile_hooks.comfy.model_management, "get_free_memory", lambda *_: 4 * needed)
     host.sample(tile(seen.model), noise=picture(2, 1, *SIZE), steps=1)
     assert [len(call["input"]) for call in seen.calls] == [3, 3]
 

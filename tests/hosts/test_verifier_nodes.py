@@ -116,8 +116,8 @@ def test_the_papers_ensemble_ranks_by_three_reward_models(loaded):
 
 def test_the_sheet_shows_all_pictures_and_frames_the_best(comfy):
     from comfyui_fluxir.fluxir_core.image.candidates import candidate_sheet
-    from comfyui_fluxir.nodes.runtime import drawn
-    from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages, to_planes
+    from comfyui_fluxir.nodes.runtime import drawn, to_planes
+    from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages
 
     with torch.inference_mode():
         _, best, report, sheet = ScoreImages.execute(images(count=5), NaturalImageVerifier.execute().result[0]).result

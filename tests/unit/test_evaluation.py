@@ -14,8 +14,8 @@ from comfyui_fluxir.fluxir_core.image.quality import quality
 from comfyui_fluxir.fluxir_core.verify.evaluation import PAPER, Evaluation, markdown
 from comfyui_fluxir.fluxir_core.verify.fidelity import downsampled_psnr
 from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
-from comfyui_fluxir.training import evaluate
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.commands import evaluate
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 from torch import nn

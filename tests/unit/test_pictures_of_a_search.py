@@ -10,7 +10,7 @@ from comfyui_fluxir.fluxir_core.image.montage import montage
 from comfyui_fluxir.fluxir_core.search.presets import PRESETS
 from comfyui_fluxir.fluxir_core.search.search import search
 from comfyui_fluxir.fluxir_core.search.task import Task
-from comfyui_fluxir.training.mixture import GaussianMixture
+from comfyui_fluxir.training.studies.gaussian_mixture import GaussianMixture
 
 MIXTURE = GaussianMixture(16)
 

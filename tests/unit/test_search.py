@@ -22,7 +22,7 @@ from comfyui_fluxir.fluxir_core.search.task import Task
 from comfyui_fluxir.fluxir_core.search.trajectories import Paths
 from comfyui_fluxir.fluxir_core.verify.aggregate import mean_z, rank_sum
 from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
-from comfyui_fluxir.training.mixture import GaussianMixture
+from comfyui_fluxir.training.studies.gaussian_mixture import GaussianMixture
 
 UNIFORM = flux_sigmas(25, 0)
 MIXTURE = GaussianMixture(16)

@@ -9,8 +9,8 @@ from comfyui_fluxir.fluxir_core.verify.fidelity import Consistency, downsampled_
 from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
 from comfyui_fluxir.fluxir_core.verify.statistics import CoherentGradient, SpectralSlope
 from comfyui_fluxir.fluxir_core.verify.vetoes import vetoes
-from comfyui_fluxir.training.fit_niqe import fit
 from comfyui_fluxir.training.miniature.scenes import TRAINING_PHOTOS, build_bank, load_photo
+from comfyui_fluxir.training.studies.fit_niqe import fit
 
 WEIGHTLESS = [NIQE(), CoherentGradient(), SpectralSlope(), Consistency(), DefaultEnsemble()]
 LEFT_OUT = ("astronaut", "coffee", "motorcycle_left")
