@@ -14,7 +14,7 @@ from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 
 from .comfy_host import picture, prompt
-from .search_host import plain, run
+from .search_host import baseline, run
 
 SLIDER = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 
@@ -144,17 +144,17 @@ def test_outside_a_noise_mask_the_picture_stays_and_inside_it_is_drawn(nodes, ho
 
 
 def test_a_search_looks_ahead_through_it(nodes, host, vae):
-    from comfyui_fluxir.fluxir_core.search.evolutionary import Lineages
+    from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
 
     lq, latent = picture(1, batch=2), {"samples": torch.zeros(2, 16, 8, 8)}
     models = [drawn(nodes, host.model, lq, fidelity) for fidelity in (0.0, 0.3, 1.0)]
-    found = [run(host, vae, model=model, latent=latent, preset="fast") for model in models]
+    found = [run(host, vae, model=model, latent=latent, preset="quick") for model in models]
     distances = torch.stack([rms(best["samples"], lq) for best, _, _ in found])
     assert (distances.diff(dim=0) < 0).all() and (distances[-1] < 1e-4).all(), distances
     assert all(report["verifications"] > 4 for _, _, report in found)
     assert torch.equal(
-        run(host, vae, model=models[1], latent=latent, schedule=Lineages(1, 0))[0]["samples"],
-        plain(host, model=models[1], latent=latent),
+        run(host, vae, model=models[1], latent=latent, schedule=EvolutionarySearch(1, 0))[0]["samples"],
+        baseline(host, model=models[1], latent=latent),
     )
 
 
@@ -208,7 +208,7 @@ def test_the_command_line_has_the_slider(degraded, tmp_path):
     free, near, input = restored(0), restored(0.6), restored(1)
     assert json.loads((tmp_path / "report.json").read_text())["fidelity"] == 1
     assert (near - input).square().mean() < (free - input).square().mean()
-    assert torch.equal(restored(1, "--preset", "fast"), input)
+    assert torch.equal(restored(1, "--preset", "quick"), input)
     with pytest.raises(SystemExit, match="^fluxir restore: --fidelity is 1.5; use a value from 0 to 1.$"):
         restored(1.5)
 

@@ -134,7 +134,7 @@ def test_few_steps_from_the_command_line(stages, tmp_path):
     assert out.exists() and json.loads(report.read_text())["nfe"] == 1
     for options, message in (
         (["--few-steps", "3"], "no schedule for 3 steps"),
-        (["--few-steps", "2", "--preset", "fast"], "--few-steps goes with neither --preset nor --tile"),
+        (["--few-steps", "2", "--preset", "quick"], "--few-steps goes with neither --preset nor --tile"),
     ):
         with pytest.raises(SystemExit, match=message):
             main([*command, *options])

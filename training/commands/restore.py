@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ...fluxir_core.execution.tiles import TiledRun
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
 from ...fluxir_core.search.presets import PRESETS
-from ...fluxir_core.search.search import plan
+from ...fluxir_core.search.search import estimate_cost
 from ...fluxir_core.verify.ensemble import DefaultEnsemble
 from ..diffusers_host.model_folder import LATENT
 from ..diffusers_host.restorer import PATCH, TILES_AT_ONCE, Restorer
@@ -36,7 +36,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--fidelity", type=float, default=0.0, help="how near to stay to the degraded picture: 0 (default) to 1, which is it"
     )
-    parser.add_argument("--preset", choices=PRESETS, help="search for a better picture at test time (see `fluxir plan`)")
+    parser.add_argument("--preset", choices=PRESETS, help="search for a better picture at test time (see `fluxir estimate_cost`)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write a report: seconds, NFE, seed, sizes, the search's log")
 
 
@@ -67,13 +67,13 @@ def run(arguments):
         restorer.vae.tile = VAE_TILE
     started = time.perf_counter()
     if arguments.preset:
-        schedule = PRESETS[arguments.preset]
-        total = plan(schedule, flux_sigmas(**settings))["nfe"]
+        algorithm = PRESETS[arguments.preset]
+        total = estimate_cost(algorithm, flux_sigmas(**settings))["nfe"]
         with tqdm(total=total, desc=f"searching ({arguments.preset})", disable=None) as bar:
             found, searched = restorer.search(
                 picture,
                 [arguments.seed],
-                schedule,
+                algorithm,
                 DefaultEnsemble(),
                 **settings,
                 tile=tile,

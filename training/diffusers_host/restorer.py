@@ -29,7 +29,7 @@ TILES_AT_ONCE = 4
 class Restorer:
     """A FLUX transformer with its adapter and VAE, on `device`, taking and giving pictures.
 
-    `folder` is as for `training.model_folder.load_models`. `adapter` says what shows the model the degraded picture:
+    `folder` is as for `training.diffusers_host.model_folder.load_models`. `adapter` says what shows the model the degraded picture:
     "fluxir", or "ummf" for the folder's LoRA. The models compute in `dtype`, the sampler in float32. Raises ValueError when
     the folder has no LoRA.
     """
@@ -52,10 +52,10 @@ class Restorer:
         """Restores `pictures` (B, 3, H, W) in [0, 1]; any H and W, padded to 16 by repeating the edge. Returns the same shape.
 
         `seeds` holds one seed a picture; picture i starts from the noise ComfyUI draws for seeds[i]. `steps` Euler steps on
-        FLUX's sigmas with `shift`; `strength` 0 leaves the adapter out. `tile`: a fluxir_core.flow.tiles.TiledRun, by which
+        FLUX's sigmas with `shift`; `strength` 0 leaves the adapter out. `tile`: a fluxir_core.execution.tiles.TiledRun, by which
         the model sees the pictures, or None. `sigmas` (S + 1,) replace steps and shift; where the first is below 1, sampling
         starts from the noised degraded latent. `fidelity` in [0, 1] draws the result towards the degraded picture, see
-        fluxir_core.flow.guidance.
+        fluxir_core.flow.fidelity_guidance.
         """
         conditioned = _Conditioned(self, pictures, strength, tile, fidelity)
         sigmas = (flux_sigmas(steps, shift) if sigmas is None else torch.tensor(sigmas)).to(self.device)
@@ -69,7 +69,7 @@ class Restorer:
         Raises ValueError when there is no schedule of so many steps.
         """
         if steps not in self.schedules:
-            known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir schedule`"
+            known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir algorithm`"
             raise ValueError(f"--few-steps: the model folder has no schedule for {steps} steps; {known}.")
         with self.taught():
             return self.restore(pictures, seeds, callback=callback, sigmas=self.schedules[steps], fidelity=fidelity)
@@ -86,12 +86,12 @@ class Restorer:
                 self.student.strength = 0.0
 
     @torch.no_grad()
-    def search(self, pictures, seeds, schedule, ensemble, steps=20, shift=1.15, at_once=8, tile=None, callback=None, fidelity=0.0):
-        """As `restore`, by the search `schedule`, choosing by `ensemble` (see fluxir_core.verify.Ensemble).
+    def search(self, pictures, seeds, algorithm, ensemble, steps=20, shift=1.15, at_once=8, tile=None, callback=None, fidelity=0.0):
+        """As `restore`, by the search `algorithm`, choosing by `ensemble` (see fluxir_core.verify.Ensemble).
 
         All noise beyond the first is keyed by each picture's own seed. `at_once` candidates share a model call; fewer where
         memory runs out. `callback(count)` runs after every call with the candidates it evaluated. Returns (restored
-        pictures, the report of fluxir_core.flow.search).
+        pictures, the report of fluxir_core.search.search).
         """
         conditioned = _Conditioned(self, pictures, tile=tile, fidelity=fidelity)
         batch = len(pictures)
@@ -114,7 +114,7 @@ class Restorer:
             fidelity=lambda candidates: downsampled_psnr(candidates, _tile(pictures, candidates)),
         )
         noise, sigmas = conditioned.noise(seeds), flux_sigmas(steps, shift)
-        found = search(task, noise, sigmas, schedule, keys=seeds)
+        found = search(task, noise, sigmas, algorithm, keys=seeds)
         return conditioned.decode(found.latents).cpu(), found.report
 
 
