@@ -5,7 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .adapter import ApplyFluxIRAdapter, LoadFluxIRAdapter, NullTextConditioning
 from .budget_plan import BudgetPlan
 from .caption import CaptionImage, DegradationCheck
-from .color import MatchColour
+from .color import MatchColor
 from .degrade import DegradeImage
 from .evaluate import EvaluateRestoration
 from .few_steps import DistilledSigmas, LQStartLatent
@@ -36,7 +36,7 @@ class FluxIRExtension(ComfyExtension):
             CaptionImage,
             DistilledSigmas,
             LQStartLatent,
-            MatchColour,
+            MatchColor,
             RestorationFidelity,
             InventedDetail,
             TTSSampler,

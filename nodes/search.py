@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..fluxir_core.image.candidates import search_sheet
 from ..fluxir_core.image.chart import search_chart
 from ..fluxir_core.search.presets import PRESETS
-from .runtime import drawn, image_planes, to_planes
+from .runtime import image_planes, pil_to_image, to_planes
 from .search_algorithms import SearchAlgorithm
 from .search_sampler import SearchSampler
 from .verifiers import Verifier
@@ -188,4 +188,4 @@ class SearchReportChart(io.ComfyNode):
             raise ValueError("Search Report Chart: the text is no search report; connect the report of a TTS Sampler.") from None
         except ValueError as error:
             raise ValueError(f"Search Report Chart: {error}") from None
-        return io.NodeOutput(drawn(chart))
+        return io.NodeOutput(pil_to_image(chart))

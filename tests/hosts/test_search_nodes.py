@@ -93,13 +93,13 @@ def test_each_picture_of_a_batch_is_restored_from_its_own_input(host, vae):
     """The adapter's degraded latents are tiled over the candidates: picture for picture as if sampled alone."""
     lq = picture(1, batch=2)
     both, _, _ = run(host, vae, model=host.apply(lq=lq), latent={"samples": torch.zeros(2, 16, 8, 8)}, preset="best_of_n")
-    drawn = noise().generate_noise({"samples": torch.zeros(2, 16, 8, 8)})
+    pil_to_image = noise().generate_noise({"samples": torch.zeros(2, 16, 8, 8)})
 
     class Second:
         seed = 7
 
         def generate_noise(self, latent):
-            return drawn[1:]
+            return pil_to_image[1:]
 
     from comfyui_fluxir.nodes.search import TTSSampler
 

@@ -208,16 +208,18 @@ def test_restoration_fidelity_acts_on_the_blended_tiles(host, tile):
 
     noise, lq = picture(2, 1, *SIZE), picture(1, 1, *SIZE)
 
-    def drawn(model, fidelity):
+    def pil_to_image(model, fidelity):
         return RestorationFidelity.execute(model, {"samples": lq}, fidelity).result[0]
 
     pointwise = [Seen(host.model, torch.tanh).model for _ in range(2)]
-    results = [host.sample(model, noise=noise) for model in (drawn(tile(pointwise[0]), 0.4), drawn(pointwise[1], 0.4))]
+    results = [
+        host.sample(model, noise=noise) for model in (pil_to_image(tile(pointwise[0]), 0.4), pil_to_image(pointwise[1], 0.4))
+    ]
     torch.testing.assert_close(*results)
     restoring = host.apply(lq=lq)
-    orders = [host.sample(model, noise=noise) for model in (drawn(tile(restoring), 0.4), tile(drawn(restoring, 0.4)))]
+    orders = [host.sample(model, noise=noise) for model in (pil_to_image(tile(restoring), 0.4), tile(pil_to_image(restoring, 0.4)))]
     assert torch.equal(*orders)
-    free, given = (host.sample(drawn(tile(restoring), fidelity), noise=noise) for fidelity in (0.0, 1.0))
+    free, given = (host.sample(pil_to_image(tile(restoring), fidelity), noise=noise) for fidelity in (0.0, 1.0))
     torch.testing.assert_close(given, lq, atol=1e-5, rtol=1e-5)
     assert (orders[0] - lq).norm() < 0.9 * (free - lq).norm()
 

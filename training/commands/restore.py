@@ -41,7 +41,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from ...fluxir_core.image.files import load_picture, save_picture
+    from ...fluxir_core.image.files import load_image, save_image
 
     if arguments.steps < 1:
         raise SystemExit(f"fluxir restore: --steps is {arguments.steps}; use at least 1.")
@@ -53,7 +53,7 @@ def run(arguments):
         raise SystemExit("fluxir restore: --few-steps goes with neither --preset nor --tile; choose one.")
     if arguments.tile is not None and arguments.tile < 64:
         raise SystemExit(f"fluxir restore: --tile is {arguments.tile} pixels; use at least 64.")
-    picture = load_picture(arguments.input)[None]
+    picture = load_image(arguments.input)[None]
     if arguments.scale != 1:
         size = [max(PATCH, round(extent * arguments.scale)) for extent in picture.shape[-2:]]
         picture = F.interpolate(picture, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
@@ -82,7 +82,7 @@ def run(arguments):
             )
         searched |= {name: value[0] if value else None for name, value in searched.items() if name in PER_PICTURE}
     elif arguments.few_steps is not None:
-        found = restorer.restore_fast(picture, [arguments.seed], arguments.few_steps, fidelity=arguments.fidelity)
+        found = restorer.restore_few_steps(picture, [arguments.seed], arguments.few_steps, fidelity=arguments.fidelity)
         searched = {"nfe": arguments.few_steps, "nfe_planned": arguments.few_steps}
     else:
         with tqdm(total=arguments.steps, desc="restoring", disable=None) as bar:
@@ -96,7 +96,7 @@ def run(arguments):
             )
         searched = {"nfe": arguments.steps, "nfe_planned": arguments.steps}
     seconds = time.perf_counter() - started
-    save_picture(found[0], arguments.output)
+    save_image(found[0], arguments.output)
     if arguments.json:
         height, width = found.shape[-2:]
         report = {

@@ -7,13 +7,13 @@ from torch.nn import functional as F
 
 from ...fluxir_core.execution.micro_batches import MicroBatches
 from ...fluxir_core.execution.tiles import tiled
-from ...fluxir_core.flow.fidelity_guidance import drawn_to_input
+from ...fluxir_core.flow.fidelity_guidance import fidelity_guidance
 from ...fluxir_core.flow.rectified_flow import broadcast, clean_estimate, euler, flux_sigmas, interpolate
 from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 from ...fluxir_core.search.search import search
 from ...fluxir_core.search.task import Task
 from ...fluxir_core.verify.fidelity import downsampled_psnr
-from .fluxir_host import DiffusersHost
+from .fluxir_host import FluxIRHost
 from .lora_host import LoRAHost
 from .model_folder import load_models
 from .ummf_host import UMMFHost
@@ -39,7 +39,7 @@ class Restorer:
         self.vae, self.device, self.dtype = models.vae, device, dtype
         self.adapter = models.adapter
         if adapter == "fluxir":
-            self.host = DiffusersHost(models.transformer, models.adapter)
+            self.host = FluxIRHost(models.transformer, models.adapter)
         elif models.lora is None:
             raise ValueError(f"--adapter: {folder} has no loras folder; put a UMMF LoRA there, or use fluxir.")
         else:
@@ -57,13 +57,13 @@ class Restorer:
         starts from the noised degraded latent. `fidelity` in [0, 1] draws the result towards the degraded picture, see
         fluxir_core.flow.fidelity_guidance.
         """
-        conditioned = _Conditioned(self, pictures, strength, tile, fidelity)
+        model = _ConditionedModel(self, pictures, strength, tile, fidelity)
         sigmas = (flux_sigmas(steps, shift) if sigmas is None else torch.tensor(sigmas)).to(self.device)
-        noise = conditioned.noise(seeds)
-        start = interpolate(pack_latents(conditioned.degraded).float(), noise, sigmas[0].expand(len(noise)))
-        return conditioned.decode(euler(conditioned.velocity, start, sigmas, callback)).cpu()
+        noise = model.noise(seeds)
+        start = interpolate(pack_latents(model.degraded).float(), noise, sigmas[0].expand(len(noise)))
+        return model.decode(euler(model.velocity, start, sigmas, callback)).cpu()
 
-    def restore_fast(self, pictures, seeds, steps, callback=None, fidelity=0.0):
+    def restore_few_steps(self, pictures, seeds, steps, callback=None, fidelity=0.0):
         """As `restore` in the few `steps` that the folder's schedules are for, by its student where it has one.
 
         Raises ValueError when there is no schedule of so many steps.
@@ -71,11 +71,11 @@ class Restorer:
         if steps not in self.schedules:
             known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir algorithm`"
             raise ValueError(f"--few-steps: the model folder has no schedule for {steps} steps; {known}.")
-        with self.taught():
+        with self.student_enabled():
             return self.restore(pictures, seeds, callback=callback, sigmas=self.schedules[steps], fidelity=fidelity)
 
     @contextmanager
-    def taught(self):
+    def student_enabled(self):
         """The student's LoRA acts inside this block, where the folder has one."""
         if self.student:
             self.student.strength = 1.0
@@ -93,12 +93,12 @@ class Restorer:
         memory runs out. `callback(count)` runs after every call with the candidates it evaluated. Returns (restored
         pictures, the report of fluxir_core.search.search).
         """
-        conditioned = _Conditioned(self, pictures, tile=tile, fidelity=fidelity)
+        model = _ConditionedModel(self, pictures, tile=tile, fidelity=fidelity)
         batch = len(pictures)
         calls, verifications = MicroBatches(batch, at_once), MicroBatches(batch, at_once)
 
         def velocity(x, t):
-            v = calls(conditioned.velocity, x, t)
+            v = calls(model.velocity, x, t)
             if callback:
                 callback(len(x) // batch)
             return v
@@ -108,17 +108,17 @@ class Restorer:
 
         task = Task(
             velocity,
-            lambda latents: verifications(lambda group: conditioned.decode(group).cpu(), latents),
+            lambda latents: verifications(lambda group: model.decode(group).cpu(), latents),
             score,
             ensemble.combine,
             fidelity=lambda candidates: downsampled_psnr(candidates, _tile(pictures, candidates)),
         )
-        noise, sigmas = conditioned.noise(seeds), flux_sigmas(steps, shift)
+        noise, sigmas = model.noise(seeds), flux_sigmas(steps, shift)
         found = search(task, noise, sigmas, algorithm, keys=seeds)
-        return conditioned.decode(found.latents).cpu(), found.report
+        return model.decode(found.latents).cpu(), found.report
 
 
-class _Conditioned:
+class _ConditionedModel:
     """The model under the condition of some degraded pictures, for any whole number of candidates of each."""
 
     def __init__(self, restorer, pictures, strength=1.0, tile=None, fidelity=0.0):
@@ -142,7 +142,7 @@ class _Conditioned:
         if self.fidelity == 0:
             return v
         clean = unpack_latents(clean_estimate(x, v, t), *self.grid)
-        drawn = drawn_to_input(clean, _tile(self.degraded, x).to(clean), t, self.fidelity)
+        drawn = fidelity_guidance(clean, _tile(self.degraded, x).to(clean), t, self.fidelity)
         return (x - pack_latents(drawn)) / broadcast(t, x)
 
     def _free_velocity(self, x, t):

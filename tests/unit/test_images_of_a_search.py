@@ -21,8 +21,8 @@ def report(name):
     return search(task, noise, flux_sigmas(25, 0), PRESETS[name]).report
 
 
-def ink(sheet, colour):
-    return (np.asarray(sheet) == colour).all(-1)
+def ink(sheet, color):
+    return (np.asarray(sheet) == color).all(-1)
 
 
 @pytest.mark.parametrize("name", PRESETS)
