@@ -6,7 +6,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from ..fluxir_core.data import write_whole
+from ..fluxir_core.data.shards import write_whole
 
 
 def check_file(option, path, suffixes=(), make_folder=False):

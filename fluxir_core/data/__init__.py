@@ -1,5 +1,1 @@
-from .lock import locked
-from .shards import ShardWriter, write_whole
-from .source import PictureSource, Record
-
-__all__ = ["PictureSource", "Record", "ShardWriter", "locked", "write_whole"]
+"""Images and their texts on disk: shards and folders."""

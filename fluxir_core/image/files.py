@@ -77,9 +77,9 @@ def _opened(file, name):
         with Image.open(file) as image:
             yield image
     except FileNotFoundError:
-        raise ValueError(f"There is no picture at {name}; give the path of a PNG or JPEG file.") from None
+        raise ValueError(f"There is no image at {name}; give the path of a PNG or JPEG file.") from None
     except Exception as error:  # a broken file leads Pillow's decoders to any exception
-        raise ValueError(f"{name} cannot be read as a picture ({_reason(error)}); give a PNG or JPEG file.") from None
+        raise ValueError(f"{name} cannot be read as an image ({_reason(error)}); give a PNG or JPEG file.") from None
 
 
 def _reason(error):
@@ -146,16 +146,16 @@ def read_image(file, name=None):
     return LoadedImage(pixels, alpha, exif, dpi, tuple(remarks))
 
 
-def load_picture(file, name=None):
+def load_image(file, name=None):
     """The pixels (3, H, W) of `read_image`."""
     return read_image(file, name).pixels
 
 
-def picture_size(file, name=None):
-    """(height, width) that `load_picture` would give, from the file's header alone. Raises ValueError as it does."""
-    with _opened(file, name) as picture:
-        width, height = picture.size
-        return (width, height) if _orientation(picture) in TURNED else (height, width)
+def image_size(file, name=None):
+    """(height, width) that `load_image` would give, from the file's header alone. Raises ValueError as it does."""
+    with _opened(file, name) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) in TURNED else (height, width)
 
 
 def _numbers(image):
@@ -168,10 +168,10 @@ def _numbers(image):
     return np.repeat(gray[..., None] / 65535, 3, axis=-1)
 
 
-def _orientation(picture):
+def _orientation(image):
     try:
-        # PngImageFile's own method would decode the picture, to look behind it.
-        found = Image.Image.getexif(picture).get(ORIENTATION)
+        # PngImageFile's own method would decode the image, to look behind it.
+        found = Image.Image.getexif(image).get(ORIENTATION)
         return found if isinstance(found, int) else None
     except Exception:  # broken data leads Pillow's parser to any exception
         return None
@@ -215,11 +215,11 @@ def _exif_of(image, remarks):
         return None, False
 
 
-def pil_picture(picture):
-    """`picture` (3, H, W) in [0, 1] as a PIL picture, 8 bits a channel. Raises ValueError where it holds NaN or infinity."""
-    if not picture.isfinite().all():
+def to_pil(image):
+    """`image` (3, H, W) in [0, 1] as a PIL image, 8 bits a channel. Raises ValueError where it holds NaN or infinity."""
+    if not image.isfinite().all():
         raise ValueError("the image holds NaN or infinity; restore it again with other weights or another precision.")
-    return Image.fromarray((picture.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().cpu().numpy())
+    return Image.fromarray((image.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().cpu().numpy())
 
 
 def check_suffix(path):
@@ -242,10 +242,10 @@ def image_bytes(image, suffix):
     """
     check_suffix(Path("image").with_suffix(suffix) if suffix.startswith(".") else suffix)
     suffix, remarks, options = suffix.lower(), list(image.remarks), dict(WRITTEN[suffix.lower()])
-    drawn = pil_picture(image.pixels)
+    drawn = to_pil(image.pixels)
     if image.alpha is not None:
         if suffix in HOLDS_ALPHA:
-            drawn = pil_picture(_uncovered(image.pixels, image.alpha))
+            drawn = to_pil(_uncovered(image.pixels, image.alpha))
             drawn.putalpha(Image.fromarray((image.alpha[0].clamp(0, 1) * 255).round().byte().cpu().numpy()))
         else:
             remarks.append(f"{suffix} holds no transparency, so it lies on white")
@@ -266,11 +266,11 @@ def _uncovered(pixels, alpha):
     return torch.where(alpha > 0, (pixels - (1 - alpha)) / alpha.clamp(min=1 / 255), 1.0).clamp(0, 1)
 
 
-def save_picture(picture, path):
-    """Writes `picture` (3, H, W) in [0, 1] to `path`, 8 bits a channel; the format follows the file's suffix."""
-    Path(path).write_bytes(image_bytes(LoadedImage(picture), Path(path).suffix)[0])
+def save_image(image, path):
+    """Writes `image` (3, H, W) in [0, 1] to `path`, 8 bits a channel; the format follows the file's suffix."""
+    Path(path).write_bytes(image_bytes(LoadedImage(image), Path(path).suffix)[0])
 
 
-def png_bytes(picture):
-    """`picture` (3, H, W) in [0, 1] as a PNG file of 8 bits a channel."""
-    return image_bytes(LoadedImage(picture), ".png")[0]
+def png_bytes(image):
+    """`image` (3, H, W) in [0, 1] as a PNG file of 8 bits a channel."""
+    return image_bytes(LoadedImage(image), ".png")[0]

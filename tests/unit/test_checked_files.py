@@ -11,7 +11,7 @@ from comfyui_fluxir.training.engine.run_folder import RunFolder
 from comfyui_fluxir.training.miniature import bank
 from comfyui_fluxir.training.miniature.checkpoint import Checkpoint
 
-from .tiny_training import FlatPictures, assert_equal, run
+from .tiny_training import FlatImages, assert_equal, run
 
 
 def state():
@@ -120,7 +120,7 @@ def test_a_run_goes_on_from_the_checkpoint_that_fits(tmp_path):
     for change in ({"adapter": {**saved["adapter"], "theta_y": torch.zeros(3)}}, {"optimizer": None}):
         run(tmp_path / "run", checkpoint_every=3)
         folder.save(6, {name: value for name, value in {**saved, **change}.items() if value is not None})
-        batches = FlatPictures()
+        batches = FlatImages()
         assert_equal(run(tmp_path / "run", batches=batches, checkpoint_every=3), whole)
         assert batches.given[0][0] == 3
 
@@ -160,10 +160,10 @@ def test_a_broken_bank_is_drawn_again(tmp_path, caplog):
     from comfyui_fluxir.training.miniature.recipe import QUICK
 
     small = replace(QUICK, scenes=2, crops=1, size=64)
-    images, words = bank.drawn_bank(small, tmp_path)
+    images, words = bank.draw_bank(small, tmp_path)
     (path,) = tmp_path.glob("bank-*.pt")
     path.write_bytes(path.read_bytes()[:-2000])
-    again, same = bank.drawn_bank(small, tmp_path)
+    again, same = bank.draw_bank(small, tmp_path)
     assert torch.equal(again, images) and same == words and "it is made again" in caplog.text
 
 

@@ -6,8 +6,9 @@ import struct
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.data import PictureSource, ShardWriter
-from comfyui_fluxir.fluxir_core.image.files import read_image, load_picture
+from comfyui_fluxir.fluxir_core.data.shards import ShardWriter
+from comfyui_fluxir.fluxir_core.data.source import ImageSource
+from comfyui_fluxir.fluxir_core.image.files import load_image, read_image
 from PIL import Image, ImageCms
 
 D50 = (0.9642, 1, 0.8249)
@@ -85,7 +86,7 @@ def test_a_profile_acts_in_palettes_and_under_transparency(tmp_path):
     clear.putalpha(Image.new("L", clear.size, 255))
     clear.save(tmp_path / "alpha.png", icc_profile=icc)
     for name in ("palette.png", "alpha.png"):
-        assert_shows(load_picture(tmp_path / name))
+        assert_shows(load_image(tmp_path / name))
 
 
 def test_what_is_srgb_already_is_not_touched(tmp_path):
@@ -94,7 +95,7 @@ def test_what_is_srgb_already_is_not_touched(tmp_path):
     own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(pixels).save(tmp_path / "tagged.png", icc_profile=own)
     for name in ("plain.png", "tagged.png"):
-        assert torch.equal(load_picture(tmp_path / name), torch.from_numpy(pixels).permute(2, 0, 1) / 255)
+        assert torch.equal(load_image(tmp_path / name), torch.from_numpy(pixels).permute(2, 0, 1) / 255)
 
 
 @pytest.mark.parametrize("depth", [8, 16])
@@ -103,13 +104,13 @@ def test_gray_of_another_gamma_becomes_srgb(tmp_path, depth):
     top = 2**depth - 1
     pixels = np.full((8, 8), round(0.2140 * top), np.uint8 if depth == 8 else np.uint16)
     Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=profile(b"GRAY", kTRC=curve(1)))
-    torch.testing.assert_close(load_picture(tmp_path / "a.png"), torch.full((3, 8, 8), 0.5), atol=0.006, rtol=0)
+    torch.testing.assert_close(load_image(tmp_path / "a.png"), torch.full((3, 8, 8), 0.5), atol=0.006, rtol=0)
 
 
 def test_gray_of_16_bits_stays_as_precise_under_a_profile(tmp_path):
     ramp = np.linspace(20000, 40000, 64 * 64).round().astype(np.uint16).reshape(64, 64)
     Image.fromarray(ramp).save(tmp_path / "a.png", icc_profile=profile(b"GRAY", kTRC=curve(1.8)))
-    assert len(load_picture(tmp_path / "a.png")[0].unique()) > 3000
+    assert len(load_image(tmp_path / "a.png")[0].unique()) > 3000
 
 
 def cmyk():
@@ -133,7 +134,7 @@ def test_cmyk_becomes_srgb_by_its_profile(tmp_path):
     expected = np.asarray(ImageCms.profileToProfile(cyan, lab, ImageCms.createProfile("sRGB"), outputMode="RGB"))[0, 0]
     found = read_image(tmp_path / "tagged.tif")
     torch.testing.assert_close(found.pixels[:, 0, 0] * 255, torch.tensor(expected).float(), atol=6, rtol=0)
-    assert torch.equal(load_picture(tmp_path / "plain.tif")[:, 0, 0], torch.tensor([0.0, 1, 1])) and found.remarks == ()
+    assert torch.equal(load_image(tmp_path / "plain.tif")[:, 0, 0], torch.tensor([0.0, 1, 1])) and found.remarks == ()
 
 
 def test_lab_is_read(tmp_path):
@@ -141,14 +142,14 @@ def test_lab_is_read(tmp_path):
         Image.new("RGB", (8, 8), SHOWN[0]), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )
     lab.save(tmp_path / "a.tif")
-    torch.testing.assert_close(load_picture(tmp_path / "a.tif")[:, 0, 0] * 255, torch.tensor(SHOWN[0]).float(), atol=3, rtol=0)
+    torch.testing.assert_close(load_image(tmp_path / "a.tif")[:, 0, 0] * 255, torch.tensor(SHOWN[0]).float(), atol=3, rtol=0)
 
 
 def test_a_cameras_adobe_rgb_without_a_profile_becomes_srgb(tmp_path):
     exif = Image.Exif()
     exif[0x8769] = {0xA001: 65535, 0xA005: {1: "R03"}}
     stored(rgb(ADOBE, 2.19921875)).save(tmp_path / "_a.jpg", exif=exif, quality=100, subsampling=0)
-    assert_shows(load_picture(tmp_path / "_a.jpg"), 4)
+    assert_shows(load_image(tmp_path / "_a.jpg"), 4)
 
 
 @pytest.mark.parametrize("icc", [b"no profile", rgb(P3)[:150], b"", profile(b"CMYK"), cmyk()])
@@ -167,4 +168,4 @@ def test_training_and_evaluation_read_by_the_profile_too(tmp_path):
     with ShardWriter(tmp_path / "shards" / "a.tar") as shard:
         shard.add("a", {"hq.png": file.getvalue()}, {})
     for folder in (tmp_path, tmp_path / "shards"):
-        assert_shows(PictureSource(folder)[0].hq)
+        assert_shows(ImageSource(folder)[0].hq)

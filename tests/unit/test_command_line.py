@@ -8,8 +8,9 @@ import time
 
 import pytest
 import torch
-from comfyui_fluxir.training import cli, plan
+from comfyui_fluxir.training import cli
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.commands import plan
 from comfyui_fluxir.training.engine.stopping import StopSignal
 
 
@@ -70,7 +71,7 @@ def test_an_unknown_model_folder_is_refused_in_one_sentence(capsys, tmp_path, ar
     assert "--model: there is no model folder" in said and not (tmp_path / "out.png").exists()
 
 
-@pytest.mark.parametrize("data", [b"picture,files\n\xff\xfe,1\n", b"a" * 200_000, b'picture,files\n"' + b"a" * 200_000, b"\0\0"])
+@pytest.mark.parametrize("data", [b"image,files\n\xff\xfe,1\n", b"a" * 200_000, b'image,files\n"' + b"a" * 200_000, b"\0\0"])
 def test_a_broken_csv_is_refused_in_one_sentence(capsys, tmp_path, data):
     from PIL import Image
 
@@ -85,7 +86,7 @@ def test_a_broken_csv_is_refused_in_one_sentence(capsys, tmp_path, data):
 
 
 def test_a_number_that_is_none_in_a_csv_is_measured_again(tmp_path):
-    from comfyui_fluxir.training.evaluate import read_rows
+    from comfyui_fluxir.training.commands.evaluate import read_rows
     from PIL import Image
 
     for name in ("lq", "out"):

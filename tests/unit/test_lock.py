@@ -10,12 +10,12 @@ import time
 
 import pytest
 from comfyui_fluxir.fluxir_core.data import lock as locking
-from comfyui_fluxir.fluxir_core.data import locked
+from comfyui_fluxir.fluxir_core.data.lock import locked
 from comfyui_fluxir.training.cli import main
 
 HOLD = """
 import sys, time
-from comfyui_fluxir.fluxir_core.data import locked
+from comfyui_fluxir.fluxir_core.data.lock import locked
 with locked(sys.argv[1], "--work"):
     print("held", flush=True)
     time.sleep(60)

@@ -24,16 +24,16 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("text")
     (tmp_path / "README.md").write_text("<!-- results: cost -->\n<!-- end -->")
     for where in (
-        "restore.Restorer.__init__",
-        "evaluate.measure",
-        "flux_ir.load",
+        "diffusers_host.restorer.Restorer.__init__",
+        "commands.evaluate.measure",
+        "miniature.stages.load",
         "fluxgen.generate.Base.__init__",
         "fluxgen.select.score",
         "fluxgen.degrade.degrade",
-        "export.RunFolder.load",
-        "results.cost",
-        "fit_niqe.fit",
-        "train_recipe.train",
+        "recipes.export.RunFolder.load",
+        "studies.tables.cost",
+        "commands.fit.fit",
+        "recipes.train.train",
         "miniature.recipe.train_miniature",
     ):
         monkeypatch.setattr(f"comfyui_fluxir.training.{where}", computed)

@@ -1,12 +1,11 @@
 """Prompts as FLUX reads them, by the text encoders of a model folder."""
 
-from pathlib import Path
 
 import torch
 
-from ...fluxir_core.adapter import load_adapter
-from ..miniature.text import encode_words
-from ..model_folder import MINIATURE, model_folder, only_file, whole_model
+from ...fluxir_core.adapter.checkpoint import load_adapter
+from ..bundled import find
+from ..diffusers_host.model_folder import model_folder, only_file, whole_model
 
 
 def load_prompt_encoder(folder, tokens, device="cpu", dtype=torch.bfloat16):
@@ -16,8 +15,8 @@ def load_prompt_encoder(folder, tokens, device="cpu", dtype=torch.bfloat16):
     in float32; any other folder knows the empty prompt alone, from its adapter's file. Raises ValueError where there is none
     of these, and on a prompt that the folder cannot read.
     """
-    if str(folder) == "miniature" or Path(folder) == MINIATURE:
-        return lambda prompt: encode_words(prompt.split())
+    if own := find(folder):
+        return own.embed
     folder = model_folder(folder)
     if (folder / "text_encoder_2").is_dir():
         return _flux_encoder(folder, tokens, device, dtype)

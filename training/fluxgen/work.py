@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import torch
 
-from ...fluxir_core.data import locked, write_whole
+from ...fluxir_core.data.lock import locked
+from ...fluxir_core.data.shards import write_whole
 
 SETTINGS, SKIPPED = "fluxgen.json", "skipped"
 
