@@ -4,7 +4,7 @@ import errno
 import json
 import logging
 import os
-import socket
+import platform
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +61,7 @@ def locked(folder, option, part=""):
                 f"{option}: {folder} is in use by {_holder(file.read())}; wait for it, or give another folder."
             ) from None
         file.truncate(0)
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}, file)
+        json.dump({"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}, file)
         file.flush()
         try:
             yield

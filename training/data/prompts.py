@@ -1,6 +1,5 @@
 """Prompts as FLUX reads them, by the text encoders of a model folder."""
 
-
 import torch
 
 from ...fluxir_core.adapter.checkpoint import load_adapter

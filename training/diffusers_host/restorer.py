@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import torch
 from torch.nn import functional as F
 
+from ...fluxir_core.adapter.checkpoint import load_adapter
 from ...fluxir_core.execution.micro_batches import MicroBatches
 from ...fluxir_core.execution.tiles import tiled
 from ...fluxir_core.flow.fidelity_guidance import fidelity_guidance
@@ -13,9 +14,10 @@ from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 from ...fluxir_core.search.search import search
 from ...fluxir_core.search.task import Task
 from ...fluxir_core.verify.fidelity import downsampled_psnr
+from ..data.prompts import load_prompt_encoder
 from .fluxir_host import FluxIRHost
 from .lora_host import LoRAHost
-from .model_folder import load_models
+from .model_folder import load_models, model_folder, only_file
 from .ummf_host import UMMFHost
 
 PATCH = 16
@@ -30,14 +32,18 @@ class Restorer:
     """A FLUX transformer with its adapter and VAE, on `device`, taking and giving images.
 
     `folder` is as for `training.diffusers_host.model_folder.load_models`. `adapter` says what shows the model the degraded image:
-    "fluxir", or "ummf" for the folder's LoRA. The models compute in `dtype`, the sampler in float32. Raises ValueError when
-    the folder has no LoRA.
+    "fluxir", or "ummf" for the folder's LoRA. `prompt` says what the images show; the empty one is the adapter's own. The
+    models compute in `dtype`, the sampler in float32. Raises ValueError when the folder has no LoRA, or no text encoders for
+    a prompt.
     """
 
-    def __init__(self, folder, device="cpu", dtype=torch.float32, adapter="fluxir"):
+    def __init__(self, folder, device="cpu", dtype=torch.float32, adapter="fluxir", prompt=""):
+        encoded = _encode(prompt, folder, device, dtype) if prompt else None  # first: text encoders and model may not fit
         models = load_models(folder, device, dtype)
         self.folder, self.vae, self.device, self.dtype = folder, models.vae, device, dtype
         self.adapter = models.adapter
+        own = (models.adapter.null_text, models.adapter.null_pooled)
+        self.text, self.pooled = own if encoded is None else (part.to(device, dtype) for part in encoded)
         if adapter == "fluxir":
             self.host = FluxIRHost(models.transformer, models.adapter)
         elif models.lora is None:
@@ -118,6 +124,12 @@ class Restorer:
         return model.result(found.latents), found.report
 
 
+def _encode(prompt, folder, device, dtype):
+    """(text, pooled) of `prompt` by the model folder's text encoders, which are gone when it returns."""
+    tokens = load_adapter(only_file(model_folder(folder) / "fluxir_adapters")).config.text_tokens
+    return load_prompt_encoder(folder, tokens, device, dtype)(prompt)
+
+
 class _ConditionedModel:
     """The model under the condition of some degraded images, for any whole number of candidates of each."""
 
@@ -162,11 +174,11 @@ class _ConditionedModel:
 
     def _prepare(self, degraded):
         """The host's condition for the degraded latents of all rows."""
-        adapter, rows = self.restorer.adapter, len(degraded)
+        rows = len(degraded)
         return self.restorer.host.prepare(
             pack_latents(degraded),
-            adapter.null_text.expand(rows, -1, -1),
-            adapter.null_pooled.expand(rows, -1),
+            self.restorer.text.expand(rows, -1, -1),
+            self.restorer.pooled.expand(rows, -1),
             image_ids(*degraded.shape[-2:]).to(degraded.device),
         )
 

@@ -39,28 +39,28 @@ class Rank(NamedTuple):
         gpus = torch.cuda.device_count()
         return cls(rank, world, f"cuda:{local % gpus}" if gpus else "cpu")
 
-    def holding(self, folder):
+    def holding(self, folder, option="OUT_DIR"):
         """A context in which no other process of this rank works in the output folder `folder`. Raises ValueError while one does."""
-        return locked(folder, "OUT_DIR", f"-{self.rank}")
+        return locked(folder, option, f"-{self.rank}")
 
     def own(self, parts):
         """Those of `parts`, in order, that belong to this process."""
         return list(parts)[self.rank :: self.world]
 
 
-def keep_settings(folder, settings):
+def keep_settings(folder, settings, name=SETTINGS):
     """Notes `settings` in `folder`. Raises ValueError when an earlier run noted others: that would mix two data sets."""
-    path = Path(folder) / SETTINGS
+    path = Path(folder) / name
     if not path.exists():
         write_whole(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
         return
     try:
         noted = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(name for name in settings | noted if settings.get(name) != noted.get(name))
+        changed = sorted(each for each in settings | noted if settings.get(each) != noted.get(each))
     except (ValueError, TypeError):
         raise ValueError(f"{path} cannot be read; give another output folder.") from None
     if changed:
-        listed = ", ".join(f"{name} {noted.get(name)}, not {settings.get(name)}" for name in changed)
+        listed = ", ".join(f"{each} {noted.get(each)}, not {settings.get(each)}" for each in changed)
         raise ValueError(f"{folder} was begun with {listed}; give another output folder, or the same settings.")
 
 
