@@ -12,8 +12,8 @@ from ...fluxir_core.execution.oom import is_out_of_memory
 from ...fluxir_core.execution.tiles import TiledRun
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
 from ...fluxir_core.image.files import SUFFIXES, WRITTEN, LoadedImage, check_suffix, image_bytes, image_size, read_image
-from ...fluxir_core.search.presets import PRESETS
-from ...fluxir_core.search.search import estimate_cost
+from ...fluxir_core.searches.presets import PRESETS
+from ...fluxir_core.searches.search import estimate_cost
 from ...fluxir_core.verify.named import NAMED, PROMPTED, ensemble_named
 from ..arguments import number, seed, steps, whole
 from ..diffusers_host.model_folder import LATENT, model_folder

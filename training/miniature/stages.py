@@ -172,7 +172,7 @@ def train_distill(folder, work, uniform=False, amounts=Amounts()):
     path = folder / "loras" / f"{base}-few-steps.safetensors"
     path.parent.mkdir(exist_ok=True)
     metadata = {
-        **described(load_adapter(loaded.adapter_path).metadata, {"distill": asdict(recipe)}),
+        **describe_training(load_adapter(loaded.adapter_path).metadata, {"distill": asdict(recipe)}),
         "data": loaded.batches.description,
     }
     student = student.bfloat16()
@@ -184,7 +184,7 @@ def write(loaded, out, made):
     """Writes `loaded` with its trained adapter as the folder `out`; `made` joins the training's description."""
     source = load_adapter(loaded.adapter_path)
     metadata = {key: value for key, value in source.metadata.items() if key not in ("config", "schedules")}
-    metadata |= {**described(metadata, made), "data": loaded.batches.description}
+    metadata |= {**describe_training(metadata, made), "data": loaded.batches.description}
     adapter = loaded.host.adapter.bfloat16()
 
     def make(folder):
@@ -195,7 +195,7 @@ def write(loaded, out, made):
     deliver(out, make)
 
 
-def described(metadata, made):
+def describe_training(metadata, made):
     """The file's description of its training with what was `made` further, and its hash; licence and base as they were."""
     configuration = json.dumps({**json.loads(metadata.get("training_config", "{}")), **made}, sort_keys=True)
     kept = {name: metadata[name] for name in ("licence", "base_model") if name in metadata}
