@@ -34,7 +34,7 @@ class LoadFluxIRAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="LoadFluxIRAdapter",
+            node_id="FluxIRLoadAdapter",
             display_name="Load FluxIR Adapter",
             category="FluxIR",
             description="Loads a FluxIR restoration adapter from models/fluxir_adapters.",
@@ -70,7 +70,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ApplyFluxIRAdapter",
+            node_id="FluxIRApplyAdapter",
             display_name="Apply FluxIR Adapter",
             category="FluxIR",
             description="Makes a FLUX model restore a degraded picture: sampling then draws a clean picture that the "
@@ -145,7 +145,7 @@ class NullTextConditioning(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="NullTextConditioning",
+            node_id="FluxIREmptyPrompt",
             display_name="Null Text Conditioning",
             category="FluxIR",
             description="The empty prompt a FluxIR adapter was trained with: restoration needs no text encoder.",

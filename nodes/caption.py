@@ -47,7 +47,7 @@ class DegradationCheck(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="DegradationCheck",
+            node_id="FluxIRDegradationCheck",
             display_name="Degradation Check",
             category=CATEGORY,
             description="Checks what a degradation remover made of a picture, and drops a caption of it that would mislead.",
@@ -101,7 +101,7 @@ class CaptionImage(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="CaptionImage",
+            node_id="FluxIRCaptionImage",
             display_name="Caption Image (Qwen2.5-VL)",
             category=CATEGORY,
             description="Describes a picture in one paragraph, as a prompt for its restoration.",

@@ -15,7 +15,7 @@ class MatchColour(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="MatchColour",
+            node_id="FluxIRMatchColor",
             display_name="Match Colour",
             category="FluxIR/image",
             description="Gives a restored picture the colours of its degraded input and keeps its details.",

@@ -14,7 +14,7 @@ class DegradeImage(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="DegradeImage",
+            node_id="FluxIRDegradeImage",
             display_name="Degrade Image",
             category="FluxIR/data",
             description="Spoils a picture in a known way: blur, noise, darkness, water, rain, snow, fewer pixels, or many.",

@@ -16,7 +16,7 @@ class EvaluateRestoration(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="EvaluateRestoration",
+            node_id="FluxIREvaluateRestoration",
             display_name="Evaluate Restoration",
             category="FluxIR/image",
             description="Measures restored pictures: alone, against the degraded ones and against the originals.",

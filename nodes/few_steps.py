@@ -25,7 +25,7 @@ class DistilledSigmas(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="DistilledSigmas",
+            node_id="FluxIRDistilledSigmas",
             display_name=SIGMAS_NODE,
             category="FluxIR/few steps",
             description="The schedule of a few large steps that a few-step LoRA, or an adapter, states in its file.",
@@ -82,7 +82,7 @@ class LQStartLatent(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="LQStartLatent",
+            node_id="FluxIRStartLatent",
             display_name=START_NODE,
             category="FluxIR/few steps",
             description="The degraded latent under the noise of the first sigma, where few-step students begin, for samplers "

@@ -21,7 +21,7 @@ class RestorationFidelity(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="RestorationFidelity",
+            node_id="FluxIRRestorationFidelity",
             display_name=FIDELITY_NODE,
             category="FluxIR",
             description="Keeps what a model restores near the degraded picture: one slider, from the free restoration to "
@@ -74,7 +74,7 @@ class InventedDetail(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="InventedDetail",
+            node_id="FluxIRInventedDetail",
             display_name=DETAIL_NODE,
             category="FluxIR/image",
             description="Shows where a restored picture holds detail that the degraded one gives no evidence for.",

@@ -23,7 +23,7 @@ class SelectImages(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="FluxGenSelectImages",
+            node_id="FluxIRSelectImages",
             display_name="Select Images (FluxGen)",
             category=CATEGORY,
             description="Keeps the pictures of a batch that no metric puts among its worst, and says why the others go.",
@@ -80,7 +80,7 @@ class SaveImagePairs(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="FluxGenSaveImagePairs",
+            node_id="FluxIRSaveImagePairs",
             display_name="Save Image Pairs (FluxGen)",
             category=CATEGORY,
             description="Saves good and degraded pictures as a WebDataset shard to train on. Every run adds a shard.",

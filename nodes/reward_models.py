@@ -65,7 +65,7 @@ class CLIPScoreVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return _schema(
-            "CLIPScoreVerifier",
+            "FluxIRCLIPScoreVerifier",
             "CLIP-Score Verifier",
             "Judges how well a picture agrees with a text.",
             [
@@ -89,7 +89,7 @@ class AestheticVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return _schema(
-            "AestheticVerifier",
+            "FluxIRAestheticVerifier",
             "Aesthetic Verifier",
             "Predicts how people would rate a picture, about 1 to 10.",
             [
@@ -117,7 +117,7 @@ class ImageRewardVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return _schema(
-            "ImageRewardVerifier",
+            "FluxIRImageRewardVerifier",
             "ImageReward Verifier",
             "Predicts which picture people would prefer for a text.",
             [
@@ -141,7 +141,7 @@ class PyIQAVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return _schema(
-            "PyIQAVerifier",
+            "FluxIRPyIQAVerifier",
             "PyIQA Verifier",
             "Any metric of the library pyiqa, if you have installed it.",
             [

@@ -18,7 +18,7 @@ from ..fluxir_core.flow.paths import FULL, Coarse, Native
 from ..fluxir_core.flow.selectors import Argmax, PerLineage, Tournament
 from .student import student_look_ahead
 
-Schedule = io.Custom("FLUXIR_SCHEDULE")
+Schedule = io.Custom("FLUXIR_SEARCH")
 CATEGORY = "FluxIR/search/schedules"
 MUTATIONS = [name for name in KERNELS if name != ODE.name]
 STEPS = [name for name in MUTATIONS if KERNELS[name].keeps_time]
@@ -94,7 +94,7 @@ class ContestSchedule(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ContestSchedule",
+            node_id="FluxIREvolutionarySearch",
             display_name="Contest Schedule",
             category=CATEGORY,
             description="Survivors and mutants compete at some steps, judged by looking ahead; the paper's kind of search.",
@@ -186,7 +186,7 @@ class StepwiseSchedule(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="StepwiseSchedule",
+            node_id="FluxIRStepwiseSearch",
             display_name="Stepwise Schedule",
             category=CATEGORY,
             description="The best of several noisy children is taken at every step; the kind of search that fast and best are.",
@@ -235,7 +235,7 @@ class ParticleSchedule(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ParticleSchedule",
+            node_id="FluxIRParticleSearch",
             display_name="Particle Schedule",
             category=CATEGORY,
             description="Many samples at once: SMC copies the promising ones at each round, halving drops the worse half.",
@@ -280,7 +280,7 @@ class BudgetPlan(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="BudgetPlan",
+            node_id="FluxIRBudgetPlan",
             display_name="Budget Plan",
             category="FluxIR/search",
             description="What a search will cost, before it runs: model calls, verifications, and seconds from one measured step.",

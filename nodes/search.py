@@ -55,7 +55,7 @@ class TTSSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="TTSSampler",
+            node_id="FluxIRTTSSampler",
             display_name="TTS Sampler",
             category="FluxIR/search",
             description="Samples with test-time scaling: tries variants along the way and keeps what the verifier likes best. "
@@ -135,7 +135,7 @@ class TTSSamplerSelect(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="TTSSamplerSelect",
+            node_id="FluxIRTTSSamplerSelect",
             display_name="TTS Sampler Select",
             category="FluxIR/search",
             description="The TTS Sampler as a SAMPLER, for SamplerCustomAdvanced and every node that takes one.",
@@ -156,7 +156,7 @@ class SearchReportChart(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="SearchReportChart",
+            node_id="FluxIRSearchReportChart",
             display_name="Search Report Chart",
             category="FluxIR/search",
             description="Draws a search: every candidate's score by model calls, the line of the chosen, and the finalists "

@@ -12,7 +12,7 @@ class TileModel(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="TileModel",
+            node_id="FluxIRTileModel",
             display_name=NODE,
             category="FluxIR",
             description="Samples pictures of any size: the latent is sampled as one, from one noise, but the model sees it "

@@ -28,7 +28,7 @@ class UMMFConditioning(io.ComfyNode):
             return io.MultiType.Input(name, [io.Latent, io.Image], **kwargs)
 
         return io.Schema(
-            node_id="UMMFConditioning",
+            node_id="FluxIRUMMFConditioning",
             display_name=CONDITIONING_NODE,
             category="FluxIR/conditioning",
             description="Shows the model a degraded picture beside the prompt, as tokens in one sequence with the text and "
@@ -106,7 +106,7 @@ class ApplyUMMFLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ApplyUMMFLoRA",
+            node_id="FluxIRApplyUMMFLoRA",
             display_name=LORA_NODE,
             category="FluxIR/conditioning",
             description="Teaches a FLUX model to read the pictures of UMMF Conditioning, by a LoRA that `fluxir train ummf` "

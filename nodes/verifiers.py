@@ -55,7 +55,7 @@ class NaturalImageVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="NaturalImageVerifier",
+            node_id="FluxIRNaturalImageVerifier",
             display_name="Natural Image Verifier",
             category="FluxIR/search",
             description="Judges pictures by natural-image statistics and closeness to the degraded input. Needs no download.",
@@ -73,7 +73,7 @@ class VerifierEnsemble(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="VerifierEnsemble",
+            node_id="FluxIRVerifierEnsemble",
             display_name="Verifier Ensemble",
             category="FluxIR/search",
             description="Several verifiers that choose together.",
@@ -113,7 +113,7 @@ class ScoreImages(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ScoreImages",
+            node_id="FluxIRScoreImages",
             display_name="Score Images",
             category="FluxIR/search",
             description="Scores the pictures of a batch against each other and gives the best.",

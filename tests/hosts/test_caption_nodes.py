@@ -202,12 +202,12 @@ def run(server, cleaned, model):
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "noisy.png"}},
         "2": {"class_type": "LoadImage", "inputs": {"image": f"{cleaned}.png"}},
-        "3": {"class_type": "DegradationCheck", "inputs": {"degraded": ["1", 0], "cleaned": ["2", 0]}},
+        "3": {"class_type": "FluxIRDegradationCheck", "inputs": {"degraded": ["1", 0], "cleaned": ["2", 0]}},
         "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
         "5": {"class_type": "PreviewAny", "inputs": {"source": ["3", 1]}},
     }
     if model is not None:
-        graph["6"] = {"class_type": "CaptionImage", "inputs": {"image": ["2", 0], "model": model}}
+        graph["6"] = {"class_type": "FluxIRCaptionImage", "inputs": {"image": ["2", 0], "model": model}}
         graph["3"]["inputs"]["caption"] = ["6", 0]
     picture = np.asarray(Image.open(server.run(graph)["4"][0]))
     texts = list(server.get("/history").values())[-1]["outputs"]

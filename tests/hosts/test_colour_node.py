@@ -122,7 +122,7 @@ def test_in_a_graph(server, photo):
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "drifted.png"}},
         "2": {"class_type": "LoadImage", "inputs": {"image": "right.png"}},
-        "3": {"class_type": "MatchColour", "inputs": {"image": ["1", 0], "reference": ["2", 0], "method": "wavelet"}},
+        "3": {"class_type": "FluxIRMatchColor", "inputs": {"image": ["1", 0], "reference": ["2", 0], "method": "wavelet"}},
         "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
     }
     graph["3"]["inputs"]["strength"] = 1.0

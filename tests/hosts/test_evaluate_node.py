@@ -111,7 +111,7 @@ def test_in_a_graph_it_needs_no_node_after_it(server, photo):
     evaluate = {"restored": ["1", 0], "degraded": ["1", 0], "metrics": ""}
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "restored.png"}},
-        "2": {"class_type": "EvaluateRestoration", "inputs": evaluate},
+        "2": {"class_type": "FluxIREvaluateRestoration", "inputs": evaluate},
     }
     server.run(graph)
     evaluate["metrics"] = "niqe"

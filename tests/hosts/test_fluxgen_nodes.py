@@ -145,8 +145,8 @@ def test_the_shipped_graph_makes_a_data_set_of_what_it_keeps(server, tmp_path):
         stock(server.base, tmp_path)
     graph = read("fluxgen_miniature.json", "workflows/api")
     graph[node_of(graph, "KSampler")]["inputs"].update(steps=2, seed=11)
-    graph[node_of(graph, "FluxGenSaveImagePairs")]["inputs"]["filename_prefix"] = f"{tmp_path.name}/pairs"
-    keep, sheets = graph[node_of(graph, "FluxGenSelectImages")], []
+    graph[node_of(graph, "FluxIRSaveImagePairs")]["inputs"]["filename_prefix"] = f"{tmp_path.name}/pairs"
+    keep, sheets = graph[node_of(graph, "FluxIRSelectImages")], []
     for share in (0.8, 1.0):
         keep["inputs"]["keep"] = share
         sheets.append(server.run(graph)[node_of(graph, "SaveImage")][0])

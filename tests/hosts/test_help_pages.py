@@ -77,7 +77,7 @@ def test_every_choice_of_a_search_is_explained_on_its_page(schemas):
         for name, schema in schemas.items()
         if schema.category.startswith("FluxIR/search") and not schema.category.endswith("verifiers")
         for part in schema.inputs
-        if name != "BudgetPlan" and getattr(part, "options", None)
+        if name != "FluxIRBudgetPlan" and getattr(part, "options", None)
         for option in part.options
         if f"`{option}`" not in (DOCS / f"{name}.md").read_text(encoding="utf-8")
     ]

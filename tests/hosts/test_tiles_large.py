@@ -63,7 +63,7 @@ def test_four_megapixels_by_the_shipped_workflow(server):
         return (picture - original).square().mean()
 
     assert error(restored) < error(degraded) / 2
-    asked = graph[node_of(graph, "TileModel")]["inputs"]
+    asked = graph[node_of(graph, "FluxIRTileModel")]["inputs"]
     grid = TileGrid(side // 8, side // 8, asked["tile"] // 8, asked["overlap"])
     assert len(grid.tiles) == 121
     assert seam_score(restored - original, *([8 * place for place in axis] for axis in grid.borders)) < LARGE_GATE
