@@ -45,7 +45,7 @@ COMPANY = {
     "FluxIRStepwiseSearch": {"after": SEARCHES},
     "FluxIRDistilledSigmas": {"after": [["sigmas", "SamplerCustomAdvanced", "sigmas"]]},
     "FluxIREvaluateRestoration": {"before": [["restored", "VAEDecode"], ["degraded", "LoadImage"], ["original", "LoadImage"]]},
-    "FluxIRStartLatent": {
+    "FluxIRNoisyStartLatent": {
         "before": [
             ["model", "UNETLoader"],
             ["noise", "RandomNoise"],

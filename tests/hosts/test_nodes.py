@@ -43,7 +43,7 @@ def apply(nodes, tiny, model=None, samples=None, strength=1.0, start=0.0, end=1.
 # Texts
 
 
-@pytest.mark.parametrize("name", ["FluxIRLoadAdapter", "FluxIRApplyAdapter", "FluxIREmptyPrompt"])
+@pytest.mark.parametrize("name", ["LoadFluxIRAdapter", "ApplyFluxIRAdapter", "NullTextConditioning"])
 def test_every_node_explains_itself(nodes, name):
     schema = getattr(nodes, name).define_schema()
     assert schema.node_id == name
