@@ -29,7 +29,7 @@ MISSING = {
 }
 
 JUDGES = [["verifier", "FluxIRTTSSampler", "verifier"], ["verifier", "FluxIRVerifierEnsemble", "verifiers.verifier0"]]
-SEARCHES = [["schedule", "FluxIRTTSSampler", "schedule"], ["schedule", "FluxIRBudgetPlan", "schedule"]]
+SEARCHES = [["search", "FluxIRTTSSampler", "search"], ["search", "FluxIRBudgetPlan", "search"]]
 COMPANY = {
     "FluxIRAestheticVerifier": {"after": JUDGES},
     "FluxIRCLIPScoreVerifier": {"after": JUDGES},

@@ -110,7 +110,7 @@ def ummf(studio):
 def few_steps(studio):
     counts = {
         f"{steps} {'step' if steps == 1 else 'steps'}": studio.restored(
-            "fluxir_fast_miniature", FluxIRDistilledSigmas={"steps": steps}
+            "fluxir_few_steps_miniature", FluxIRDistilledSigmas={"steps": steps}
         )
         for steps in (1, 2, 4)
     }
@@ -136,7 +136,7 @@ def invented(studio):
 def tiles(studio):
     by_overlap = {
         f"128, overlap {overlap}": studio.restored(
-            "fluxir_large_picture_miniature", FluxIRTileModel={"tile": 128, "overlap": overlap}
+            "fluxir_large_photo_miniature", FluxIRTileModel={"tile": 128, "overlap": overlap}
         )
         for overlap in (0.0, 0.25)
     }

@@ -50,7 +50,7 @@ def test_four_megapixels_by_the_shipped_workflow(server):
     degraded = degrade_named(original, "noise", seed=0)
     (server.base / "input").mkdir(exist_ok=True)
     save_picture(degraded, server.base / "input" / "four_megapixels.png")
-    graph = read("fluxir_large_picture_miniature.json", "workflows/api")
+    graph = read("fluxir_large_photo_miniature.json", "workflows/api")
     graph[node_of(graph, "LoadImage")]["inputs"]["image"] = "four_megapixels.png"
     graph[node_of(graph, "KSampler")]["inputs"]["steps"] = 2
     for coder in ("VAEEncodeTiled", "VAEDecodeTiled"):  # as many pixels in fewer tiles take two thirds of the time

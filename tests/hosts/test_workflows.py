@@ -126,7 +126,7 @@ def test_a_search_is_in_the_pictures_metadata_and_replays_to_the_identical_pictu
 def test_the_muted_verifier_judges_too_once_its_weights_are_there(stocked):
     from comfy_cli.workflow_to_api import convert_ui_to_api
 
-    ui = read("tts_own_search_miniature.json")
+    ui = read("search_your_own_miniature.json")
     (muted,) = (node for node in ui["nodes"] if node["mode"] != 0)
     muted["mode"] = 0
     graph = convert_ui_to_api(ui, stocked.get("/object_info"))
