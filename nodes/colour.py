@@ -32,7 +32,7 @@ class MatchColour(io.ComfyNode):
                 "fluxir",
             ],
             inputs=[
-                io.Image.Input("image", tooltip="The restored images. Alpha, a fourth channel, is kept."),
+                io.Image.Input("image", tooltip="The restored images. Alpha is kept."),
                 io.Image.Input(
                     "reference",
                     tooltip="The right colors: the degraded input, of any size. One for each image, or one for all.",

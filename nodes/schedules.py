@@ -95,10 +95,15 @@ def _round_inputs(rounds=4, first=0.2, last=0.8):
             min=0.0,
             max=0.99,
             step=0.01,
-            tooltip="When the first round is, as a share of the steps.",
+            tooltip="When the first round is: 0 at the start, 0.5 halfway through the steps.",
         ),
         io.Float.Input(
-            "last_round", default=last, min=0.0, max=0.99, step=0.01, tooltip="When the last round is, as a share of the steps."
+            "last_round",
+            default=last,
+            min=0.0,
+            max=0.99,
+            step=0.01,
+            tooltip="When the last round is: 0.5 halfway through the steps, 0.9 near the end.",
         ),
     ]
 
@@ -110,7 +115,8 @@ class ContestSchedule(io.ComfyNode):
             node_id="FluxIREvolutionarySearch",
             display_name="Evolutionary Search",
             category=CATEGORY,
-            description="At some steps, noisy variants compete with the images so far, and the best go on. The paper's kind of search.",
+            description="At some steps, noisy variants compete with the images so far, and the best go on, as in the paper "
+            "ResFlow-Tuner.",
             search_aliases=["test-time search", "tts", "evosearch", "mutation", "best of n", "fluxir"],
             inputs=[
                 io.Int.Input(
@@ -118,7 +124,7 @@ class ContestSchedule(io.ComfyNode):
                     default=1,
                     min=1,
                     max=64,
-                    tooltip="How many images are carried along. With 0 rounds this is best of N.",
+                    tooltip="How many images are carried along. With 0 rounds all of them are finished and the best is taken (best of N).",
                 ),
                 io.Int.Input("children", default=7, min=0, max=64, tooltip="How many new variants join each round."),
                 *_round_inputs(),
@@ -138,7 +144,7 @@ class ContestSchedule(io.ComfyNode):
                     options=list(SURVIVAL),
                     default="best of all",
                     tooltip="Who goes on. best of all: the best of everyone. child against parent: a child replaces its own parent "
-                    "if it is better. tournament: the best of everyone, and the better of two has the child.",
+                    "if it is better. tournament: as best of all, but a child comes from the better of two images drawn at random.",
                 ),
                 _baseline_input(),
                 io.Guider.Input(
@@ -315,7 +321,8 @@ class BudgetPlan(io.ComfyNode):
             ],
             outputs=[
                 io.Int.Output(
-                    display_name="model_calls", tooltip="Model calls for each image. If the search may stop early: the most."
+                    display_name="model_calls",
+                    tooltip="How often the model runs for each image; the most, if the search may stop early.",
                 ),
                 io.Float.Output(
                     display_name="seconds", tooltip="Time of the model calls, without decoding and judging. 0 if nothing was timed."

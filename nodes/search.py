@@ -34,7 +34,7 @@ def _search_inputs():
             options=list(PRESETS),
             default="fast",
             tooltip="How much to search. quick: about 2 to 3 times the cost of a normal result. balanced: 2 to 5 times. thorough: "
-            "about 16 times. The others are methods of papers, about 15 times: see the help page. Budget Plan says exactly.",
+            "about 16 times. The others are methods of papers, about 15 times: see the help page. Budget Plan says what yours costs.",
         ),
         Schedule.Input(
             "search",
@@ -91,7 +91,7 @@ class TTSSampler(io.ComfyNode):
                 ),
                 io.Latent.Output(
                     display_name="final_candidates",
-                    tooltip="All final candidates; with the baseline check the last is the baseline.",
+                    tooltip="All final candidates. With the baseline check the last one is the baseline, the normal result.",
                 ),
                 io.String.Output(
                     display_name="report",

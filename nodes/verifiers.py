@@ -97,7 +97,7 @@ class VerifierEnsemble(io.ComfyNode):
                     options=list(AGGREGATORS),
                     default="mean z-score",
                     tooltip="How the scores of a round become one value. by score: it counts how much better a candidate is than "
-                    "the others. by rank: it counts only that it is better, as in the paper.",
+                    "the others. by rank: it counts only that it is better, as in the paper ResFlow-Tuner.",
                 ),
             ],
             outputs=[Verifier.Output(display_name="verifier", tooltip="For TTS Sampler (test-time search) or Score Images.")],
