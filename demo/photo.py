@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from skimage import data
 
-from ..fluxir_core.degrade import degrade_named
-from ..fluxir_core.image import save_picture
+from ..fluxir_core.degrade.presets import degrade_named
+from ..fluxir_core.image.files import save_picture
 from .run import DEGRADED, ORIGINAL
 
 TOP, LEFT, SIZE = 30, 100, 256

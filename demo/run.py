@@ -11,7 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..fluxir_core.image import load_picture, quality, side_by_side
+from ..fluxir_core.image.compare import side_by_side
+from ..fluxir_core.image.files import load_picture
+from ..fluxir_core.image.quality import quality
 from .comfyui import ROOT, ComfyUIError, ComfyUIServer
 from .environment import NEWEST, SetupError, comfyui_path
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from .verify.pictures import normalise
+from .image.pixels import normalise
 
 SOURCE = "Qwen/Qwen2.5-VL-7B-Instruct on Hugging Face"
 REQUEST = (

@@ -11,8 +11,10 @@ import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
-from ..fluxir_core.adapter import AdapterFileError, FluxIRAdapter, check_base, load_adapter
-from .adapter_injection import FluxIRInjection
+from ..fluxir_core.adapter.checkpoint import check_base, load_adapter
+from ..fluxir_core.adapter.model import FluxIRAdapter
+from ..fluxir_core.flux.weight_files import AdapterFileError
+from .adapter_hooks import FluxIRInjection
 from .degraded_latent import in_model_space
 from .folders import ADAPTERS
 from .native_flux import attach, attention, flux_dimensions, managed, native_flux

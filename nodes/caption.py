@@ -11,10 +11,9 @@ from comfy_api.latest import io, ui
 from torch.nn import functional as F
 
 from ..fluxir_core.caption import MOST_TOKENS, Captioner
-from ..fluxir_core.verify.usable import removal_check
+from ..fluxir_core.verify.removal_check import removal_check
 from .folders import CAPTIONERS
-from .runtime import load_whole, moved, show
-from .verifiers import to_planes
+from .runtime import load_whole, moved, show, to_planes
 
 CATEGORY = "FluxIR/conditioning"
 QWEN_FOLDER = "Qwen2.5-VL-7B-Instruct"

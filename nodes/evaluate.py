@@ -8,8 +8,7 @@ import comfy.utils
 from comfy_api.latest import io, ui
 
 from ..fluxir_core.verify.evaluation import Evaluation, markdown
-from .runtime import moved, show
-from .verifiers import to_planes
+from .runtime import moved, show, to_planes
 
 
 class EvaluateRestoration(io.ComfyNode):

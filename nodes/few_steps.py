@@ -7,7 +7,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.adapter import AdapterFileError, read_schedules
+from ..fluxir_core.flux.weight_files import AdapterFileError
+from ..fluxir_core.lora.few_steps import read_schedules
 from .degraded_latent import in_model_space
 from .folders import ADAPTERS
 

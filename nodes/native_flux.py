@@ -6,7 +6,7 @@ import comfy.model_patcher
 import comfy.utils
 from comfy.ldm.modules.attention import optimized_attention
 
-from ..fluxir_core.adapter import FluxDimensions
+from ..fluxir_core.flux.dimensions import FluxDimensions
 
 
 def native_flux(model, node) -> comfy.ldm.flux.model.Flux:

@@ -5,9 +5,9 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..fluxir_core.verify import Ensemble
 from ..fluxir_core.verify.aesthetic import AestheticPredictor
 from ..fluxir_core.verify.clip_score import CLIPScore
+from ..fluxir_core.verify.ensemble import Ensemble
 from ..fluxir_core.verify.image_reward import ImageReward
 from ..fluxir_core.verify.pyiqa_metric import PyIQAMetric
 from .folders import VERIFIERS

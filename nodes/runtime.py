@@ -2,10 +2,13 @@
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.model_sampling
+import comfy.sampler_helpers
+import comfy.utils
 import numpy as np
 import torch
 
-from ..fluxir_core.memory import is_out_of_memory
+from ..fluxir_core.execution.oom import is_out_of_memory
 
 
 def moved(module):
@@ -42,3 +45,13 @@ def show(node, text):
 def drawn(picture):
     """A PIL picture as IMAGE, (1, H, W, 3)."""
     return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)[None]
+
+
+def to_planes(images):
+    """IMAGE (B, H, W, C), any float type, as (B, 3, H, W) float32."""
+    return images[..., :3].float().expand(-1, -1, -1, 3).movedim(-1, 1)
+
+
+def image_planes(images):
+    """An optional IMAGE as (B, 3, H, W) on the CPU."""
+    return None if images is None else to_planes(images).cpu()

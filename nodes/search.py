@@ -8,13 +8,13 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.flow import PRESETS
-from ..fluxir_core.image import search_chart
 from ..fluxir_core.image.candidates import search_sheet
-from .runtime import drawn
-from .schedules import Schedule
-from .search_world import Search, image_planes
-from .verifiers import Verifier, to_planes
+from ..fluxir_core.image.chart import search_chart
+from ..fluxir_core.search.presets import PRESETS
+from .runtime import drawn, image_planes, to_planes
+from .search_algorithms import Schedule
+from .search_sampler import Search
+from .verifiers import Verifier
 
 NODE, SELECT_NODE = "TTS Sampler (test-time search)", "TTS Sampler Select (test-time search)"
 METADATA = "fluxir_search"

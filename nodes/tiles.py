@@ -3,9 +3,9 @@
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
-from ..fluxir_core.flow.tiles import OVERLAP
-from .condition_injection import TILES
-from .tile_injection import NODE, TileInjection
+from ..fluxir_core.execution.tiles import OVERLAP
+from .tile_context import TILES
+from .tile_hooks import NODE, TileInjection
 
 
 class TileModel(io.ComfyNode):

@@ -13,9 +13,12 @@ import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
-from ..fluxir_core.adapter import FEW_STEPS, AdapterFileError, LoRA, check_lora_base, load_lora
-from .condition_injection import KEY, TILE, ConditionInjection, TileCond, strength_hook
+from ..fluxir_core.flux.weight_files import AdapterFileError
+from ..fluxir_core.lora.files import FEW_STEPS, check_lora_base, load_lora
+from ..fluxir_core.lora.lora import LoRA
 from .native_flux import attach, flux_dimensions, managed, native_flux
+from .tile_context import TILE, TileCond
+from .ummf_hooks import KEY, ConditionInjection, strength_hook
 
 CONDITIONING_NODE = "UMMF Conditioning"
 LORA_NODE = "Apply UMMF LoRA"

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from torch.nn import functional as F
 
 from .basic import jpeg, upscale
-from .kernel import convolve, gaussian, sinc
-from .picture import per_picture
+from .blur import convolve, gaussian, sinc
+from .image import per_picture
 
 FACTOR, MODES = 4, ("area", "bilinear", "bicubic")
 KERNELS = {  # name: (probability, anisotropic, generalised, plateau)

@@ -4,12 +4,12 @@ import logging
 
 import torch
 
-from ..flow.aggregate import mean_z, rank
-from ..memory import is_out_of_memory
+from ..execution.oom import is_out_of_memory
+from .aggregate import mean_z, rank
 from .fidelity import Consistency
-from .guards import vetoes
 from .niqe import NIQE
 from .statistics import CoherentGradient, SpectralSlope
+from .vetoes import vetoes
 
 SHARP_ENOUGH = 0.7
 """Rank of sharpness above which more of it earns nothing: the sharpest candidates are the oversharpened ones."""

@@ -7,7 +7,7 @@ own noise. Structure that the input does not have, and colour or contrast that i
 import torch
 from torch.nn import functional as F
 
-from .pictures import normalise
+from ..image.pixels import normalise
 from .statistics import noise_blocks
 
 FACTOR = 4

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from .pictures import blur, luma, normalise
+from ..image.pixels import blur, luma, normalise
 
 PATCH, STRIDE = 64, 32
 MODEL_FILE = Path(__file__).with_name("niqe.safetensors")

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from ..image.pixels import normalise
 from .fidelity import matched
-from .pictures import normalise
 from .pretrained import VerifierFileError
 
 

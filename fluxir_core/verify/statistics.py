@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from .pictures import blur, luma, normalise
+from ..image.pixels import blur, luma, normalise
 
 NATURAL_SLOPE = -3.0
 """Slope of log power over log frequency: the median over the photos NIQE is fitted on."""

@@ -50,7 +50,7 @@ class Judge:
 
 
 def verifier(*members):
-    from comfyui_fluxir.fluxir_core.verify import Ensemble
+    from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
     from comfyui_fluxir.nodes.verifiers import LoadedVerifier
 
     return LoadedVerifier(Ensemble(members or (Judge(),)))

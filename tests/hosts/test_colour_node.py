@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 from comfyui_fluxir.demo.comfyui import ComfyUIError
-from comfyui_fluxir.fluxir_core.image.colour import METHODS, match_colour
+from comfyui_fluxir.fluxir_core.image.color import METHODS, match_colour
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 
 
 @pytest.fixture(scope="module")
 def nodes(comfy):
-    from comfyui_fluxir.nodes import colour
+    from comfyui_fluxir.nodes import color
 
-    return colour
+    return color
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import TASKS
+from comfyui_fluxir.fluxir_core.degrade.tasks import TASKS
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 

@@ -4,13 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import (
-    FLUX_DEV,
-    AdapterConfig,
-    AdapterFileError,
-    FluxIRAdapter,
-)
-from comfyui_fluxir.training.host import DiffusersHost, call_transformer
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.dimensions import FLUX_DEV
+from comfyui_fluxir.fluxir_core.flux.weight_files import AdapterFileError
+from comfyui_fluxir.training.diffusers_host.fluxir_host import DiffusersHost
+from comfyui_fluxir.training.diffusers_host.transformer import call_transformer
 
 from .tiny import TINY, flux_weights, tiny_adapter
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 import yaml
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 from comfyui_fluxir.fluxir_core.image.files import save_picture
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
 from comfyui_fluxir.training.cli import main
-from comfyui_fluxir.training.config import FluxIRConfig, UMMFConfig
+from comfyui_fluxir.training.diffusers_host.model_folder import open_transformer
 from comfyui_fluxir.training.engine.run_folder import RunFolder
-from comfyui_fluxir.training.model_folder import open_transformer
-from comfyui_fluxir.training.train_recipe import make_adapter, make_objective
+from comfyui_fluxir.training.recipes.config import FluxIRConfig, UMMFConfig
+from comfyui_fluxir.training.recipes.train import make_adapter, make_objective
 
 from .comfy_host import picture, prompt
 

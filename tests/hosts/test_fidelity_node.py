@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade.mixture import degrade_named
-from comfyui_fluxir.fluxir_core.image import load_picture
-from comfyui_fluxir.fluxir_core.image.invented import heat_map, invented_detail
+from comfyui_fluxir.fluxir_core.degrade.presets import degrade_named
+from comfyui_fluxir.fluxir_core.image.files import load_picture
+from comfyui_fluxir.fluxir_core.image.invented_detail import heat_map, invented_detail
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 from comfyui_fluxir.training.miniature.scenes import load_photo
-from comfyui_fluxir.training.model_folder import MINIATURE
 from PIL import Image
 
 from .comfy_host import picture, prompt
@@ -144,7 +144,7 @@ def test_outside_a_noise_mask_the_picture_stays_and_inside_it_is_drawn(nodes, ho
 
 
 def test_a_search_looks_ahead_through_it(nodes, host, vae):
-    from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
+    from comfyui_fluxir.fluxir_core.search.evolutionary import Lineages
 
     lq, latent = picture(1, batch=2), {"samples": torch.zeros(2, 16, 8, 8)}
     models = [drawn(nodes, host.model, lq, fidelity) for fidelity in (0.0, 0.3, 1.0)]
@@ -181,7 +181,7 @@ def test_both_hosts_give_the_same_picture(nodes, host):
     import comfy.sd
     import comfy.utils
     from comfyui_fluxir.nodes.adapter import NullTextConditioning
-    from comfyui_fluxir.training.restore import Restorer
+    from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 
     degraded = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     in_diffusers = Restorer(host.folder).restore(degraded, [5], steps=4, fidelity=0.4)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.data import PictureSource
-from comfyui_fluxir.fluxir_core.tokens import pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.data.source import PictureSource
+from comfyui_fluxir.fluxir_core.flux.tokens import pack_latents, unpack_latents
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.fluxgen.base import Base, load_embedder
-from comfyui_fluxir.training.model_folder import MINIATURE
+from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 
 from .tiny import write_tiny
 

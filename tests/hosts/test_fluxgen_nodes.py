@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.data import PictureSource
-from comfyui_fluxir.fluxir_core.degrade import gaussian_blur
-from comfyui_fluxir.fluxir_core.verify import NIQE, CoherentGradient, Ensemble
+from comfyui_fluxir.fluxir_core.data.source import PictureSource
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur
+from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
+from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
+from comfyui_fluxir.fluxir_core.verify.statistics import CoherentGradient
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 

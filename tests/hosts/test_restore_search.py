@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import PRESETS, flux_sigmas, plan
-from comfyui_fluxir.fluxir_core.verify import DefaultEnsemble
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
+from comfyui_fluxir.fluxir_core.search.presets import PRESETS
+from comfyui_fluxir.fluxir_core.search.search import plan
+from comfyui_fluxir.fluxir_core.verify.ensemble import DefaultEnsemble
 from comfyui_fluxir.training.cli import main
-from comfyui_fluxir.training.restore import Restorer
+from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 from PIL import Image
 
 from .tiny import write_tiny
@@ -53,7 +55,7 @@ def test_restore_searches_and_reports_what_it_did(folder, preset):
 
 
 def test_the_plain_sample_of_a_search_is_restores_own(folder):
-    from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
+    from comfyui_fluxir.fluxir_core.search.evolutionary import Lineages
 
     restorer, pictures = Restorer(folder), torch.rand(2, 3, 40, 72, generator=torch.Generator().manual_seed(0))
     found, report = restorer.search(pictures, [5, 6], Lineages(1, 0), DefaultEnsemble(), steps=3)

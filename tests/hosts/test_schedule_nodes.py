@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
-from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
 from comfyui_fluxir.fluxir_core.flow.kernels import CPS, KERNELS, ODE, OU, FlowGRPO, Relabel, Rotate
-from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
-from comfyui_fluxir.fluxir_core.flow.particles import SMC, Halving
-from comfyui_fluxir.fluxir_core.flow.paths import FULL, Coarse, Native
-from comfyui_fluxir.fluxir_core.flow.selectors import Argmax, PerLineage, Tournament
+from comfyui_fluxir.fluxir_core.search.evolutionary import Lineages
+from comfyui_fluxir.fluxir_core.search.look_ahead import FULL, Coarse, Native
+from comfyui_fluxir.fluxir_core.search.particles import SMC, Halving
+from comfyui_fluxir.fluxir_core.search.presets import PRESETS
+from comfyui_fluxir.fluxir_core.search.search import plan
+from comfyui_fluxir.fluxir_core.search.selectors import Argmax, PerLineage, Tournament
+from comfyui_fluxir.fluxir_core.search.stepwise import Greedy
 
 SIGMAS = torch.linspace(1, 0, 26)
 CONTEST = dict(
@@ -30,9 +31,17 @@ CONTEST = dict(
 
 @pytest.fixture(scope="module")
 def nodes(comfy):
-    from comfyui_fluxir.nodes import schedules
+    from comfyui_fluxir.nodes import search_algorithms
 
-    return schedules
+    return search_algorithms
+
+
+@pytest.fixture(scope="module")
+def budget(comfy):
+    """(nfe, seconds, report) of the Budget Plan node."""
+    from comfyui_fluxir.nodes.budget_plan import BudgetPlan
+
+    return lambda *inputs, **options: BudgetPlan.execute(*inputs, **options).result
 
 
 def made(node, **widgets):
@@ -93,16 +102,16 @@ def test_a_stepwise_schedule_names_itself(nodes):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_budget_of_every_preset_is_the_planners(nodes, name):
-    nfe, seconds, report = nodes.BudgetPlan.execute(SIGMAS, name).result
+def test_the_budget_of_every_preset_is_the_planners(budget, name):
+    nfe, seconds, report = budget(SIGMAS, name)
     report = json.loads(report)
     assert seconds == 0 and report.items() >= plan(PRESETS[name], SIGMAS).items() and nfe == report["nfe"]
 
 
-def test_a_schedule_replaces_the_preset_and_timing_needs_both_inputs(nodes):
+def test_a_schedule_replaces_the_preset_and_timing_needs_both_inputs(budget):
     own = Lineages(1, 2, (0.5,))
-    assert nodes.BudgetPlan.execute(SIGMAS, "paper", schedule=own).result[0] == plan(own, SIGMAS)["nfe"]
+    assert budget(SIGMAS, "paper", schedule=own)[0] == plan(own, SIGMAS)["nfe"]
     with pytest.raises(ValueError, match="Budget Plan: timing a step needs both guider and latent_image"):
-        nodes.BudgetPlan.execute(SIGMAS, "fast", latent_image={"samples": torch.zeros(1, 16, 8, 8)})
+        budget(SIGMAS, "fast", latent_image={"samples": torch.zeros(1, 16, 8, 8)})
     with pytest.raises(ValueError, match="Budget Plan: the sigmas hold no step"):
-        nodes.BudgetPlan.execute(SIGMAS[:1], "fast")
+        budget(SIGMAS[:1], "fast")

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
+from comfyui_fluxir.fluxir_core.search.presets import PRESETS
+from comfyui_fluxir.fluxir_core.search.search import plan
 
 from .search_host import Judge, plain, run, sigmas, verifier
 

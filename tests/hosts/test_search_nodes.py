@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
+from comfyui_fluxir.fluxir_core.search.presets import PRESETS
+from comfyui_fluxir.fluxir_core.search.search import plan
 
 from .comfy_host import picture, prompt, random
 from .search_host import Calls, guider, noise, plain, run, sigmas, verifier
@@ -16,7 +17,7 @@ def masked(batch=1):
 
 @pytest.mark.parametrize("case", ["text to image", "cfg", "image to image", "mask", "batch"])
 def test_a_search_of_nothing_is_cores_euler_sampler_bit_for_bit(host, vae, case):
-    from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
+    from comfyui_fluxir.fluxir_core.search.evolutionary import Lineages
 
     options = {
         "text to image": {},
@@ -158,12 +159,13 @@ def company(host, kind):
 @pytest.mark.parametrize("kind", ["LoRA", "ControlNet", "reference latents", "regions", "adapter"])
 def test_candidates_that_share_a_call_keep_their_own_conditioning(host, vae, monkeypatch, kind):
     """A batch of two pictures, eight candidates a call or one: whatever the graph holds meets its own picture."""
-    from comfyui_fluxir.nodes import search_world
 
     model, positive = company(host, kind)
+    from comfyui_fluxir.nodes import search_sampler
+
     options = {"model": model, "positive": positive, "latent": {"samples": torch.zeros(2, 16, 8, 8)}, "preset": "best_of_n"}
     together = run(host, vae, **options)[0]["samples"]
-    monkeypatch.setattr(search_world, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(search_sampler, "MOST_AT_ONCE", 1)
     best, _, report = run(host, vae, **options)
     assert report["at_once"] == 1
     torch.testing.assert_close(together, best["samples"], atol=3e-4, rtol=1e-3)

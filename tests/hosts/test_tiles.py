@@ -104,7 +104,7 @@ def first_denoised(host, model, noise, **options):
 
 def blended(host, tile_of, noise, tile=64):
     """What the blend must be: every tile as a picture of its own, `tile_of(tile)` giving the model and options for it."""
-    from comfyui_fluxir.fluxir_core.flow.tiles import TileGrid
+    from comfyui_fluxir.fluxir_core.execution.tiles import TileGrid
 
     grid = TileGrid(*noise.shape[2:], tile // 8)
     parts = []
@@ -137,7 +137,7 @@ def test_a_degraded_latent_of_another_size_is_refused_with_the_whole_latents_siz
 
 def test_ummf_sees_the_tiles_part_of_its_picture_and_keeps_it_for_every_tile(host, tile, tmp_path, monkeypatch):
     import folder_paths
-    from comfyui_fluxir.fluxir_core.adapter import ConditionBranch
+    from comfyui_fluxir.fluxir_core.ummf.condition_stream import ConditionBranch
     from comfyui_fluxir.nodes.ummf import ApplyUMMFLoRA, UMMFConditioning
 
     from .tiny import write_tiny_lora
@@ -154,7 +154,7 @@ def test_ummf_sees_the_tiles_part_of_its_picture_and_keeps_it_for_every_tile(hos
     torch.testing.assert_close(first_denoised(host, tile(model), noise, **shown(lq)), expected, rtol=1e-4, atol=1e-4)
     computed, remember = [], ConditionBranch.remember
     monkeypatch.setattr(ConditionBranch, "remember", lambda *args: computed.append(len(args[1])) or remember(*args))
-    monkeypatch.setattr("comfyui_fluxir.nodes.tile_injection.MOST_AT_ONCE", 1)
+    monkeypatch.setattr("comfyui_fluxir.nodes.tile_hooks.MOST_AT_ONCE", 1)
     host.sample(tile(model), noise=noise, steps=3, **shown(lq))
     assert sum(computed) == 6  # once for each tile, not for each step
 
@@ -252,11 +252,11 @@ def test_the_tile_is_chosen_by_the_predicted_memory(host, tile, monkeypatch, sid
 
 
 def test_tiles_share_a_call_as_the_free_memory_allows(host, tile, monkeypatch):
-    from comfyui_fluxir.nodes import tile_injection
+    from comfyui_fluxir.nodes import tile_hooks
 
     needed = host.model.model.memory_required([2, 16, 8, 8])
     seen = Seen(host.model, torch.tanh)
-    monkeypatch.setattr(tile_injection.comfy.model_management, "get_free_memory", lambda *_: 4 * needed)
+    monkeypatch.setattr(tile_hooks.comfy.model_management, "get_free_memory", lambda *_: 4 * needed)
     host.sample(tile(seen.model), noise=picture(2, 1, *SIZE), steps=1)
     assert [len(call["input"]) for call in seen.calls] == [3, 3]
 
@@ -290,7 +290,7 @@ def test_nothing_of_a_run_outlives_it(host, tile):
 
 
 def test_a_search_runs_over_the_whole_of_a_tiled_picture(host, tile, vae):
-    from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
+    from comfyui_fluxir.fluxir_core.search.evolutionary import Lineages
 
     from . import search_host
 
@@ -302,7 +302,7 @@ def test_a_search_runs_over_the_whole_of_a_tiled_picture(host, tile, vae):
 
 
 def test_a_search_chooses_for_each_tile_against_its_part_of_the_degraded_picture(host, tile, vae):
-    from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
+    from comfyui_fluxir.fluxir_core.search.stepwise import Greedy
 
     from . import search_host
 

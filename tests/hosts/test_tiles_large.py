@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from comfyui_fluxir.demo.environment import NEWEST
-from comfyui_fluxir.fluxir_core.degrade import degrade_named
-from comfyui_fluxir.fluxir_core.flow.tiles import TileGrid
-from comfyui_fluxir.fluxir_core.image import load_picture, save_picture
+from comfyui_fluxir.fluxir_core.degrade.presets import degrade_named
+from comfyui_fluxir.fluxir_core.execution.tiles import TileGrid
+from comfyui_fluxir.fluxir_core.image.files import load_picture, save_picture
 from comfyui_fluxir.fluxir_core.image.seams import seam_score
-from comfyui_fluxir.training.bench_tiles import GATE, NAIVE, OURS, Restored, training_pictures
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 from comfyui_fluxir.training.miniature.scenes import load_photo
-from comfyui_fluxir.training.restore import Restorer
+from comfyui_fluxir.training.studies.bench_tiles import GATE, NAIVE, OURS, Restored, training_pictures
 from PIL import Image
 
 from .workflow_host import node_of, read

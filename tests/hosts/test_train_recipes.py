@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from comfyui_fluxir.fluxir_core.adapter import OMINI, load_adapter, load_lora
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import load_adapter
 from comfyui_fluxir.fluxir_core.image.files import load_picture
+from comfyui_fluxir.fluxir_core.lora.files import load_lora
+from comfyui_fluxir.fluxir_core.ummf.mode import OMINI
 from comfyui_fluxir.training.cli import main
-from comfyui_fluxir.training.config import CONFIGS, FluxIRConfig, UMMFConfig
 from comfyui_fluxir.training.engine.run_folder import RunFolder
-from comfyui_fluxir.training.export import write_adapter
-from comfyui_fluxir.training.fluxir import FluxIRRecipe
-from comfyui_fluxir.training.ummf import UMMFRecipe
+from comfyui_fluxir.training.recipes.config import CONFIGS, FluxIRConfig, UMMFConfig
+from comfyui_fluxir.training.recipes.export import write_adapter
+from comfyui_fluxir.training.recipes.fluxir import FluxIRRecipe
+from comfyui_fluxir.training.recipes.ummf import UMMFRecipe
 from PIL import Image
 
 from .tiny import TINY, write_tiny
@@ -134,8 +136,8 @@ def test_a_picture_that_breaks_off_is_reported_and_does_without(folder, tmp_path
 
 @pytest.mark.parametrize("precision", ["bf16", "fp8", "nf4"])
 def test_a_smaller_base_gives_nearly_the_same_gradients(folder, tmp_path, precision):
-    from comfyui_fluxir.training.model_folder import open_transformer
-    from comfyui_fluxir.training.quantise import quantise
+    from comfyui_fluxir.training.diffusers_host.model_folder import open_transformer
+    from comfyui_fluxir.training.engine.quantize import quantise
 
     exact, small = open_transformer(folder), quantise(open_transformer(folder), precision)
     heavy = [p for name, p in small.named_parameters() if "blocks" in name and p.numel() > 2**12]
@@ -150,8 +152,8 @@ def test_a_smaller_base_gives_nearly_the_same_gradients(folder, tmp_path, precis
 
 @pytest.mark.parametrize("precision", ["fp8", "nf4"])
 def test_a_quantised_base_reaches_the_device_block_by_block(folder, monkeypatch, precision):
-    from comfyui_fluxir.training.model_folder import open_transformer
-    from comfyui_fluxir.training.train_recipe import frozen
+    from comfyui_fluxir.training.diffusers_host.model_folder import open_transformer
+    from comfyui_fluxir.training.recipes.train import frozen
 
     transformer, device, moved = open_transformer(folder, torch.bfloat16), torch.device("cpu", 0), []  # a device it is not on
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
@@ -175,7 +177,7 @@ def test_a_quantised_base_reaches_the_device_block_by_block(folder, monkeypatch,
 
 
 def test_a_run_puts_its_base_on_its_device_and_leaves_a_sharded_one_to_fsdp(folder, tmp_path, monkeypatch):
-    from comfyui_fluxir.training import train_recipe
+    from comfyui_fluxir.training.recipes import train as train_recipe
 
     placed, quantise = [], train_recipe.quantise
     monkeypatch.setattr(train_recipe, "quantise", lambda *given: placed.append(given[1:]) or quantise(*given))
@@ -208,8 +210,8 @@ def test_what_the_cache_has_lost_is_computed_again(folder, tmp_path, damage):
 
 
 def test_an_embedding_lost_during_a_run_is_computed_again(folder, tmp_path):
-    from comfyui_fluxir.training.config import DataConfig
     from comfyui_fluxir.training.data.batches import PictureBatches
+    from comfyui_fluxir.training.recipes.config import DataConfig
 
     embedded = []
 
@@ -227,9 +229,9 @@ def test_an_embedding_lost_during_a_run_is_computed_again(folder, tmp_path):
 
 
 def test_the_text_encoders_are_gone_when_the_data_is_encoded(folder, tmp_path, monkeypatch):
-    from comfyui_fluxir.training import train_recipe
+    from comfyui_fluxir.training.diffusers_host.model_folder import open_vae
     from comfyui_fluxir.training.engine.processes import make_accelerator
-    from comfyui_fluxir.training.model_folder import open_vae
+    from comfyui_fluxir.training.recipes import train as train_recipe
 
     class Encoder:
         def __call__(self, prompt):

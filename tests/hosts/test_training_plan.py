@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import yaml
 from comfyui_fluxir.training.cli import main
-from comfyui_fluxir.training.config import CONFIGS, FluxIRConfig
-from comfyui_fluxir.training.memory import plan
+from comfyui_fluxir.training.recipes.config import CONFIGS, FluxIRConfig
+from comfyui_fluxir.training.recipes.memory_plan import plan
 
 
 def printed(capsys, *arguments):

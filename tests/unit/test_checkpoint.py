@@ -5,15 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import (
-    AdapterConfig,
-    AdapterFileError,
-    FluxDimensions,
-    FluxIRAdapter,
-    check_base,
-    load_adapter,
-    save_adapter,
-)
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import check_base, load_adapter, save_adapter
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.dimensions import FluxDimensions
+from comfyui_fluxir.fluxir_core.flux.weight_files import AdapterFileError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 

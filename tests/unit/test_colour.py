@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur, gaussian_noise
 from comfyui_fluxir.fluxir_core.image.cielab import to_lab
-from comfyui_fluxir.fluxir_core.image.colour import METHODS, match_colour
+from comfyui_fluxir.fluxir_core.image.color import METHODS, match_colour
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from torch.nn import functional as F
 

@@ -2,15 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import (
-    EVALUATION,
-    degrade_named,
-    degrade_random,
-    downscale,
-    gaussian_blur,
-    gaussian_noise,
-    low_light,
-)
+from comfyui_fluxir.fluxir_core.degrade.basic import downscale, gaussian_blur, gaussian_noise, low_light
+from comfyui_fluxir.fluxir_core.degrade.presets import EVALUATION, degrade_named, degrade_random
 
 
 @pytest.fixture

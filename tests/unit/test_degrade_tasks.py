@@ -5,13 +5,12 @@ import math
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import TASKS
-from comfyui_fluxir.fluxir_core.degrade.kernel import aperture, convolve, gaussian, sinc, spread
-from comfyui_fluxir.fluxir_core.degrade.picture import Draw
-from comfyui_fluxir.fluxir_core.degrade.rain import drops_on_glass
+from comfyui_fluxir.fluxir_core.degrade.blur import aperture, convolve, gaussian, sinc, spread
+from comfyui_fluxir.fluxir_core.degrade.image import Draw, encoded, linear
 from comfyui_fluxir.fluxir_core.degrade.real_esrgan import KERNELS, poisson
 from comfyui_fluxir.fluxir_core.degrade.sensor import SHOT, sensor_error
-from comfyui_fluxir.fluxir_core.degrade.srgb import encoded, linear
+from comfyui_fluxir.fluxir_core.degrade.tasks import TASKS
+from comfyui_fluxir.fluxir_core.degrade.weather import drops_on_glass
 from comfyui_fluxir.training.miniature.scenes import load_photo
 
 every_task = pytest.mark.parametrize("name", TASKS)

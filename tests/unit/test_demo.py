@@ -8,11 +8,12 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from comfyui_fluxir.demo import environment, thumbnails
+from comfyui_fluxir.demo import environment
 from comfyui_fluxir.demo.comfyui import ComfyUIError, ComfyUIServer
-from comfyui_fluxir.demo.result_pictures import README_PICTURES, SHOWN
 from comfyui_fluxir.demo.run import ProgressBar, seed_of
-from comfyui_fluxir.fluxir_core.image import side_by_side
+from comfyui_fluxir.fluxir_core.image.compare import side_by_side
+from comfyui_fluxir.tools import thumbnails
+from comfyui_fluxir.tools.result_images import README_PICTURES, SHOWN
 from PIL import Image
 
 

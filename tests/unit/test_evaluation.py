@@ -8,12 +8,14 @@ import types
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import gaussian_blur
-from comfyui_fluxir.fluxir_core.image import quality, save_picture
-from comfyui_fluxir.fluxir_core.verify import NIQE, downsampled_psnr
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur
+from comfyui_fluxir.fluxir_core.image.files import save_picture
+from comfyui_fluxir.fluxir_core.image.quality import quality
 from comfyui_fluxir.fluxir_core.verify.evaluation import PAPER, Evaluation, markdown
-from comfyui_fluxir.training import evaluate
+from comfyui_fluxir.fluxir_core.verify.fidelity import downsampled_psnr
+from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.commands import evaluate
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 from torch import nn

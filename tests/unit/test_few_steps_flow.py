@@ -4,20 +4,14 @@ from itertools import combinations
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import (
-    Task,
-    euler,
-    flux_sigmas,
-    jump_costs,
-    optimal_schedule,
-    sample_gammas,
-    schedule_cost,
-    search,
-    trajectory,
-)
+from comfyui_fluxir.fluxir_core.flow.exploration import sample_gammas, trajectory
+from comfyui_fluxir.fluxir_core.flow.few_step_sigmas import jump_costs, optimal_schedule, schedule_cost
 from comfyui_fluxir.fluxir_core.flow.kernels import OU, Relabel, Renoise
-from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
-from comfyui_fluxir.fluxir_core.flow.paths import FULL, Student
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
+from comfyui_fluxir.fluxir_core.search.evolutionary import Lineages
+from comfyui_fluxir.fluxir_core.search.look_ahead import FULL, Student
+from comfyui_fluxir.fluxir_core.search.search import search
+from comfyui_fluxir.fluxir_core.search.task import Task
 
 
 def gaussian(deviation):

@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import flux_sigmas, trajectory
-from comfyui_fluxir.fluxir_core.tokens import image_ids
+from comfyui_fluxir.fluxir_core.flow.exploration import trajectory
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids
 from comfyui_fluxir.training.data.batch import Batch
-from comfyui_fluxir.training.distill import DistillRecipe, fair_weights, make_lessons, train_student, walk
 from comfyui_fluxir.training.miniature.checkpoint import Checkpoint
-from comfyui_fluxir.training.reinforce import ReinforceRecipe, closeness, conditioned, explore, train_reinforced, verified
-from comfyui_fluxir.training.schedule import choose, measure_jumps, uniform_schedules
+from comfyui_fluxir.training.recipes.distill import DistillRecipe, fair_weights, make_lessons, train_student, walk
+from comfyui_fluxir.training.recipes.few_step_schedules import choose, measure_jumps, uniform_schedules
+from comfyui_fluxir.training.recipes.reinforce import ReinforceRecipe, closeness, conditioned, explore, train_reinforced, verified
 
 SPREAD = 0.6
 GRID = flux_sigmas(16, shift=0)

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import clean_estimate, euler, flux_sigmas
-from comfyui_fluxir.fluxir_core.flow.guidance import LOW, drawn_to_input
+from comfyui_fluxir.fluxir_core.flow.fidelity_guidance import LOW, drawn_to_input
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import clean_estimate, euler, flux_sigmas
 
 SLIDER = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 TIMES = (1.0, 0.7, 0.3, 0.02)

@@ -8,11 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.data import PictureSource, ShardWriter
-from comfyui_fluxir.fluxir_core.degrade import TASKS, gaussian_blur
-from comfyui_fluxir.fluxir_core.image import save_picture
-from comfyui_fluxir.fluxir_core.image.files import png_bytes
-from comfyui_fluxir.fluxir_core.verify import NIQE
+from comfyui_fluxir.fluxir_core.data.shards import ShardWriter
+from comfyui_fluxir.fluxir_core.data.source import PictureSource
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur
+from comfyui_fluxir.fluxir_core.degrade.tasks import TASKS
+from comfyui_fluxir.fluxir_core.image.files import png_bytes, save_picture
+from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
 from comfyui_fluxir.fluxir_core.verify.selection import PAPER, read_table, select, table
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.fluxgen import degrade, work

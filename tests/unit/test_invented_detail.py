@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise
-from comfyui_fluxir.fluxir_core.image.invented import heat_map, invented_detail
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur, gaussian_noise
+from comfyui_fluxir.fluxir_core.image.invented_detail import heat_map, invented_detail
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from torch.nn import functional as F
 

@@ -6,25 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import (
-    FLUX_DEV,
-    KONTEXT,
-    OMINI,
-    AdapterConfig,
-    AdapterFileError,
-    ConditionBranch,
-    ConditionMode,
-    FluxIRAdapter,
-    LoRA,
-    bfl_to_diffusers,
-    check_lora_base,
-    diffusers_to_bfl,
-    linear_sizes,
-    load_lora,
-    lora_targets,
-    save_adapter,
-    save_lora,
-)
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import save_adapter
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.dimensions import FLUX_DEV
+from comfyui_fluxir.fluxir_core.flux.keymap import bfl_to_diffusers, diffusers_to_bfl
+from comfyui_fluxir.fluxir_core.flux.weight_files import AdapterFileError
+from comfyui_fluxir.fluxir_core.lora.files import check_lora_base, load_lora, save_lora
+from comfyui_fluxir.fluxir_core.lora.lora import LoRA, linear_sizes, lora_targets
+from comfyui_fluxir.fluxir_core.ummf.condition_stream import ConditionBranch
+from comfyui_fluxir.fluxir_core.ummf.mode import KONTEXT, OMINI, ConditionMode
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F

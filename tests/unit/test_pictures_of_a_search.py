@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import PRESETS, Task, flux_sigmas, search
-from comfyui_fluxir.fluxir_core.image import candidates, montage, search_chart
-from comfyui_fluxir.fluxir_core.image.chart import DOT, LINE
-from comfyui_fluxir.training.mixture import GaussianMixture
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
+from comfyui_fluxir.fluxir_core.image import candidates
+from comfyui_fluxir.fluxir_core.image.chart import DOT, LINE, search_chart
+from comfyui_fluxir.fluxir_core.image.montage import montage
+from comfyui_fluxir.fluxir_core.search.presets import PRESETS
+from comfyui_fluxir.fluxir_core.search.search import search
+from comfyui_fluxir.fluxir_core.search.task import Task
+from comfyui_fluxir.training.studies.gaussian_mixture import GaussianMixture
 
 MIXTURE = GaussianMixture(16)
 

@@ -1,9 +1,9 @@
 """The README's tables come from measured rows, and the gates can fail."""
 
 import pytest
+from comfyui_fluxir.training.commands.results import replace_block
 from comfyui_fluxir.training.miniature.evaluate import gates, mean_over_photos
-from comfyui_fluxir.training.miniature.fast import fast_gates, fast_table
-from comfyui_fluxir.training.results import replace_block
+from comfyui_fluxir.training.studies.bench_few_steps import fast_gates, fast_table
 
 
 def rows(restored, gmsd=0.1):

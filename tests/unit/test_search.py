@@ -5,20 +5,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import PRESETS, Task, euler, flux_sigmas, plan, search
-from comfyui_fluxir.fluxir_core.flow.aggregate import mean_z, rank_sum
-from comfyui_fluxir.fluxir_core.flow.batching import MicroBatches
-from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
+from comfyui_fluxir.fluxir_core.execution.micro_batches import MicroBatches
+from comfyui_fluxir.fluxir_core.execution.oom import is_out_of_memory
 from comfyui_fluxir.fluxir_core.flow.kernels import CPS, Relabel, Renoise, ZeroDrift
-from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
 from comfyui_fluxir.fluxir_core.flow.noise import keyed_noise
-from comfyui_fluxir.fluxir_core.flow.particles import SMC, Halving
-from comfyui_fluxir.fluxir_core.flow.paths import FULL, TWEEDIE, Coarse, Native, Paths
-from comfyui_fluxir.fluxir_core.flow.run import Run
-from comfyui_fluxir.fluxir_core.flow.selectors import PerLineage
-from comfyui_fluxir.fluxir_core.memory import is_out_of_memory
-from comfyui_fluxir.fluxir_core.verify import Ensemble
-from comfyui_fluxir.training.mixture import GaussianMixture
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
+from comfyui_fluxir.fluxir_core.search.evolutionary import Lineages
+from comfyui_fluxir.fluxir_core.search.look_ahead import FULL, TWEEDIE, Coarse, Native
+from comfyui_fluxir.fluxir_core.search.particles import SMC, Halving
+from comfyui_fluxir.fluxir_core.search.presets import PRESETS
+from comfyui_fluxir.fluxir_core.search.search import plan, search
+from comfyui_fluxir.fluxir_core.search.selectors import PerLineage
+from comfyui_fluxir.fluxir_core.search.state import Run
+from comfyui_fluxir.fluxir_core.search.stepwise import Greedy
+from comfyui_fluxir.fluxir_core.search.task import Task
+from comfyui_fluxir.fluxir_core.search.trajectories import Paths
+from comfyui_fluxir.fluxir_core.verify.aggregate import mean_z, rank_sum
+from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
+from comfyui_fluxir.training.studies.gaussian_mixture import GaussianMixture
 
 UNIFORM = flux_sigmas(25, 0)
 MIXTURE = GaussianMixture(16)

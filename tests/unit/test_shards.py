@@ -8,9 +8,9 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.data import PictureSource, ShardWriter
-from comfyui_fluxir.fluxir_core.image import load_picture
-from comfyui_fluxir.fluxir_core.image.files import picture_size, png_bytes
+from comfyui_fluxir.fluxir_core.data.shards import ShardWriter
+from comfyui_fluxir.fluxir_core.data.source import PictureSource
+from comfyui_fluxir.fluxir_core.image.files import load_picture, picture_size, png_bytes
 from PIL import Image, ImageFile
 
 

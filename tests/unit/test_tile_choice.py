@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import Task, flux_sigmas, plan, search
-from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
-from comfyui_fluxir.fluxir_core.flow.tile_choice import compose_noise
-from comfyui_fluxir.fluxir_core.flow.tiles import TileGrid
+from comfyui_fluxir.fluxir_core.execution.tiles import TileGrid
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
+from comfyui_fluxir.fluxir_core.search.search import plan, search
+from comfyui_fluxir.fluxir_core.search.stepwise import Greedy
+from comfyui_fluxir.fluxir_core.search.task import Task
+from comfyui_fluxir.fluxir_core.search.tile_choice import compose_noise
 
 SIGMAS = flux_sigmas(6, 0)
 SIDE, TILE = 48, 16

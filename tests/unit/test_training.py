@@ -9,14 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from comfyui_fluxir.training.average import MovingAverage
+from comfyui_fluxir.training.engine.average import MovingAverage
 from comfyui_fluxir.training.engine.draws import Draws
 from comfyui_fluxir.training.engine.fit import RunConfig
 from comfyui_fluxir.training.engine.optimizers import OptimizerConfig
 from comfyui_fluxir.training.engine.run_folder import RunFolder
 from comfyui_fluxir.training.engine.stopping import Stopped
-from comfyui_fluxir.training.fluxir import pixel_loss
 from comfyui_fluxir.training.miniature.checkpoint import Checkpoint
+from comfyui_fluxir.training.recipes.fluxir import pixel_loss
 
 from .tiny_training import FlatPictures, assert_equal, decode, flow_error, objective, run, tiny_host
 

@@ -4,10 +4,11 @@ import re
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import degrade_named, downscale, gaussian_blur, gaussian_noise
-from comfyui_fluxir.fluxir_core.verify.usable import HIGHEST, LOWEST, removal_check
-from comfyui_fluxir.training.calibrate_removal import BAD, DEGRADATIONS, GOOD
+from comfyui_fluxir.fluxir_core.degrade.basic import downscale, gaussian_blur, gaussian_noise
+from comfyui_fluxir.fluxir_core.degrade.presets import degrade_named
+from comfyui_fluxir.fluxir_core.verify.removal_check import HIGHEST, LOWEST, removal_check
 from comfyui_fluxir.training.miniature.scenes import load_photo
+from comfyui_fluxir.training.studies.calibrate_removal import BAD, DEGRADATIONS, GOOD
 from torch.nn import functional as F
 
 

@@ -2,19 +2,15 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise, jpeg
-from comfyui_fluxir.fluxir_core.flow.aggregate import rank
-from comfyui_fluxir.fluxir_core.verify import (
-    NIQE,
-    CoherentGradient,
-    Consistency,
-    DefaultEnsemble,
-    SpectralSlope,
-    downsampled_psnr,
-    vetoes,
-)
-from comfyui_fluxir.training.fit_niqe import fit
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur, gaussian_noise, jpeg
+from comfyui_fluxir.fluxir_core.verify.aggregate import rank
+from comfyui_fluxir.fluxir_core.verify.ensemble import DefaultEnsemble
+from comfyui_fluxir.fluxir_core.verify.fidelity import Consistency, downsampled_psnr
+from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
+from comfyui_fluxir.fluxir_core.verify.statistics import CoherentGradient, SpectralSlope
+from comfyui_fluxir.fluxir_core.verify.vetoes import vetoes
 from comfyui_fluxir.training.miniature.scenes import TRAINING_PHOTOS, build_bank, load_photo
+from comfyui_fluxir.training.studies.fit_niqe import fit
 
 WEIGHTLESS = [NIQE(), CoherentGradient(), SpectralSlope(), Consistency(), DefaultEnsemble()]
 LEFT_OUT = ("astronaut", "coffee", "motorcycle_left")

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import EVALUATION, degrade_named
-from comfyui_fluxir.fluxir_core.verify import Consistency, downsampled_psnr, vetoes
+from comfyui_fluxir.fluxir_core.degrade.presets import EVALUATION, degrade_named
+from comfyui_fluxir.fluxir_core.verify.fidelity import Consistency, downsampled_psnr
+from comfyui_fluxir.fluxir_core.verify.vetoes import vetoes
 from comfyui_fluxir.training.miniature.scenes import load_photo
 
 CROPS = (("astronaut", 0, 128), ("coffee", 100, 150), ("motorcycle_left", 200, 250), ("camera", 60, 130))

@@ -1,14 +1,15 @@
 """A transformer, an adapter and batches that train in a second."""
 
 import torch
-from comfyui_fluxir.fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter
-from comfyui_fluxir.fluxir_core.tokens import image_ids
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.dimensions import FluxDimensions
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids
 from comfyui_fluxir.training.data.batch import Batch
+from comfyui_fluxir.training.diffusers_host.fluxir_host import DiffusersHost
 from comfyui_fluxir.training.engine.fit import RunConfig, fit
 from comfyui_fluxir.training.engine.optimizers import OptimizerConfig
 from comfyui_fluxir.training.engine.processes import make_accelerator
-from comfyui_fluxir.training.fluxir import FluxIRObjective, FluxIRRecipe
-from comfyui_fluxir.training.host import DiffusersHost
+from comfyui_fluxir.training.recipes.fluxir import FluxIRObjective, FluxIRRecipe
 
 
 def tiny_host():

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...fluxir_core.data import PictureSource, ShardWriter
-from ...fluxir_core.degrade import TASKS
+from ...fluxir_core.data.shards import ShardWriter
+from ...fluxir_core.data.source import PictureSource
+from ...fluxir_core.degrade.tasks import TASKS
 from ...fluxir_core.flow.noise import keyed_generator
 from ...fluxir_core.image.files import png_bytes
 from ...fluxir_core.image.montage import contact_sheet

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...fluxir_core.data import PictureSource, write_whole
+from ...fluxir_core.data.shards import write_whole
+from ...fluxir_core.data.source import PictureSource
 from ...fluxir_core.image.montage import contact_sheet
 from ...fluxir_core.verify.selection import KEEP, OWN, PAPER, metric_named, reasons, select, table
 from .work import Rank, in_order, report_skipped, write_skipped

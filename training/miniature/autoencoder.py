@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from ..model_folder import only_file
+from ..diffusers_host.model_folder import only_file
 
 WIDTHS = (16, 32, 64, 64)
 """Channels kept at scales 1, 1/2, 1/4 and 1/8."""

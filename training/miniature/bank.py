@@ -5,7 +5,7 @@ import logging
 
 import torch
 
-from ...fluxir_core.degrade import degrade_random
+from ...fluxir_core.degrade.presets import degrade_random
 from ..engine.run_folder import write_whole
 from .autoencoder import LATENT_CHANNELS
 from .latents import LatentBank, encode_images

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import torch
 
-from ...fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter, diffusers_to_bfl
-from ..data.batches import MiniatureBatches
+from ...fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from ...fluxir_core.flux.dimensions import FluxDimensions
+from ...fluxir_core.flux.keymap import diffusers_to_bfl
+from ..diffusers_host.fluxir_host import DiffusersHost
 from ..engine.fit import RunConfig, fit
 from ..engine.optimizers import OptimizerConfig
 from ..engine.processes import make_accelerator
-from ..fluxir import FluxIRObjective, FluxIRRecipe
-from ..host import DiffusersHost
+from ..recipes.fluxir import FluxIRObjective, FluxIRRecipe
 from . import export
 from .bank import drawn_bank, encoded_bank
+from .batches import MiniatureBatches
 from .checkpoint import Checkpoint
 from .text import TOKENS
 from .train_autoencoder import train_autoencoder

@@ -2,10 +2,11 @@
 
 import torch
 
-from ...fluxir_core.degrade import TASKS, degrade_random
-from ..data.batches import MiniatureBatches
+from ...fluxir_core.degrade.presets import degrade_random
+from ...fluxir_core.degrade.tasks import TASKS
 from .autoencoder import open_autoencoder
 from .bank import drawn_bank, encoded_bank
+from .batches import MiniatureBatches
 
 MIXTURE = 1 / 4
 """The share of pictures that are degraded at random as in `fluxir train miniature`, so that the adapter stays good at it."""
