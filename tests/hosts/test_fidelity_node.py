@@ -153,7 +153,7 @@ def test_a_search_looks_ahead_through_it(nodes, host, vae):
     assert (distances.diff(dim=0) < 0).all() and (distances[-1] < 1e-4).all(), distances
     assert all(report["verifications"] > 4 for _, _, report in found)
     assert torch.equal(
-        run(host, vae, model=models[1], latent=latent, schedule=Lineages(1, 0))[0]["samples"],
+        run(host, vae, model=models[1], latent=latent, search=Lineages(1, 0))[0]["samples"],
         plain(host, model=models[1], latent=latent),
     )
 
@@ -242,9 +242,9 @@ def test_the_map_computes_on_comfyuis_device_after_asking_for_memory_and_can_be_
 
 def test_what_has_no_map_is_refused_in_one_sentence(nodes, degraded):
     images = degraded.movedim(1, -1)
-    with pytest.raises(ValueError, match="^Invented Detail: 2 degraded pictures for 1 restored ones; give one for"):
+    with pytest.raises(ValueError, match="^Invented Detail: 2 degraded images for 1 restored ones; give one for"):
         detail(nodes, images[:1], images)
     broken = images.clone()
     broken[1, 0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="^Invented Detail: picture 2: the restored pictures hold NaN or infinity; "):
+    with pytest.raises(ValueError, match="^Invented Detail: image 2: the restored pictures hold NaN or infinity; "):
         detail(nodes, broken, images)

@@ -46,14 +46,13 @@ def apply(nodes, tiny, model=None, samples=None, strength=1.0, start=0.0, end=1.
 @pytest.mark.parametrize("name", ["LoadFluxIRAdapter", "ApplyFluxIRAdapter", "NullTextConditioning"])
 def test_every_node_explains_itself(nodes, name):
     schema = getattr(nodes, name).define_schema()
-    assert schema.node_id == name
     assert schema.display_name and schema.description and schema.search_aliases and schema.category == "FluxIR"
     for part in [*schema.inputs, *schema.outputs]:
         assert part.tooltip, f"{name}: {part.id} has no tooltip"
-    page = (PACK / "web" / "docs" / f"{name}.md").read_text()
+    page = (PACK / "web" / "docs" / f"{schema.node_id}.md").read_text()
     assert page.startswith(f"# {schema.display_name}\n")
     for part in [*schema.inputs, *schema.outputs]:
-        assert f"`{part.id or part.display_name}`" in page, f"{name}.md does not mention {part.id}"
+        assert f"`{part.id or part.display_name}`" in page, f"{schema.node_id}.md does not mention {part.id}"
 
 
 def test_every_float_input_has_a_step(nodes):
@@ -95,7 +94,7 @@ def test_a_broken_file_is_refused_by_the_loader(nodes, tiny):
         nodes.LoadFluxIRAdapter.execute("broken.safetensors")
 
 
-# Null Text Conditioning
+# Empty Prompt
 
 
 def test_without_a_stored_embedding_the_empty_prompt_is_zero(nodes, tiny):

@@ -26,7 +26,7 @@ def test_a_search_of_nothing_is_cores_euler_sampler_bit_for_bit(host, vae, case)
         "mask": {"latent": masked()},
         "batch": {"latent": {"samples": torch.zeros(3, 16, 8, 8)}},
     }[case]
-    best, _, report = run(host, vae, schedule=Lineages(1, 0), **options)
+    best, _, report = run(host, vae, search=Lineages(1, 0), **options)
     assert torch.equal(best["samples"], plain(host, **options))
     assert report["nfe"] == report["nfe_planned"] == len(options.get("steps", sigmas())) - 1
 
