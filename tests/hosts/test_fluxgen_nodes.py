@@ -86,7 +86,7 @@ def test_that_nothing_is_left_is_said_in_one_sentence(nodes, batch):
             number = next(self.scores)
             return {"a": torch.tensor([number]), "b": torch.tensor([-number])}
 
-    sentence = r"^Select Images: none of 2 pictures is above .*; raise keep from 0.95 or give more pictures\.$"
+    sentence = r"^Select Images: none of 2 images is above .*; raise keep from 0.95 or give more images\.$"
     with pytest.raises(ValueError, match=sentence):
         choose(nodes, batch[:2], Divided(1.0, 2.0))
     with pytest.raises(ValueError, match="^Select Images: no metric has a number"):
@@ -133,7 +133,7 @@ def test_a_cancelled_run_leaves_no_shard_and_the_next_one_is_whole(nodes, batch,
 
 
 def test_pictures_that_are_no_pairs_are_refused(nodes, batch, output):
-    with pytest.raises(ValueError, match="^Save Image Pairs: good pictures are 5 of 80 x 64, degraded 1 of 80 x 64; give"):
+    with pytest.raises(ValueError, match="^Save Image Pairs: the good images are 5 of 80 x 64, the degraded 1 of 80 x 64; give"):
         save(nodes, batch, batch[:1])
     with pytest.raises(ValueError, match="^Save Image Pairs: a picture holds NaN or infinity"):
         save(nodes, batch, batch * torch.nan)
