@@ -26,7 +26,7 @@ class _Prepared(NamedTuple):
     condition: object
 
 
-class FluxIRInjection:
+class FluxIRHooks:
     """The hooks that make a native FLUX MODEL restore: one instance per Apply FluxIR Adapter.
 
     adapter: FluxIRAdapter, its weights managed by ComfyUI.

@@ -5,13 +5,13 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.image.color import METHODS, check_pair, match_colour
+from ..fluxir_core.image.color import METHODS, check_pair, match_color
 
 COPIES = 12
 """Pictures of one size that matching holds at a time, about: what is asked of ComfyUI's memory management."""
 
 
-class MatchColour(io.ComfyNode):
+class MatchColor(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -66,8 +66,8 @@ class MatchColour(io.ComfyNode):
             progress, matched = comfy.utils.ProgressBar(len(pictures)), []
             for number, picture in enumerate(pictures):  # one by one: a video need not fit into the device's memory
                 management.throw_exception_if_processing_interrupted()
-                colours = references[number % len(references)]
-                matched.append(match_colour(picture[None].to(device), colours[None].to(device), method, strength).cpu())
+                colors = references[number % len(references)]
+                matched.append(match_color(picture[None].to(device), colors[None].to(device), method, strength).cpu())
                 progress.update(1)
         except ValueError as error:
             raise ValueError(f"Match Color: {error}") from None

@@ -6,7 +6,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.flow.fidelity_guidance import drawn_to_input
+from ..fluxir_core.flow.fidelity_guidance import fidelity_guidance
 from ..fluxir_core.image.invented_detail import heat_map, invented_detail
 from .degraded_latent import as_rows, in_model_space
 from .runtime import to_planes
@@ -63,7 +63,7 @@ class RestorationFidelity(io.ComfyNode):
         def draw(args):
             clean = args["denoised"]
             rows = as_rows(lq, clean, len(clean), FIDELITY_NODE)
-            return drawn_to_input(clean, rows, args["sigma"].to(clean), fidelity)
+            return fidelity_guidance(clean, rows, args["sigma"].to(clean), fidelity)
 
         if fidelity != 0:
             model.set_model_sampler_post_cfg_function(draw)

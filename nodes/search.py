@@ -11,9 +11,9 @@ from comfy_api.latest import io
 from ..fluxir_core.image.candidates import search_sheet
 from ..fluxir_core.image.chart import search_chart
 from ..fluxir_core.search.presets import PRESETS
-from .runtime import drawn, image_planes, to_planes
-from .search_algorithms import Schedule
-from .search_sampler import Search
+from .runtime import image_planes, pil_to_image, to_planes
+from .search_algorithms import SearchAlgorithm
+from .search_sampler import SearchSampler
 from .verifiers import Verifier
 
 NODE, SELECT_NODE = "TTS Sampler (test-time search)", "TTS Sampler Select (test-time search)"
@@ -32,11 +32,11 @@ def _search_inputs():
         io.Combo.Input(
             "preset",
             options=list(PRESETS),
-            default="fast",
+            default="quick",
             tooltip="How much to search. quick: about 2 to 3 times the cost of a normal result. balanced: 2 to 5 times. thorough: "
             "about 16 times. The others are methods of papers, about 15 times: see the help page. Budget Plan says what yours costs.",
         ),
-        Schedule.Input(
+        SearchAlgorithm.Input(
             "search",
             optional=True,
             tooltip="A search of your own, from Evolutionary Search, Stepwise Search or Particle Search. It replaces the preset.",
@@ -123,7 +123,7 @@ class TTSSampler(io.ComfyNode):
             raise ValueError(f"{NODE}: latent_image holds NaN or infinity; encode the image again.")
         latent["samples"] = samples
         keys = [int(index) for index in latent.get("batch_index", range(len(samples)))]
-        run = Search(NODE, search or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keys, keep_best)
+        run = SearchSampler(NODE, search or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keys, keep_best)
         sampled = guider.sample(
             noise.generate_noise(latent),
             samples,
@@ -139,8 +139,8 @@ class TTSSampler(io.ComfyNode):
         if cls.hidden is not None and cls.hidden.extra_pnginfo is not None:
             cls.hidden.extra_pnginfo[METADATA] = report
         finalists = run.result.finalists.flatten(0, 1).to(sampled)
-        plain = {k: v for k, v in latent.items() if k not in ("noise_mask", "batch_index")}
-        return io.NodeOutput({**latent, "samples": sampled}, {**plain, "samples": finalists}, json.dumps(report))
+        unmasked = {k: v for k, v in latent.items() if k not in ("noise_mask", "batch_index")}
+        return io.NodeOutput({**latent, "samples": sampled}, {**unmasked, "samples": finalists}, json.dumps(report))
 
 
 class TTSSamplerSelect(io.ComfyNode):
@@ -158,7 +158,9 @@ class TTSSamplerSelect(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, verifier, preset, search=None, degraded=None, final_vae=None, keep_best=False) -> io.NodeOutput:
-        run = Search(SELECT_NODE, search or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keep_best=keep_best)
+        run = SearchSampler(
+            SELECT_NODE, search or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keep_best=keep_best
+        )
         return io.NodeOutput(run.sampler())
 
 
@@ -198,4 +200,4 @@ class SearchReportChart(io.ComfyNode):
             ) from None
         except ValueError as error:
             raise ValueError(f"Search Report Chart: {error}") from None
-        return io.NodeOutput(drawn(chart))
+        return io.NodeOutput(pil_to_image(chart))

@@ -3,14 +3,14 @@
 from comfy_api.latest import io
 
 from ..fluxir_core.flow.kernels import CPS, OU, FlowGRPO, Relabel, Renoise, Rotate, ZeroDrift
-from ..fluxir_core.search.evolutionary import Lineages
+from ..fluxir_core.search.evolutionary import EvolutionarySearch
 from ..fluxir_core.search.look_ahead import FULL, Coarse, Native
 from ..fluxir_core.search.particles import SMC, Halving
 from ..fluxir_core.search.selectors import Argmax, PerLineage, Tournament
-from ..fluxir_core.search.stepwise import Greedy
+from ..fluxir_core.search.stepwise import StepwiseSearch
 from .student import student_look_ahead
 
-Schedule = io.Custom("FLUXIR_SEARCH")
+SearchAlgorithm = io.Custom("FLUXIR_SEARCH")
 CATEGORY = "FluxIR/search/algorithms"
 NOISE = {
     "SDE step": OU,
@@ -59,7 +59,7 @@ def _noise_inputs(names, default, strength):
     ]
 
 
-def _baseline_input():
+def _baseline_check_input():
     return io.Boolean.Input(
         "baseline_check",
         default=True,
@@ -68,7 +68,7 @@ def _baseline_input():
 
 
 def _output():
-    return [Schedule.Output(display_name="search", tooltip="For TTS Sampler (test-time search) or Budget Plan.")]
+    return [SearchAlgorithm.Output(display_name="search", tooltip="For TTS Sampler (test-time search) or Budget Plan.")]
 
 
 def _spread(rounds, first, last):
@@ -100,7 +100,7 @@ def _round_inputs(rounds=4, first=0.2, last=0.8):
     ]
 
 
-class ContestSchedule(io.ComfyNode):
+class EvolutionarySearchAlgorithm(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -138,7 +138,7 @@ class ContestSchedule(io.ComfyNode):
                     tooltip="Who goes on. best of all: the best of everyone. child against parent: a child replaces its own parent "
                     "if it is better. tournament: as best of all, but a child comes from the better of two images drawn at random.",
                 ),
-                _baseline_input(),
+                _baseline_check_input(),
                 io.Guider.Input(
                     "student",
                     optional=True,
@@ -177,21 +177,21 @@ class ContestSchedule(io.ComfyNode):
             if survival == "child against parent" and children not in (0, parents):
                 raise ValueError(f"{children} children for {parents} parents; here each parent has one child, so make them equal.")
             return io.NodeOutput(
-                Lineages(
+                EvolutionarySearch(
                     parents,
                     children,
                     _spread(rounds, first_round, last_round),
                     make_kernel(noise_method, strength),
                     look,
                     SURVIVAL[survival](),
-                    guard=baseline_check,
+                    baseline_check=baseline_check,
                 )
             )
         except ValueError as error:
             raise ValueError(f"Evolutionary Search: {error}") from None
 
 
-class StepwiseSchedule(io.ComfyNode):
+class StepwiseSearchAlgorithm(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -217,7 +217,7 @@ class StepwiseSchedule(io.ComfyNode):
                     default=False,
                     tooltip="Try variants one by one and take the first that is better. What a step saves, later steps may use.",
                 ),
-                _baseline_input(),
+                _baseline_check_input(),
                 io.Int.Input(
                     "tile",
                     default=0,
@@ -236,12 +236,12 @@ class StepwiseSchedule(io.ComfyNode):
     def execute(cls, children, window, noise_method, strength, first_improvement, baseline_check, tile=0) -> io.NodeOutput:
         try:
             kernel = make_kernel(noise_method, strength)
-            return io.NodeOutput(Greedy(children, window, kernel, first_improvement, baseline_check, tile))
+            return io.NodeOutput(StepwiseSearch(children, window, kernel, first_improvement, baseline_check, tile))
         except ValueError as error:
             raise ValueError(f"Stepwise Search: {error}") from None
 
 
-class ParticleSchedule(io.ComfyNode):
+class ParticleSearchAlgorithm(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -276,7 +276,7 @@ class ParticleSchedule(io.ComfyNode):
                     step=0.05,
                     tooltip="For halving: the share that goes on at each round. Not used by resampling.",
                 ),
-                _baseline_input(),
+                _baseline_check_input(),
             ],
             outputs=_output(),
         )
@@ -286,7 +286,7 @@ class ParticleSchedule(io.ComfyNode):
         try:
             shares = _spread(rounds, first_round, last_round)
             if method == "resampling":
-                return io.NodeOutput(SMC(particles, shares, strength=pressure, guard=baseline_check))
+                return io.NodeOutput(SMC(particles, shares, strength=pressure, baseline_check=baseline_check))
             return io.NodeOutput(Halving(particles, shares, keep, baseline_check))
         except ValueError as error:
             raise ValueError(f"Particle Search: {error}") from None

@@ -1,4 +1,4 @@
-"""A test-time search as a ComfyUI sampler function: the world of fluxir_core.flow.search made of a guider and VAEs."""
+"""A test-time search as a ComfyUI sampler function: the Task of fluxir_core.search made of a guider and VAEs."""
 
 import logging
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from comfy.samplers import KSAMPLER, Sampler
 from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.execution.tiles import crop_to_tile
 from ..fluxir_core.image.montage import montage
-from ..fluxir_core.search.search import plan, search
+from ..fluxir_core.search.search import estimate_cost, search
 from ..fluxir_core.search.task import Task
 from ..fluxir_core.verify.fidelity import downsampled_psnr
 from .runtime import to_planes
@@ -24,7 +24,7 @@ MOST_AT_ONCE = 8
 
 
 @dataclass
-class Search:
+class SearchSampler:
     """One search as the artist set it up; `result` is filled when it has run.
 
     vae decodes candidates for the verifier, final_vae (or None) the finalists. degraded: (1 or B, 3, H, W) or None.
@@ -32,7 +32,7 @@ class Search:
     """
 
     name: str
-    schedule: object
+    algorithm: object
     vae: object
     verifier: LoadedVerifier
     final_vae: object = None
@@ -49,22 +49,22 @@ class Search:
         """The sampler function: x is the noised latent at sigmas[0]; returns the chosen latents at sigmas[-1]."""
         if len(sigmas) < 2:
             return x
-        world = _World(self, model, x, extra_args, sigmas)
+        task = ComfyTask(self, model, x, extra_args, sigmas)
         stopped_by = comfy.model_management.InterruptProcessingException if self.keep_best else ()
         try:
             seed = extra_args.get("seed") or 0
-            self.result = search(world.task(), model.noise, sigmas, self.schedule, seed, self.keys, stopped_by)
+            self.result = search(task.functions(), model.noise, sigmas, self.algorithm, seed, self.keys, stopped_by)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
-        self.result.report["at_once"] = world.calls.size
-        self.result.finalists = torch.stack([world.to_vae(finalist) for finalist in self.result.finalists])
+        self.result.report["at_once"] = task.calls.size
+        self.result.finalists = torch.stack([task.to_vae(finalist) for finalist in self.result.finalists])
         found = self.result.latents.to(x)
         if callback is not None:
             callback({"x": found, "i": len(sigmas) - 2, "sigma": sigmas[-2], "sigma_hat": sigmas[-2], "denoised": found})
         return found
 
 
-class _World:
+class ComfyTask:
     """The functions of a Task, bound to one sampling run. Rows are candidate by candidate, as core tiles a batch."""
 
     def __init__(self, settings, model, x, extra_args, sigmas):
@@ -84,10 +84,10 @@ class _World:
         self.batch, self.shape = len(x), x.shape[1:]
         self.calls = MicroBatches(self.batch, self._at_once(x))
         self.displaced = False
-        self.nfe, self.planned = 0, plan(settings.schedule, sigmas, settings.final_vae is not None)["nfe"]
+        self.nfe, self.planned = 0, estimate_cost(settings.algorithm, sigmas, settings.final_vae is not None)["nfe"]
         self.bar = comfy.utils.ProgressBar(self.planned)
 
-    def task(self):
+    def functions(self):
         settings = self.settings
         return Task(
             self.velocity,

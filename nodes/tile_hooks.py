@@ -32,7 +32,7 @@ RESERVE = 0.8
 """Share of the free memory that tiles of one call may be predicted to take."""
 
 
-class TileInjection:
+class TileHooks:
     """The hooks that tile a MODEL: one instance per Tile Model.
 
     tile: largest side in pixels, 0 to choose it by memory. overlap: the least, as a share of the tile.
@@ -142,7 +142,7 @@ class TileInjection:
         for tile in grid.tiles:
             weight = tile.of(part.mult[:, 0]) * grid.window(tile).to(x)
             if (part.area is None and "mask" not in cond) or weight.any():
-                yield tile.moved(top, left), weight
+                yield tile.shift(top, left), weight
 
     def _cond_of(self, cond, tile, x):
         """`cond` for one tile: what belongs to places is cropped, everything else is shared."""

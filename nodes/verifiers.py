@@ -11,7 +11,7 @@ from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.image.candidates import candidate_sheet
 from ..fluxir_core.verify.aggregate import mean_z, rank_sum
 from ..fluxir_core.verify.ensemble import DefaultEnsemble, Ensemble
-from .runtime import drawn, load_whole, to_planes
+from .runtime import load_whole, pil_to_image, to_planes
 
 AGGREGATORS = {"by score": mean_z, "by rank": rank_sum}
 Verifier = io.Custom("FLUXIR_VERIFIER")
@@ -149,4 +149,4 @@ class ScoreImages(io.ComfyNode):
         report = {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in columns.items()}
         report = {"values": report.pop("values"), "scores": report}
         sheet = candidate_sheet(to_planes(images).cpu(), report["values"], report["scores"], best)
-        return io.NodeOutput(images[best : best + 1], best, json.dumps(report), drawn(sheet))
+        return io.NodeOutput(images[best : best + 1], best, json.dumps(report), pil_to_image(sheet))

@@ -19,9 +19,9 @@ from ..demo.run import ORIGINAL
 from ..fluxir_core.degrade.basic import gaussian_blur
 from ..fluxir_core.degrade.presets import EVALUATION, degrade_named
 from ..fluxir_core.degrade.tasks import TASKS
-from ..fluxir_core.image.color import match_colour
+from ..fluxir_core.image.color import match_color
 from ..fluxir_core.image.compare import side_by_side
-from ..fluxir_core.image.files import load_picture, pil_picture, save_picture
+from ..fluxir_core.image.files import load_image, save_image, to_pil
 from ..fluxir_core.image.montage import montage
 from ..fluxir_core.image.quality import quality
 from .help_images import PICTURES
@@ -54,18 +54,18 @@ class Studio:
     """The pack's workflows on `server` with the demo's photo: `original`, and `degraded` as EVALUATION names it."""
 
     def __init__(self, server):
-        self.server, self.original = server, load_picture(ORIGINAL)
+        self.server, self.original = server, load_image(ORIGINAL)
         self.degraded = {name: degrade_named(self.original, name, seed=0) for name in EVALUATION}
 
     def place(self, picture, name=PHOTO):
         """Puts `picture` (3, H, W) in [0, 1] into the server's input folder."""
         folder = self.server.base / "input"
         folder.mkdir(exist_ok=True)
-        save_picture(picture, folder / name)
+        save_image(picture, folder / name)
 
     def run(self, graph, node="SaveImage"):
         """Runs `graph` (API format). Returns the pictures (3, H, W) in [0, 1] that `node`, an id or one node's class, saved."""
-        return [load_picture(path) for path in self.server.run(graph)[node if node in graph else id_of(graph, node)]]
+        return [load_image(path) for path in self.server.run(graph)[node if node in graph else id_of(graph, node)]]
 
     def restored(self, workflow, degradation="noise", **inputs):
         """The photo under `degradation`, restored by `workflow` (its file's stem); see `workflow_with`."""
@@ -155,7 +155,7 @@ def tiles(studio):
 
 def chart(studio):
     studio.place(studio.degraded["noise"])
-    return pil_picture(studio.run(workflow_with("fluxir_search_miniature"), "PreviewImage")[0])
+    return to_pil(studio.run(workflow_with("fluxir_search_miniature"), "PreviewImage")[0])
 
 
 def scores(studio):
@@ -171,17 +171,17 @@ def scores(studio):
         "score": api_node("FluxIRScoreImages", images=["three", 0], verifier=["judge", 0], degraded=["degraded", 0]),
         "sheet": api_node("SaveImage", images=["score", 3], filename_prefix="scores"),
     }
-    return pil_picture(studio.run(graph)[0])
+    return to_pil(studio.run(graph)[0])
 
 
 def api_node(kind, **inputs):
     return {"class_type": kind, "inputs": inputs}
 
 
-def colour(studio):
+def color(studio):
     noisy, shift = studio.degraded["noise"], torch.tensor([1.18, 0.92, 0.8])[:, None, None]
     shifted = (studio.original * shift + 0.03).clamp(0, 1)
-    matched = match_colour(shifted[None], noisy[None])[0]
+    matched = match_color(shifted[None], noisy[None])[0]
     return strip({"image": shifted, "reference": noisy, "wavelet": matched})
 
 
@@ -192,7 +192,7 @@ def degradations(studio):
 
 
 def selection(studio):
-    return pil_picture(studio.run(workflow_with("fluxgen_miniature"))[0])
+    return to_pil(studio.run(workflow_with("fluxgen_miniature"))[0])
 
 
 def pairs(studio):
@@ -212,7 +212,7 @@ HELP = {
     "FluxIRSaveImagePairs": pairs,
     "FluxIRSelectImages": selection,
     "FluxIRInventedDetail": invented,
-    "FluxIRMatchColor": colour,
+    "FluxIRMatchColor": color,
     "FluxIRRestorationFidelity": fidelity,
     "FluxIRScoreImages": scores,
     "FluxIRSearchReportChart": chart,
@@ -237,7 +237,7 @@ def id_of(graph, kind):
 
 def strip(pictures):
     """`side_by_side` of `pictures` {label: (3, H, W) in [0, 1]}."""
-    return side_by_side({label: pil_picture(picture) for label, picture in pictures.items()})
+    return side_by_side({label: to_pil(picture) for label, picture in pictures.items()})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from .image import encoded, linear, per_picture, side_of
+from .image import encoded, linear, per_image, side_of
 
 
 def convolve(image, kernel):
@@ -106,13 +106,13 @@ def camera_path(draw, points=2048):
     return walked - walked.mean(0)
 
 
-@per_picture
+@per_image
 def motion_blur(image, strength, draw):
     """Camera shake: light is averaged along a random path of up to 8 % of the picture's side (`camera_path`)."""
     return encoded(convolve(linear(image), spread(camera_path(draw) * strength * LONGEST * side_of(image))))
 
 
-@per_picture
+@per_image
 def defocus_blur(image, strength, draw):
     """A lens out of focus: every point becomes its aperture, of a radius around 2 % of the picture's side.
 

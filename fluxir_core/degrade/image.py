@@ -38,7 +38,7 @@ class Draw:
 
 
 def check(images, strength, seeds):
-    """Raises ValueError, in one sentence, unless `per_picture` can work with these."""
+    """Raises ValueError, in one sentence, unless `per_image` can work with these."""
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ValueError(
             f"degrade: pictures of shape {tuple(images.shape)} and type {images.dtype}; give floats (B, 3, H, W) in [0, 1]."
@@ -52,7 +52,7 @@ def check(images, strength, seeds):
             raise ValueError(f"degrade: picture {number} holds NaN or infinity; give one without.")
 
 
-def per_picture(degrade):
+def per_image(degrade):
     """Makes `degrade(image, strength, draw)`, for one picture (3, H, W) float32 and 0 < strength <= 1, work on batches.
 
     The result takes `images` (B, 3, H, W) in [0, 1] of any float type on any device, `strength` in [0, 1] and one integer

@@ -41,7 +41,7 @@ class Tile(NamedTuple):
         """The same place in a picture that is `scale` times as large."""
         return Tile(*(scale * value for value in self))
 
-    def moved(self, top, left):
+    def shift(self, top, left):
         """The same tile in a picture that begins `top` and `left` farther out."""
         return self._replace(top=self.top + top, left=self.left + left)
 

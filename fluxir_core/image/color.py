@@ -1,4 +1,4 @@
-"""Colour matching: a restored picture gets the colours of its degraded input back, and keeps its own details."""
+"""Color matching: a restored picture gets the colors of its degraded input back, and keeps its own details."""
 
 import math
 
@@ -22,15 +22,15 @@ TRACE = 1e-6
 """Weight under which a neighbourhood counts as invisible."""
 
 
-def match_colour(pictures, reference, method="wavelet", strength=1.0):
-    """`pictures` (B, 3 or 4, H, W) in [0, 1] with the colours of `reference` (1 or B, 3 or 4, h, w) in [0, 1], of any size.
+def match_color(pictures, reference, method="wavelet", strength=1.0):
+    """`pictures` (B, 3 or 4, H, W) in [0, 1] with the colors of `reference` (1 or B, 3 or 4, h, w) in [0, 1], of any size.
 
     Returns the shape and type of `pictures`, in [0, 1] at `strength` 1. In between the result is linear in `strength`; 0
     gives `pictures` themselves. A fourth channel is alpha: it is carried through, and what is transparent in either
     picture has no say. Each picture is matched by itself, in float32 or better, and all methods leave a picture that is
-    its own reference as it is. Colours that leave sRGB are mixed with the grey of their own luma: hue is kept, not clipped.
+    its own reference as it is. Colors that leave sRGB are mixed with the gray of their own luma: hue is kept, not clipped.
 
-    wavelet: the low frequencies of the reference, the details of the picture (the wavelet colour fix of StableSR, Wang et
+    wavelet: the low frequencies of the reference, the details of the picture (the wavelet color fix of StableSR, Wang et
         al. 2024). Follows casts that differ from place to place. Each channel's details take on the reference's contrast
         first, as far as the two agree; without that a cast that is a gain leaves halos along edges.
     adain: mean and standard deviation of each channel (Huang and Belongie 2017, equation 8).
@@ -46,16 +46,16 @@ def match_colour(pictures, reference, method="wavelet", strength=1.0):
     if strength == 0:
         return pictures
     exact = torch.promote_types(pictures.dtype, torch.float32)
-    (planes, seen), (colours, shown) = (_parts(p.to(pictures.device, exact)) for p in (pictures, reference))
-    size, own = planes.shape[2:], colours.shape[2:]
-    colours, shown = _resized(colours * shown, size), _resized(shown, size)
-    matched = into_gamut(METHODS[method](planes, colours / shown.clamp(min=TRACE), seen * shown, own))
+    (planes, seen), (colors, shown) = (_parts(p.to(pictures.device, exact)) for p in (pictures, reference))
+    size, own = planes.shape[2:], colors.shape[2:]
+    colors, shown = _resized(colors * shown, size), _resized(shown, size)
+    matched = into_gamut(METHODS[method](planes, colors / shown.clamp(min=TRACE), seen * shown, own))
     matched = torch.lerp(planes, matched, strength).to(pictures.dtype)
     return torch.cat([matched, pictures[:, 3:]], 1)
 
 
 def check_pair(pictures, reference):
-    """Raises ValueError, one sentence, unless `pictures` and `reference` are what `match_colour` takes, without NaN."""
+    """Raises ValueError, one sentence, unless `pictures` and `reference` are what `match_color` takes, without NaN."""
     for name, given in (("image", pictures), ("reference", reference)):
         if given.ndim != 4 or 0 in given.shape:
             raise ValueError(f"the {name} has the shape {tuple(given.shape)}; give pictures of at least one pixel.")
@@ -70,13 +70,13 @@ def check_pair(pictures, reference):
 
 
 def _parts(pictures):
-    """Colours (B, 3, H, W) and visibility (B, 1, H, W) of `pictures`."""
-    colours, alpha = pictures[:, :3], pictures[:, 3:]
-    return colours, alpha.clamp(0, 1) if alpha.shape[1] else torch.ones_like(colours[:, :1])
+    """Colors (B, 3, H, W) and visibility (B, 1, H, W) of `pictures`."""
+    colors, alpha = pictures[:, :3], pictures[:, 3:]
+    return colors, alpha.clamp(0, 1) if alpha.shape[1] else torch.ones_like(colors[:, :1])
 
 
-def _wavelet(planes, colours, weight, own):
-    mine, theirs, visible = _cells(planes, colours, weight, own)
+def _wavelet(planes, colors, weight, own):
+    mine, theirs, visible = _cells(planes, colors, weight, own)
     mine, theirs = (cells - _local_mean(cells, visible, levels=2) for cells in (mine, theirs))
     contrast, other, both = (_mean(product, visible) for product in (mine * mine, theirs * theirs, mine * theirs))
     faint = FAINT / 10  # neighbours differ less than the whole picture does
@@ -86,15 +86,15 @@ def _wavelet(planes, colours, weight, own):
     size = planes.shape[2:]
     enlarged = max(1, *(extent / before for extent, before in zip(size, own)))
     levels = min(LEVELS + round(math.log2(enlarged)), max(1, round(math.log2(max(size) / 4))))
-    return planes + _local_mean(colours - planes, weight, levels)
+    return planes + _local_mean(colors - planes, weight, levels)
 
 
-def _adain(planes, colours, weight, own):
-    return planes + _shift(planes, *_cells(planes, colours, weight, own))
+def _adain(planes, colors, weight, own):
+    return planes + _shift(planes, *_cells(planes, colors, weight, own))
 
 
-def _lab(planes, colours, weight, own):
-    mine, theirs, visible = _cells(planes, colours, weight, own)
+def _lab(planes, colors, weight, own):
+    mine, theirs, visible = _cells(planes, colors, weight, own)
     lab = to_lab(planes)
     # The difference of two conversions: the rounding of the way to CIELAB and back cancels where nothing changes.
     return planes + from_lab(lab + _shift(lab, to_lab(mine), to_lab(theirs), visible)) - from_lab(lab)
@@ -114,11 +114,11 @@ def _gain(variance, target, faint=FAINT):
     return ((target + faint) / (variance + faint)).sqrt().clamp(max=STEEPEST)
 
 
-def _cells(planes, colours, weight, own):
-    """Mean colours of both pictures in one grid of cells, and the weight (B, 1, h, w) of what is visible in both."""
+def _cells(planes, colors, weight, own):
+    """Mean colors of both pictures in one grid of cells, and the weight (B, 1, h, w) of what is visible in both."""
     grid = [min(CELLS, *extents) for extents in zip(planes.shape[2:], own)]
     visible = _resized(weight, grid)
-    mine, theirs = (_resized(weight * p, grid) / visible.clamp(min=TRACE) for p in (planes, colours))
+    mine, theirs = (_resized(weight * p, grid) / visible.clamp(min=TRACE) for p in (planes, colors))
     return mine, theirs, visible
 
 

@@ -50,7 +50,7 @@ def invented_detail(restored, degraded):
 
 
 def heat_map(share, pictures):
-    """`share` (B, 1, H, W) in [0, 1] as heat, dark red over yellow to white, on `pictures` (B, 3, H, W) in dim grey."""
+    """`share` (B, 1, H, W) in [0, 1] as heat, dark red over yellow to white, on `pictures` (B, 3, H, W) in dim gray."""
     heat = (3 * share - share.new_tensor([0.0, 1.0, 2.0])[:, None, None]).clamp(0, 1)
     return torch.lerp(0.5 * luma(pictures.clamp(0, 1)).expand_as(heat), heat, share)
 

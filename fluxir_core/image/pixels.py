@@ -5,10 +5,10 @@ import torch
 MINIMUM_SIDE = 64
 
 
-def normalise(pictures, minimum=MINIMUM_SIDE):
+def normalize(pictures, minimum=MINIMUM_SIDE):
     """`pictures` (B, C, H, W), any float type, as ((B, 3, H', W') float32 in [0, 1], finite: (B,) bool).
 
-    Grey becomes three channels, further channels are dropped, sides under `minimum` pixels are continued by mirroring.
+    Gray becomes three channels, further channels are dropped, sides under `minimum` pixels are continued by mirroring.
     Pictures that hold NaN or infinity come back black and False in `finite`: they are to be refused, not scored.
     Raises ValueError when the shape is not (B, C, H, W) with C of 1, 3 or 4.
     """

@@ -55,7 +55,7 @@ class Round(NamedTuple):
     chosen: torch.Tensor
 
 
-class Measured(NamedTuple):
+class ScoredCandidates(NamedTuple):
     """Scores {verifier: (n, B)} and the pictures (n, B, 3, H, W) and latents (n, B, ...) they belong to."""
 
     scores: dict
@@ -64,7 +64,7 @@ class Measured(NamedTuple):
 
     def take(self, index):
         scores = {name: take(values, index) for name, values in self.scores.items()}
-        return Measured(scores, take(self.pictures, index), take(self.latents, index))
+        return ScoredCandidates(scores, take(self.pictures, index), take(self.latents, index))
 
     @staticmethod
     def join(first, second):
@@ -73,4 +73,4 @@ class Measured(NamedTuple):
             name: torch.cat([part.scores.get(name, torch.full(part.latents.shape[:2], torch.nan)) for part in (first, second)])
             for name in first.scores | second.scores
         }
-        return Measured(scores, torch.cat([first.pictures, second.pictures]), torch.cat([first.latents, second.latents]))
+        return ScoredCandidates(scores, torch.cat([first.pictures, second.pictures]), torch.cat([first.latents, second.latents]))

@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 import torch
 
-from .condition_stream import attend_to_memory, log_strength
+from .condition_stream import attend_with_kv, log_strength
 
 MAX_KEPT = 4
 """Conditionings whose keys and values are kept: cond and uncond, and a scheduled prompt or two."""
 
 
-class ConditionMemory:
+class CachedCondition:
     """Condition tokens whose keys and values are known (`ConditionBranch.remember`), in the place of a ConditionStream.
 
     `rows` (B,) says which of the memory's pictures each row of the call belongs to.
@@ -24,7 +24,7 @@ class ConditionMemory:
     def attend(self, index, query, key, value, attention):
         """As ConditionStream's."""
         more_keys, more_values = (kept[self.rows] for kept in self.memory[index])
-        return attend_to_memory(query, key, value, more_keys, more_values, self.bias, attention)
+        return attend_with_kv(query, key, value, more_keys, more_values, self.bias, attention)
 
 
 class _Kept(NamedTuple):
@@ -33,7 +33,7 @@ class _Kept(NamedTuple):
     memory: list
 
 
-class ConditionCache:
+class KVCache:
     """The memories of one run. Rows are compared by content: candidates repeat pictures, cond and uncond share them."""
 
     def __init__(self):

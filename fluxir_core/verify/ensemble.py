@@ -79,14 +79,14 @@ class DefaultEnsemble(Ensemble):
         super().__init__((NIQE(), CoherentGradient(), SpectralSlope()), name="natural_image")
 
     def measure(self, pictures, reference=None):
-        """As Ensemble.measure, with `consistency` where there is a reference and `guard_<name>`: 0, or -1 where it refuses."""
+        """As Ensemble.measure, with `consistency` where there is a reference and `veto_<name>`: 0, or -1 where it refuses."""
         found = super().measure(pictures, reference)
         if reference is not None:
             found["consistency"] = Consistency()(pictures, reference)
-        return found | {f"guard_{name}": -refused.float() for name, refused in vetoes(pictures, reference).items()}
+        return found | {f"veto_{name}": -refused.float() for name, refused in vetoes(pictures, reference).items()}
 
     def combine(self, measured):
-        refused = torch.stack([scores < 0 for name, scores in measured.items() if name.startswith("guard_")]).any(0)
+        refused = torch.stack([scores < 0 for name, scores in measured.items() if name.startswith("veto_")]).any(0)
         ranks = {member.name: rank(measured[member.name].masked_fill(refused, -torch.inf)) for member in self.members}
         ranks[CoherentGradient.name] = ranks[CoherentGradient.name].clamp(max=SHARP_ENOUGH)
         total = torch.stack(list(ranks.values())).mean(0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from ..image.pixels import luma, normalise
+from ..image.pixels import luma, normalize
 from .vetoes import BLOCKINESS, SLACK, blockiness, noise_level
 
 MOST_PIXELS = 1024 * 1024
@@ -18,8 +18,8 @@ COARSE, FINE = 16, 64
 """Cells along each axis in which large shapes and finer structure are compared; small pictures have fewer."""
 
 
-FAINT, COLOURLESS = 1e-5, 0.02
-"""Variance of luma too small to be structure; deviation of colour from grey under which a picture has no colours."""
+FAINT, COLORLESS = 1e-5, 0.02
+"""Variance of luma too small to be structure; deviation of color from gray under which a picture has no colors."""
 
 
 NOISE = 16 / 255
@@ -29,7 +29,7 @@ LOWEST = {
     "agreement": (0.6, "its large shapes agree with the degraded picture's by {:.2f}, less than {:.2f}"),
     "contrast": (0.3, "its contrast is {:.2f} of the degraded picture's, less than {:.2f}"),
     "structure": (0.25, "it keeps {:.2f} of the degraded picture's structure, less than {:.2f}"),
-    "colour": (0.9, "its colours agree with the degraded picture's by {:.2f}, less than {:.2f}"),
+    "color": (0.9, "its colors agree with the degraded picture's by {:.2f}, less than {:.2f}"),
 }
 
 
@@ -56,10 +56,10 @@ class Finding:
 def removal_check(cleaned, degraded):
     """A Finding for each of `cleaned`, a remover's results for `degraded`: both (B, 3, H, W) in [0, 1], of any two sizes.
 
-    They are compared at the smaller size, at most a megapixel. `agreement` and `colour` are correlations, -1 to 1, of luma
-    and of colour in coarse cells, so that exposure is free; `contrast` is what luma there is multiplied by; `structure` is
+    They are compared at the smaller size, at most a megapixel. `agreement` and `color` are correlations, -1 to 1, of luma
+    and of color in coarse cells, so that exposure is free; `contrast` is what luma there is multiplied by; `structure` is
     the same in fine cells, over `contrast`, the degraded picture's noise discounted; `clipped` is a difference of shares;
-    `noise` and `blocks` are levels over their limits, those of the guards, wider for noise. Unchanged pictures pass.
+    `noise` and `blocks` are levels over their limits, those of the vetoes, wider for noise. Unchanged pictures pass.
 
     The limits were chosen on scikit-image's training photos, where `python -m comfyui_fluxir.training.studies.calibrate_removal`
     counts: of 5148 good results 99.3 % are usable, of the undistorted photos and of unchanged pictures all; of 9768 ruined
@@ -69,8 +69,8 @@ def removal_check(cleaned, degraded):
     """
     if len(cleaned) != len(degraded):
         raise ValueError(f"verify: {len(cleaned)} cleaned pictures for {len(degraded)} degraded ones; give one for each.")
-    (cleaned, finite), (degraded, whole) = normalise(cleaned, 1), normalise(degraded, 1)
-    measured = _measure(*(normalise(pictures)[0] for pictures in _at_one_size(cleaned, degraded)))
+    (cleaned, finite), (degraded, whole) = normalize(cleaned, 1), normalize(degraded, 1)
+    measured = _measure(*(normalize(pictures)[0] for pictures in _at_one_size(cleaned, degraded)))
     return [
         _judge({name: values[index].item() for name, values in measured.items()}, finite[index], whole[index])
         for index in range(len(cleaned))
@@ -100,39 +100,39 @@ def _at_one_size(*pictures):
 def _measure(cleaned, degraded):
     """What is measured, (B,) each, of pictures of one size, at least 64 pixels a side."""
     side, pixels = min(cleaned.shape[2:]), cleaned.shape[2] * cleaned.shape[3]
-    grey, given = luma(cleaned), luma(degraded)
+    gray, given = luma(cleaned), luma(degraded)
     coarse = min(COARSE, side // 8)
-    both, own, other = _products(_cells(grey, coarse), _cells(given, coarse))
+    both, own, other = _products(_cells(gray, coarse), _cells(given, coarse))
     agreement = (both + FAINT) / ((own + FAINT) * (other + FAINT)).sqrt()
     contrast = (both + FAINT) / (other + FAINT)
 
     noise, fine = noise_level(given), min(FINE, side // 3)
-    both, _, other = _products(_structure(grey, fine), _structure(given, fine))
+    both, _, other = _products(_structure(gray, fine), _structure(given, fine))
     other = (other - noise.square() * fine**2 / pixels).clamp(min=0)
     structure = (both / contrast.clamp(min=0.01) + FAINT) / (other + FAINT)
 
     both, own, other = _products(*(_tints(F.adaptive_avg_pool2d(p, coarse // 2)) for p in (cleaned, degraded)))
-    colour = torch.where(other.sqrt() < COLOURLESS, 1, both / (own * other).sqrt().clamp(min=1e-9))
+    color = torch.where(other.sqrt() < COLORLESS, 1, both / (own * other).sqrt().clamp(min=1e-9))
     return {
         "agreement": agreement,
         "contrast": contrast,
         "structure": structure,
-        "colour": colour,
+        "color": color,
         "clipped": _clipped(cleaned) - _clipped(degraded),
-        "noise": noise_level(grey) / (SLACK * noise * contrast.clamp(min=1)).clamp(min=NOISE),
-        "blocks": blockiness(grey) / (SLACK * blockiness(given)).clamp(min=BLOCKINESS),
+        "noise": noise_level(gray) / (SLACK * noise * contrast.clamp(min=1)).clamp(min=NOISE),
+        "blocks": blockiness(gray) / (SLACK * blockiness(given)).clamp(min=BLOCKINESS),
     }
 
 
-def _cells(grey, count):
-    """Means of `grey` (B, 1, H, W) in `count` by `count` cells, less the picture's mean."""
-    cells = F.adaptive_avg_pool2d(grey, count)
+def _cells(gray, count):
+    """Means of `gray` (B, 1, H, W) in `count` by `count` cells, less the picture's mean."""
+    cells = F.adaptive_avg_pool2d(gray, count)
     return cells - cells.mean((2, 3), keepdim=True)
 
 
-def _structure(grey, count):
-    """Means of `grey` (B, 1, H, W) in `count` by `count` cells, less what a quarter as many cells along each axis show."""
-    cells = F.adaptive_avg_pool2d(grey, count)
+def _structure(gray, count):
+    """Means of `gray` (B, 1, H, W) in `count` by `count` cells, less what a quarter as many cells along each axis show."""
+    cells = F.adaptive_avg_pool2d(gray, count)
     shapes = F.adaptive_avg_pool2d(cells, count // 4)
     return cells - F.interpolate(shapes, (count, count), mode="bilinear", align_corners=False)
 

@@ -167,7 +167,7 @@ def test_a_student_reads_no_pictures(host, nodes):
 
 
 def contest(nodes, student=None, **options):
-    from comfyui_fluxir.nodes.search_algorithms import ContestSchedule
+    from comfyui_fluxir.nodes.search_algorithms import EvolutionarySearchAlgorithm
 
     settings = dict(
         parents=1,
@@ -183,7 +183,7 @@ def contest(nodes, student=None, **options):
         baseline_check=True,
     )
     given = {"student": guider(student), "student_sigmas": distilled(nodes, 2)} if student else {}
-    return ContestSchedule.execute(**settings, **{**given, **options}).result[0]
+    return EvolutionarySearchAlgorithm.execute(**settings, **{**given, **options}).result[0]
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_fluxir.fluxir_core.adapter.checkpoint import load_adapter
-from comfyui_fluxir.fluxir_core.image.files import load_picture, save_picture
+from comfyui_fluxir.fluxir_core.image.files import load_image, save_image
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 from comfyui_fluxir.training.miniature.autoencoder import NarrowTAESD, open_autoencoder
-from comfyui_fluxir.training.miniature.bank import drawn_bank
+from comfyui_fluxir.training.miniature.bank import draw_bank
 from comfyui_fluxir.training.miniature.batches import MiniatureBatches
 from comfyui_fluxir.training.miniature.latents import encode_images
-from comfyui_fluxir.training.miniature.recipe import OPTIMIZER, QUICK, RECIPE, Plan
+from comfyui_fluxir.training.miniature.recipe import OPTIMIZER, QUICK, RECIPE, MiniatureSize
 from comfyui_fluxir.training.miniature.stages import HALFWAY, Amounts
 from comfyui_fluxir.training.recipes.config import CONFIGS, UMMFConfig
 from safetensors import safe_open
@@ -35,13 +35,13 @@ def quick(tmp_path_factory):
 def photo(tmp_path_factory):
     path = tmp_path_factory.mktemp("photo") / "photo.png"
     torch.manual_seed(0)
-    save_picture(torch.rand(3, 40, 53), path)
+    save_image(torch.rand(3, 40, 53), path)
     return path
 
 
 def restore(photo, out, *options):
     main(["restore", str(photo), str(out), "--steps", "2", *options])
-    return load_picture(out)
+    return load_image(out)
 
 
 def test_the_recipe_makes_files_that_restore_a_picture(quick, photo, tmp_path):
@@ -82,11 +82,11 @@ def test_a_work_folder_of_another_plan_is_refused(quick, tmp_path):
         main(["train", "miniature", "--work", str(quick / "work"), "--out", str(tmp_path)])
 
 
-def test_the_autoencoder_starts_as_the_pictures_colours():
-    """Of random weights some lose an axis of colour for good."""
+def test_the_autoencoder_starts_as_the_pictures_colors():
+    """Of random weights some lose an axis of color for good."""
     torch.manual_seed(0)
-    colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.5, 0.5, 0.5]])
-    pictures = colours[..., None, None].expand(-1, 3, 128, 128).contiguous()
+    colors = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.5, 0.5, 0.5]])
+    pictures = colors[..., None, None].expand(-1, 3, 128, 128).contiguous()
     with torch.no_grad():
         net = NarrowTAESD()
         decoded = net.decode(net.encode(pictures))
@@ -95,7 +95,7 @@ def test_the_autoencoder_starts_as_the_pictures_colours():
 
 def test_the_bank_is_encoded_by_the_given_models_autoencoder(quick):
     own, bundled = (MiniatureBatches.for_model(folder, QUICK, 4, False, quick / "work") for folder in (quick / "out", MINIATURE))
-    images, _ = drawn_bank(QUICK, quick / "work")
+    images, _ = draw_bank(QUICK, quick / "work")
     torch.testing.assert_close(own.crops.bank.clean, encode_images(open_autoencoder(quick / "out"), images), rtol=0, atol=0.05)
     assert (own.crops.bank.clean - bundled.crops.bank.clean).abs().mean() > 0.1
 
@@ -173,7 +173,7 @@ def training_config(path):
 
 
 def test_the_bundled_files_were_made_by_the_recipes_as_they_are():
-    stage = {"plan": asdict(Plan()), "recipe": asdict(RECIPE), "optimizer": asdict(OPTIMIZER)}
+    stage = {"plan": asdict(MiniatureSize()), "recipe": asdict(RECIPE), "optimizer": asdict(OPTIMIZER)}
     for path in ("diffusion_models/mini-flux", "vae/mini-flux-vae"):
         assert training_config(path) == stage
     adapter, student = (training_config(path) for path in ("fluxir_adapters/mini-flux-fluxir", "loras/mini-flux-few-steps"))

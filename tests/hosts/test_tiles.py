@@ -208,16 +208,18 @@ def test_restoration_fidelity_acts_on_the_blended_tiles(host, tile):
 
     noise, lq = picture(2, 1, *SIZE), picture(1, 1, *SIZE)
 
-    def drawn(model, fidelity):
+    def pil_to_image(model, fidelity):
         return RestorationFidelity.execute(model, {"samples": lq}, fidelity).result[0]
 
     pointwise = [Seen(host.model, torch.tanh).model for _ in range(2)]
-    results = [host.sample(model, noise=noise) for model in (drawn(tile(pointwise[0]), 0.4), drawn(pointwise[1], 0.4))]
+    results = [
+        host.sample(model, noise=noise) for model in (pil_to_image(tile(pointwise[0]), 0.4), pil_to_image(pointwise[1], 0.4))
+    ]
     torch.testing.assert_close(*results)
     restoring = host.apply(lq=lq)
-    orders = [host.sample(model, noise=noise) for model in (drawn(tile(restoring), 0.4), tile(drawn(restoring, 0.4)))]
+    orders = [host.sample(model, noise=noise) for model in (pil_to_image(tile(restoring), 0.4), tile(pil_to_image(restoring, 0.4)))]
     assert torch.equal(*orders)
-    free, given = (host.sample(drawn(tile(restoring), fidelity), noise=noise) for fidelity in (0.0, 1.0))
+    free, given = (host.sample(pil_to_image(tile(restoring), fidelity), noise=noise) for fidelity in (0.0, 1.0))
     torch.testing.assert_close(given, lq, atol=1e-5, rtol=1e-5)
     assert (orders[0] - lq).norm() < 0.9 * (free - lq).norm()
 
@@ -290,19 +292,19 @@ def test_nothing_of_a_run_outlives_it(host, tile):
 
 
 def test_a_search_runs_over_the_whole_of_a_tiled_picture(host, tile, vae):
-    from comfyui_fluxir.fluxir_core.search.evolutionary import Lineages
+    from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
 
     from . import search_host
 
     model, latent = tile(host.apply(lq=picture(1, 1, *SIZE))), {"samples": torch.zeros(1, 16, *SIZE)}
     options = dict(model=model, latent=latent, steps=search_host.sigmas(3))
-    found, _, report = search_host.run(host, vae, search=Lineages(1, 0), **options)
-    torch.testing.assert_close(found["samples"], search_host.plain(host, **options))
+    found, _, report = search_host.run(host, vae, search=EvolutionarySearch(1, 0), **options)
+    torch.testing.assert_close(found["samples"], search_host.baseline(host, **options))
     assert report["nfe"] == 3
 
 
 def test_a_search_chooses_for_each_tile_against_its_part_of_the_degraded_picture(host, tile, vae):
-    from comfyui_fluxir.fluxir_core.search.stepwise import Greedy
+    from comfyui_fluxir.fluxir_core.search.stepwise import StepwiseSearch
 
     from . import search_host
 
@@ -319,7 +321,7 @@ def test_a_search_chooses_for_each_tile_against_its_part_of_the_degraded_picture
         model=tile(host.apply(lq=picture(1, 1, *SIZE))),
         latent={"samples": torch.zeros(1, 16, *SIZE)},
         steps=search_host.sigmas(3),
-        search=Greedy(3, 1.0, tile=64),
+        search=StepwiseSearch(3, 1.0, tile=64),
         judge=search_host.verifier(Near()),
         degraded=torch.rand(1, 2 * SIZE[0] * 8, 2 * SIZE[1] * 8, 3),
     )

@@ -16,13 +16,13 @@ def host(request, comfy, tmp_path_factory):
 
 
 def sample_in_diffusers(folder, noise, lq, conditioning, steps):
-    from comfyui_fluxir.training.diffusers_host.fluxir_host import DiffusersHost
+    from comfyui_fluxir.training.diffusers_host.fluxir_host import FluxIRHost
     from comfyui_fluxir.training.diffusers_host.model_folder import load_models
 
     models = load_models(folder)
     [[text, extra]] = conditioning
     batch, grid = len(noise), noise.shape[-2:]
-    host = DiffusersHost(models.transformer, models.adapter)
+    host = FluxIRHost(models.transformer, models.adapter)
     with torch.no_grad():
         condition = host.prepare(
             pack_latents((lq - SHIFT) * SCALE),

@@ -218,7 +218,7 @@ def test_text_that_the_models_own_mask_hides_is_not_there(host, nodes, loras, mo
     if not kept:
         from comfyui_fluxir.nodes import ummf_hooks
 
-        monkeypatch.setattr(ummf_hooks.ConditionInjection, "_fits", lambda *_: False)
+        monkeypatch.setattr(ummf_hooks.UMMFHooks, "_fits", lambda *_: False)
     [[text, extra]] = prompt(3)
     hidden = torch.zeros(1, 24, 24)
     hidden[..., 4:8] = float("-inf")

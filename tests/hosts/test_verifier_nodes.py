@@ -116,14 +116,14 @@ def test_the_papers_ensemble_ranks_by_three_reward_models(loaded):
 
 def test_the_sheet_shows_all_pictures_and_frames_the_best(comfy):
     from comfyui_fluxir.fluxir_core.image.candidates import candidate_sheet
-    from comfyui_fluxir.nodes.runtime import drawn, to_planes
+    from comfyui_fluxir.nodes.runtime import pil_to_image, to_planes
     from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages
 
     with torch.inference_mode():
         _, best, report, sheet = ScoreImages.execute(images(count=5), NaturalImageVerifier.execute().result[0]).result
     report = json.loads(report)
     expected = candidate_sheet(to_planes(images(count=5)), report["values"], report["scores"], best)
-    assert torch.equal(sheet, drawn(expected)) and sheet.shape[2:] == (768, 3) and sheet.max() <= 1
+    assert torch.equal(sheet, pil_to_image(expected)) and sheet.shape[2:] == (768, 3) and sheet.max() <= 1
 
 
 def test_the_same_verifier_twice_is_refused(loaded):

@@ -62,7 +62,7 @@ def test_a_picture_altered_in_one_place_costs(photos, name):
         assert cost(altered, given) > cost(clean, given) + 0.1
 
 
-def test_a_well_exposed_input_leaves_no_room_for_other_light_or_colour(photos):
+def test_a_well_exposed_input_leaves_no_room_for_other_light_or_color(photos):
     tinted = photos[1] * torch.tensor([1.0, 1.0, 0.5])[:, None, None]
     assert cost(photos[0] * 0.5, photos[0]) > 0.5 and cost(tinted, photos[1]) > 0.5
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from ...fluxir_core.image.chart import DOT, GRID, INK, LINE
-from ...fluxir_core.image.files import SUFFIXES, load_picture
+from ...fluxir_core.image.files import SUFFIXES, load_image
 from ...fluxir_core.verify.evaluation import PAPER, Evaluation, markdown
 
 PICTURE, FILES = "picture", "files"
@@ -94,7 +94,7 @@ def measure(pairs, evaluation, path=None, device="cpu"):
         expected = evaluation.names(original=paths[2] is not None)
         if not all(known.get(metric) for metric in expected):
             try:
-                shown = (file and load_picture(file).to(device) for file in paths)
+                shown = (file and load_image(file).to(device) for file in paths)
                 values = {metric: repr(value) for metric, value in evaluation(*shown).items()}
             except ValueError as error:
                 refused.append(f"{name} is not measured: {error}")

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ...fluxir_core.execution.tiles import TiledRun
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
 from ...fluxir_core.search.presets import PRESETS
-from ...fluxir_core.search.search import plan
+from ...fluxir_core.search.search import estimate_cost
 from ...fluxir_core.verify.ensemble import DefaultEnsemble
 from ..diffusers_host.model_folder import LATENT
 from ..diffusers_host.restorer import PATCH, TILES_AT_ONCE, Restorer
@@ -36,12 +36,12 @@ def add_arguments(parser):
     parser.add_argument(
         "--fidelity", type=float, default=0.0, help="how near to stay to the degraded picture: 0 (default) to 1, which is it"
     )
-    parser.add_argument("--preset", choices=PRESETS, help="search for a better picture at test time (see `fluxir plan`)")
+    parser.add_argument("--preset", choices=PRESETS, help="search for a better picture at test time (see `fluxir estimate_cost`)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write a report: seconds, NFE, seed, sizes, the search's log")
 
 
 def run(arguments):
-    from ...fluxir_core.image.files import load_picture, save_picture
+    from ...fluxir_core.image.files import load_image, save_image
 
     if arguments.steps < 1:
         raise SystemExit(f"fluxir restore: --steps is {arguments.steps}; use at least 1.")
@@ -53,7 +53,7 @@ def run(arguments):
         raise SystemExit("fluxir restore: --few-steps goes with neither --preset nor --tile; choose one.")
     if arguments.tile is not None and arguments.tile < 64:
         raise SystemExit(f"fluxir restore: --tile is {arguments.tile} pixels; use at least 64.")
-    picture = load_picture(arguments.input)[None]
+    picture = load_image(arguments.input)[None]
     if arguments.scale != 1:
         size = [max(PATCH, round(extent * arguments.scale)) for extent in picture.shape[-2:]]
         picture = F.interpolate(picture, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
@@ -67,13 +67,13 @@ def run(arguments):
         restorer.vae.tile = VAE_TILE
     started = time.perf_counter()
     if arguments.preset:
-        schedule = PRESETS[arguments.preset]
-        total = plan(schedule, flux_sigmas(**settings))["nfe"]
+        algorithm = PRESETS[arguments.preset]
+        total = estimate_cost(algorithm, flux_sigmas(**settings))["nfe"]
         with tqdm(total=total, desc=f"searching ({arguments.preset})", disable=None) as bar:
             found, searched = restorer.search(
                 picture,
                 [arguments.seed],
-                schedule,
+                algorithm,
                 DefaultEnsemble(),
                 **settings,
                 tile=tile,
@@ -82,7 +82,7 @@ def run(arguments):
             )
         searched |= {name: value[0] if value else None for name, value in searched.items() if name in PER_PICTURE}
     elif arguments.few_steps is not None:
-        found = restorer.restore_fast(picture, [arguments.seed], arguments.few_steps, fidelity=arguments.fidelity)
+        found = restorer.restore_few_steps(picture, [arguments.seed], arguments.few_steps, fidelity=arguments.fidelity)
         searched = {"nfe": arguments.few_steps, "nfe_planned": arguments.few_steps}
     else:
         with tqdm(total=arguments.steps, desc="restoring", disable=None) as bar:
@@ -96,7 +96,7 @@ def run(arguments):
             )
         searched = {"nfe": arguments.steps, "nfe_planned": arguments.steps}
     seconds = time.perf_counter() - started
-    save_picture(found[0], arguments.output)
+    save_image(found[0], arguments.output)
     if arguments.json:
         height, width = found.shape[-2:]
         report = {

@@ -29,18 +29,18 @@ def run(arguments):
     if arguments.recipe == "miniature":
         import torch
 
-        from ..miniature.recipe import QUICK, Plan, train_miniature
+        from ..miniature.recipe import QUICK, MiniatureSize, train_miniature
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        train_miniature(QUICK if arguments.quick else Plan(), arguments.work, arguments.out, device)
+        train_miniature(QUICK if arguments.quick else MiniatureSize(), arguments.work, arguments.out, device)
         return
     from ..recipes.config import FluxIRConfig, UMMFConfig
 
     config = {"fluxir": FluxIRConfig, "ummf": UMMFConfig}[arguments.recipe].load(arguments.config)
     if arguments.plan:
-        from ..recipes.memory_plan import print_plan
+        from ..recipes.memory_plan import print_memory_plan
 
-        print_plan(config)
+        print_memory_plan(config)
         return
     from ..recipes.train import train
 

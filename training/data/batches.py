@@ -4,14 +4,14 @@ import logging
 
 import torch
 
-from ...fluxir_core.data.source import PictureSource
+from ...fluxir_core.data.source import ImageSource
 from ...fluxir_core.flow.noise import keyed_generator
 from .batch import Batch
 from .cache import TensorCache
 from .crops import Crops, Order
 
 
-class PictureBatches:
+class ImageBatches:
     """Batches of the pictures that `config` (DataConfig) names, `batch` a step.
 
     `encode` takes pictures (B, 3, H, W) to latents, `embed` a prompt to (text, pooled); `work` keeps both, in folders whose
@@ -23,7 +23,7 @@ class PictureBatches:
 
     def __init__(self, config, batch, encode, embed, work, identity, seed=0, device="cpu", process=0, processes=1, wait=None):
         self.config, self.batch, self.device, self._encode, self._embed = config, batch, device, encode, embed
-        self.crops = Crops(PictureSource(config.pictures), config.sizes, config.crop, seed)
+        self.crops = Crops(ImageSource(config.pictures), config.sizes, config.crop, seed)
         source = self.crops.source
         self.fingerprint = source.fingerprint
         self._prompts = {i: source.metadata_of(i).get("prompt", "") if config.prompts else "" for i in self.crops.indices}

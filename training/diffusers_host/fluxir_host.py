@@ -19,13 +19,13 @@ class HostCondition(NamedTuple):
     adapter: Condition
 
 
-class DiffusersHost:
+class FluxIRHost:
     """Adds `adapter`'s residuals, times `strength`, to the blocks of `transformer`; differentiable, undone by `remove`.
 
     Strength 0 does not run the adapter: the output is `bare_velocity`'s, bit for bit, and in float32 diffusers' own too
     (in lower precision the host's times are the more exact ones, see `exact_time`). With gradient checkpointing, run
     the backward pass before the next call: it runs the blocks again, with the residuals of the latest call.
-    Raises AdapterFileError when the adapter was made for a base of other sizes.
+    Raises WeightFileError when the adapter was made for a base of other sizes.
     """
 
     def __init__(self, transformer, adapter, strength=1.0):

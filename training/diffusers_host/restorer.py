@@ -7,13 +7,13 @@ from torch.nn import functional as F
 
 from ...fluxir_core.execution.micro_batches import MicroBatches
 from ...fluxir_core.execution.tiles import tiled
-from ...fluxir_core.flow.fidelity_guidance import drawn_to_input
+from ...fluxir_core.flow.fidelity_guidance import fidelity_guidance
 from ...fluxir_core.flow.rectified_flow import broadcast, clean_estimate, euler, flux_sigmas, interpolate
 from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 from ...fluxir_core.search.search import search
 from ...fluxir_core.search.task import Task
 from ...fluxir_core.verify.fidelity import downsampled_psnr
-from .fluxir_host import DiffusersHost
+from .fluxir_host import FluxIRHost
 from .lora_host import LoRAHost
 from .model_folder import load_models
 from .ummf_host import UMMFHost
@@ -29,7 +29,7 @@ TILES_AT_ONCE = 4
 class Restorer:
     """A FLUX transformer with its adapter and VAE, on `device`, taking and giving pictures.
 
-    `folder` is as for `training.model_folder.load_models`. `adapter` says what shows the model the degraded picture:
+    `folder` is as for `training.diffusers_host.model_folder.load_models`. `adapter` says what shows the model the degraded picture:
     "fluxir", or "ummf" for the folder's LoRA. The models compute in `dtype`, the sampler in float32. Raises ValueError when
     the folder has no LoRA.
     """
@@ -39,7 +39,7 @@ class Restorer:
         self.vae, self.device, self.dtype = models.vae, device, dtype
         self.adapter = models.adapter
         if adapter == "fluxir":
-            self.host = DiffusersHost(models.transformer, models.adapter)
+            self.host = FluxIRHost(models.transformer, models.adapter)
         elif models.lora is None:
             raise ValueError(f"--adapter: {folder} has no loras folder; put a UMMF LoRA there, or use fluxir.")
         else:
@@ -52,30 +52,30 @@ class Restorer:
         """Restores `pictures` (B, 3, H, W) in [0, 1]; any H and W, padded to 16 by repeating the edge. Returns the same shape.
 
         `seeds` holds one seed a picture; picture i starts from the noise ComfyUI draws for seeds[i]. `steps` Euler steps on
-        FLUX's sigmas with `shift`; `strength` 0 leaves the adapter out. `tile`: a fluxir_core.flow.tiles.TiledRun, by which
+        FLUX's sigmas with `shift`; `strength` 0 leaves the adapter out. `tile`: a fluxir_core.execution.tiles.TiledRun, by which
         the model sees the pictures, or None. `sigmas` (S + 1,) replace steps and shift; where the first is below 1, sampling
         starts from the noised degraded latent. `fidelity` in [0, 1] draws the result towards the degraded picture, see
-        fluxir_core.flow.guidance.
+        fluxir_core.flow.fidelity_guidance.
         """
-        conditioned = _Conditioned(self, pictures, strength, tile, fidelity)
+        model = _ConditionedModel(self, pictures, strength, tile, fidelity)
         sigmas = (flux_sigmas(steps, shift) if sigmas is None else torch.tensor(sigmas)).to(self.device)
-        noise = conditioned.noise(seeds)
-        start = interpolate(pack_latents(conditioned.degraded).float(), noise, sigmas[0].expand(len(noise)))
-        return conditioned.decode(euler(conditioned.velocity, start, sigmas, callback)).cpu()
+        noise = model.noise(seeds)
+        start = interpolate(pack_latents(model.degraded).float(), noise, sigmas[0].expand(len(noise)))
+        return model.decode(euler(model.velocity, start, sigmas, callback)).cpu()
 
-    def restore_fast(self, pictures, seeds, steps, callback=None, fidelity=0.0):
+    def restore_few_steps(self, pictures, seeds, steps, callback=None, fidelity=0.0):
         """As `restore` in the few `steps` that the folder's schedules are for, by its student where it has one.
 
         Raises ValueError when there is no schedule of so many steps.
         """
         if steps not in self.schedules:
-            known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir schedule`"
+            known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir algorithm`"
             raise ValueError(f"--few-steps: the model folder has no schedule for {steps} steps; {known}.")
-        with self.taught():
+        with self.student_enabled():
             return self.restore(pictures, seeds, callback=callback, sigmas=self.schedules[steps], fidelity=fidelity)
 
     @contextmanager
-    def taught(self):
+    def student_enabled(self):
         """The student's LoRA acts inside this block, where the folder has one."""
         if self.student:
             self.student.strength = 1.0
@@ -86,19 +86,19 @@ class Restorer:
                 self.student.strength = 0.0
 
     @torch.no_grad()
-    def search(self, pictures, seeds, schedule, ensemble, steps=20, shift=1.15, at_once=8, tile=None, callback=None, fidelity=0.0):
-        """As `restore`, by the search `schedule`, choosing by `ensemble` (see fluxir_core.verify.Ensemble).
+    def search(self, pictures, seeds, algorithm, ensemble, steps=20, shift=1.15, at_once=8, tile=None, callback=None, fidelity=0.0):
+        """As `restore`, by the search `algorithm`, choosing by `ensemble` (see fluxir_core.verify.Ensemble).
 
         All noise beyond the first is keyed by each picture's own seed. `at_once` candidates share a model call; fewer where
         memory runs out. `callback(count)` runs after every call with the candidates it evaluated. Returns (restored
-        pictures, the report of fluxir_core.flow.search).
+        pictures, the report of fluxir_core.search.search).
         """
-        conditioned = _Conditioned(self, pictures, tile=tile, fidelity=fidelity)
+        model = _ConditionedModel(self, pictures, tile=tile, fidelity=fidelity)
         batch = len(pictures)
         calls, verifications = MicroBatches(batch, at_once), MicroBatches(batch, at_once)
 
         def velocity(x, t):
-            v = calls(conditioned.velocity, x, t)
+            v = calls(model.velocity, x, t)
             if callback:
                 callback(len(x) // batch)
             return v
@@ -108,17 +108,17 @@ class Restorer:
 
         task = Task(
             velocity,
-            lambda latents: verifications(lambda group: conditioned.decode(group).cpu(), latents),
+            lambda latents: verifications(lambda group: model.decode(group).cpu(), latents),
             score,
             ensemble.combine,
             fidelity=lambda candidates: downsampled_psnr(candidates, _tile(pictures, candidates)),
         )
-        noise, sigmas = conditioned.noise(seeds), flux_sigmas(steps, shift)
-        found = search(task, noise, sigmas, schedule, keys=seeds)
-        return conditioned.decode(found.latents).cpu(), found.report
+        noise, sigmas = model.noise(seeds), flux_sigmas(steps, shift)
+        found = search(task, noise, sigmas, algorithm, keys=seeds)
+        return model.decode(found.latents).cpu(), found.report
 
 
-class _Conditioned:
+class _ConditionedModel:
     """The model under the condition of some degraded pictures, for any whole number of candidates of each."""
 
     def __init__(self, restorer, pictures, strength=1.0, tile=None, fidelity=0.0):
@@ -142,7 +142,7 @@ class _Conditioned:
         if self.fidelity == 0:
             return v
         clean = unpack_latents(clean_estimate(x, v, t), *self.grid)
-        drawn = drawn_to_input(clean, _tile(self.degraded, x).to(clean), t, self.fidelity)
+        drawn = fidelity_guidance(clean, _tile(self.degraded, x).to(clean), t, self.fidelity)
         return (x - pack_latents(drawn)) / broadcast(t, x)
 
     def _free_velocity(self, x, t):

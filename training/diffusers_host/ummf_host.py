@@ -8,7 +8,7 @@ import torch
 from ...fluxir_core.flux.keymap import diffusers_parts
 from ...fluxir_core.lora.lora import layer_key
 from ...fluxir_core.ummf.condition_stream import ConditionBranch, condition_positions
-from ...fluxir_core.ummf.kv_cache import ConditionCache, ConditionMemory
+from ...fluxir_core.ummf.kv_cache import CachedCondition, KVCache
 from ..engine.processes import sharded
 from .transformer import call_transformer, exact_time, flux_dimensions
 
@@ -36,7 +36,7 @@ class UMMFHost:
             raise ValueError(f"UMMF: the LoRA is for {lora.dims}, but the transformer is {dims}; choose the LoRA made for it.")
         self.transformer, self.adapter, self.strength = transformer, lora, strength
         self.branch = ConditionBranch(self._module, dims, mode, lora if mode.tokens == "condition" else None)
-        self.cache = ConditionCache()
+        self.cache = KVCache()
         self._beside = None
         self._handles = list(exact_time(transformer))
         if mode.tokens == "all":
@@ -82,7 +82,7 @@ class UMMFHost:
         # The blocks of a sharded transformer have their weights in their own calls alone: nothing can be computed ahead.
         if self.branch.mode.constant and not torch.is_grad_enabled() and not sharded(self.transformer):
             recalled = self.cache.recall(self.branch, shown.tokens, shown.ids, shown.pooled, _attention)
-            return ConditionMemory(*recalled, self.strength)
+            return CachedCondition(*recalled, self.strength)
         self.cache.clear()  # a training step changes the LoRA
         vector = self.branch.vector(t, guidance, shown.pooled)
         return self.branch.start(shown.tokens, shown.ids, vector, self.strength)

@@ -5,7 +5,7 @@ import torch
 from ...fluxir_core.flow.noise import keyed_generator
 from ..data.batch import Batch
 from .autoencoder import open_autoencoder
-from .bank import drawn_bank, encoded_bank
+from .bank import draw_bank, encode_bank
 from .latents import LatentCrops
 from .text import encode_words
 
@@ -28,7 +28,7 @@ class MiniatureBatches:
     def for_model(cls, folder, plan, batch, prompts, work, seed=0, device="cpu"):
         """The batches of `plan` for the model folder `folder`, encoded by its autoencoder. Raises ValueError where it is no miniature."""
         work.mkdir(parents=True, exist_ok=True)
-        bank = encoded_bank(plan, work, open_autoencoder(folder, device), *drawn_bank(plan, work))
+        bank = encode_bank(plan, work, open_autoencoder(folder, device), *draw_bank(plan, work))
         return cls(plan.size, batch, prompts, bank, seed, device)
 
     def rows(self, step):

@@ -11,7 +11,7 @@ from ...fluxir_core.flow.exploration import trajectory
 from ...fluxir_core.flow.rectified_flow import euler, interpolate
 from ..engine.average import MovingAverage
 from ..engine.run_folder import check_identity, write_whole
-from .reinforce import call, conditioned
+from .reinforce import call, prepare_condition
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def make_lessons(host, batches, schedules, grid, recipe, path, autocast=torch.bf
     for number in range(len(saved["states"]), len(drawn)):
         batch, noise = drawn[number]
         with torch.autocast(noise.device.type, dtype=autocast or torch.float32, enabled=autocast is not None):
-            condition, guidance = conditioned(host, batch, 1), noise.new_full((len(noise),), recipe.guidance)
+            condition, guidance = prepare_condition(host, batch, 1), noise.new_full((len(noise),), recipe.guidance)
             states, _ = trajectory(lambda x, t: host.velocity(x, t, condition, guidance).float(), noise, grid)
         saved["states"].append(states[places].half().cpu())
         if number % 8 == 7 or number + 1 == len(drawn):
@@ -140,7 +140,7 @@ def fair_weights(taught, clean):
 
 def walk(host, batch, noise, sigmas, guidance):
     """The states after each step of `sigmas` from the noised degraded latents: a list of (B, N, 64)."""
-    condition, strength = conditioned(host, batch, 1), noise.new_full((len(noise),), guidance)
+    condition, strength = prepare_condition(host, batch, 1), noise.new_full((len(noise),), guidance)
     start = interpolate(batch.degraded, noise, noise.new_full((len(noise),), sigmas[0]))
     walked = []
     euler(

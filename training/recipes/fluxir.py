@@ -26,7 +26,7 @@ class FluxIRRecipe:
 
 
 class FluxIRObjective(Objective):
-    """Velocity MSE, and the L1 of decoded pixels (equations 7 to 10), of a DiffusersHost's adapter.
+    """Velocity MSE, and the L1 of decoded pixels (equations 7 to 10), of a FluxIRHost's adapter.
 
     A batch holds tokens `clean`, `degraded` (B, N, 64), `text`, `pooled`, `image_ids` and the latent `grid` (h, w); `decode`
     is the VAE's decoder on latents (B, 16, h, w) in network space.

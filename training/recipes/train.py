@@ -10,15 +10,15 @@ import torch
 from ...fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
 from ...fluxir_core.lora.lora import LoRA
 from ..bundled import find
-from ..data.batches import PictureBatches
+from ..data.batches import ImageBatches
 from ..data.prompts import load_prompt_encoder
-from ..diffusers_host.fluxir_host import DiffusersHost
+from ..diffusers_host.fluxir_host import FluxIRHost
 from ..diffusers_host.model_folder import model_folder, open_transformer, open_vae
 from ..diffusers_host.transformer import flux_dimensions
 from ..diffusers_host.ummf_host import UMMFHost
 from ..engine.fit import fit
 from ..engine.processes import make_accelerator
-from ..engine.quantize import quantise
+from ..engine.quantize import quantize
 from .config import FluxIRConfig
 from .export import write_adapter
 from .fluxir import FluxIRObjective
@@ -43,7 +43,7 @@ def train(config, work, out):
     adapter = make_adapter(config, transformer, batches.empty).to(accelerator.device)
     # FSDP itself takes the base to the device, block by block, and leaves each process its shard alone.
     device = "cpu" if config.run.sharding == "fsdp" else accelerator.device
-    frozen(transformer, config.base.precision, config.base.gradient_checkpointing, device)
+    freeze(transformer, config.base.precision, config.base.gradient_checkpointing, device)
     objective = make_objective(config, transformer, adapter, vae.decode, batches.empty)
     validate = None
     if batches.validation:
@@ -68,7 +68,7 @@ def make_batches(config, vae, work, accelerator, dtype):
             return own.batches(model_folder(config.base.folder), size, run.batch, data.prompts, work, run.seed, device)
     # Loaded when a prompt is not in the cache yet, or no longer: a resumed run never waits for T5.
     encoder = cache(lambda: load_prompt_encoder(config.base.folder, data.text_tokens, device, dtype))
-    batches = PictureBatches(
+    batches = ImageBatches(
         data,
         run.batch,
         vae.encode,
@@ -110,9 +110,9 @@ def make_adapter(config, transformer, empty=None):
     return adapter
 
 
-def frozen(transformer, precision, gradient_checkpointing, device="cpu"):
+def freeze(transformer, precision, gradient_checkpointing, device="cpu"):
     """`transformer`, in place, as a run keeps it in the memory of `device`."""
-    quantise(transformer, precision, device)
+    quantize(transformer, precision, device)
     if gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
         transformer.train()  # diffusers checkpoints in training mode alone; FLUX has no dropout
@@ -122,5 +122,5 @@ def frozen(transformer, precision, gradient_checkpointing, device="cpu"):
 def make_objective(config, transformer, adapter, decode, empty=None):
     """What `fit` minimises for `config`; `empty` is the empty prompt's (text, pooled), which UMMF's recipe needs."""
     if isinstance(config, FluxIRConfig):
-        return FluxIRObjective(DiffusersHost(transformer, adapter), decode, config.recipe)
+        return FluxIRObjective(FluxIRHost(transformer, adapter), decode, config.recipe)
     return UMMFObjective(UMMFHost(transformer, adapter, config.adapter.mode), config.recipe, empty)

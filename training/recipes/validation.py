@@ -4,7 +4,7 @@ import torch
 
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
 from ...fluxir_core.flux.tokens import unpack_latents
-from ...fluxir_core.image.files import save_picture
+from ...fluxir_core.image.files import save_image
 from ...fluxir_core.image.quality import quality
 from ..engine.draws import Draws
 
@@ -34,7 +34,7 @@ class Validation:
             scores.append({name: value.item() for name, value in quality(row[1:2], row[2:3]).items()})
         if self.main:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_picture(_sheet(rows), self.folder / f"step-{step:08d}.png")
+            save_image(_sheet(rows), self.folder / f"step-{step:08d}.png")
         return {f"validation/{name}": sum(own[name] for own in scores) / len(scores) for name in scores[0]}
 
     def _picture(self, tokens, grid):

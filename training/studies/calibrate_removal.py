@@ -114,9 +114,9 @@ def salted(picture, other):
 BAD = {
     "NaN": lambda picture, other: picture.index_fill(2, torch.tensor([3]), torch.nan),
     "black": lambda picture, other: 0 * picture,
-    "mean colour": lambda picture, other: picture.mean((1, 2), keepdim=True).expand_as(picture),
+    "mean color": lambda picture, other: picture.mean((1, 2), keepdim=True).expand_as(picture),
     "contrast 0.15": lambda picture, other: 0.15 * (picture - picture.mean()) + picture.mean(),
-    "colours rolled": lambda picture, other: picture.roll(1, 0),
+    "colors rolled": lambda picture, other: picture.roll(1, 0),
     "red and blue swapped": lambda picture, other: picture.flip(0),
     "shuffled": shuffled,
     "another photo": lambda picture, other: other,

@@ -17,7 +17,7 @@ from ..engine.processes import make_accelerator
 from ..miniature import FOLDER
 from ..miniature.batches import MiniatureBatches
 from ..miniature.evaluate import evaluate
-from ..miniature.recipe import OPTIMIZER, Plan
+from ..miniature.recipe import OPTIMIZER, MiniatureSize
 from ..recipes.ummf import UMMFObjective
 
 
@@ -134,7 +134,7 @@ def compare(config, work, steps):
         "ControlNet": lambda transformer: ControlNetHost(transformer, 1, 1),
     }
     run, data, rows = replace(config.run, steps=steps), config.data, []
-    plan = Plan(size=max(max(size) for size in data.sizes))
+    plan = MiniatureSize(size=max(max(size) for size in data.sizes))
     batches = MiniatureBatches.for_model(FOLDER, plan, run.batch, data.prompts, work, run.seed)
     for i, (name, make) in enumerate(variants.items()):
         restorer = Restorer("miniature")

@@ -21,8 +21,8 @@ def report(name):
     return search(task, noise, flux_sigmas(25, 0), PRESETS[name]).report
 
 
-def ink(sheet, colour):
-    return (np.asarray(sheet) == colour).all(-1)
+def ink(sheet, color):
+    return (np.asarray(sheet) == color).all(-1)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -33,7 +33,7 @@ def test_every_preset_has_a_chart_with_its_candidates_and_the_chosen(name):
 
 def test_better_candidates_stand_higher():
     made = {
-        "schedule": {"type": "Test"},
+        "algorithm": {"type": "Test"},
         "nfe": 10,
         "verifications": 4,
         "finalist_scores": {},
@@ -45,14 +45,14 @@ def test_better_candidates_stand_higher():
     assert rows.max() < np.flatnonzero(ink(sheet, DOT).any(1)).max()
 
 
-def test_a_search_without_contests_says_so():
-    made = {"schedule": {"type": "Test"}, "nfe": 10, "verifications": 0, "finalist_scores": {}, "winner": [0], "log": []}
+def test_a_search_without_rounds_says_so():
+    made = {"algorithm": {"type": "Test"}, "nfe": 10, "verifications": 0, "finalist_scores": {}, "winner": [0], "log": []}
     assert not ink(search_chart(made), DOT).any()
 
 
 def test_a_picture_the_batch_does_not_have_is_refused():
     with pytest.raises(ValueError, match="picture 2 of a batch of 2; count from 0"):
-        search_chart(report("fast"), 2)
+        search_chart(report("quick"), 2)
 
 
 def test_the_montage_frames_the_chosen_and_survives_nan():
@@ -80,9 +80,9 @@ def labels(monkeypatch):
 def test_the_candidate_sheet_ranks_by_value_and_writes_every_score_that_differs(monkeypatch):
     written = labels(monkeypatch)
     scores = {"a": [1.0, 2.5, None], "b": [-0.0, 0.1234, 7], "alike": [3.0, 3.0, 3.0]}
-    sheet = candidates.candidate_sheet(torch.rand(3, 3, 16, 24), [0.5, 0.75, None], scores, winner=1, plain=0)
+    sheet = candidates.candidate_sheet(torch.rand(3, 3, 16, 24), [0.5, 0.75, None], scores, winner=1, baseline=0)
     assert sheet.width == candidates.WIDTH
-    assert written == [([["2. of 3: 0.5, plain", "a 1", "b 0"], ["1. of 3: 0.75, winner", "a 2.5", "b 0.123"],
+    assert written == [([["2. of 3: 0.5, baseline", "a 1", "b 0"], ["1. of 3: 0.75, winner", "a 2.5", "b 0.123"],
                          ["3. of 3: refused", "a refused", "b 7"]], (1,))]  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_every_presets_finalists_stand_below_its_chart_with_the_searchs_own_winn
     if found["finalist_values"]:
         winner = found["winner"][picture]
         assert chosen == (winner % count,) and "winner" in texts[winner][0]
-        assert all("plain" in lines[0] for lines in texts[-1:]) == (found["baseline_score"] is not None)
+        assert all("baseline" in lines[0] for lines in texts[-1:]) == (found["baseline_score"] is not None)
         assert f"a {found['finalist_scores']['a'][picture][0]:.3g}" in texts[0]
 
 

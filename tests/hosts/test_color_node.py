@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_fluxir.demo.comfyui import ComfyUIError
-from comfyui_fluxir.fluxir_core.image.color import METHODS, match_colour
+from comfyui_fluxir.fluxir_core.image.color import METHODS, match_color
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 
@@ -28,19 +28,19 @@ def drift(image):
 
 def run(nodes, *given, method="wavelet", strength=1.0):
     with torch.inference_mode():
-        return nodes.MatchColour.execute(*given, method, strength).result[0]
+        return nodes.MatchColor.execute(*given, method, strength).result[0]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_node_is_the_core_function_on_images(nodes, photo, method):
     matched = run(nodes, drift(photo), photo, method=method, strength=0.7)
-    expected = match_colour(drift(photo).movedim(-1, 1), photo.movedim(-1, 1), method, 0.7).movedim(1, -1)
+    expected = match_color(drift(photo).movedim(-1, 1), photo.movedim(-1, 1), method, 0.7).movedim(1, -1)
     assert torch.equal(matched, expected) and matched.is_contiguous()
     assert (matched - photo).abs().mean() < 0.8 * (drift(photo) - photo).abs().mean()
 
 
 def test_every_choice_is_a_method_and_the_default_undoes_a_cast_best(nodes, photo):
-    inputs = {part.id: part for part in nodes.MatchColour.define_schema().inputs}
+    inputs = {part.id: part for part in nodes.MatchColor.define_schema().inputs}
     assert inputs["method"].options == list(METHODS) and inputs["strength"].default == 1.0
     left = {method: (run(nodes, drift(photo), photo, method=method) - photo).square().mean() for method in METHODS}
     assert min(left, key=left.get) == inputs["method"].default
@@ -56,11 +56,11 @@ def test_alpha_is_carried_through_and_strength_0_changes_nothing(nodes, photo):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_one_pixel_takes_the_references_colour_and_keeps_its_alpha(nodes, photo, method):
-    pixel, colour = torch.tensor([0.2, 0.5, 0.8, 0.3]), torch.tensor([0.6, 0.3, 0.1])
-    matched = run(nodes, pixel[None, None, None], colour[None, None, None].expand(-1, 5, 7, -1), method=method)
+def test_one_pixel_takes_the_references_color_and_keeps_its_alpha(nodes, photo, method):
+    pixel, color = torch.tensor([0.2, 0.5, 0.8, 0.3]), torch.tensor([0.6, 0.3, 0.1])
+    matched = run(nodes, pixel[None, None, None], color[None, None, None].expand(-1, 5, 7, -1), method=method)
     assert matched.shape == (1, 1, 1, 4) and matched[..., 3] == pixel[3]
-    torch.testing.assert_close(matched[0, 0, 0, :3], colour, atol=1e-5, rtol=0)
+    torch.testing.assert_close(matched[0, 0, 0, :3], color, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -93,7 +93,7 @@ def test_it_computes_on_comfyuis_device_after_asking_for_memory_there(nodes, pho
 
     monkeypatch.setattr(nodes.comfy.model_management, "get_torch_device", lambda: device)
     monkeypatch.setattr(nodes.comfy.model_management, "free_memory", lambda *given: freed.append(given))
-    monkeypatch.setattr(nodes, "match_colour", recorded)
+    monkeypatch.setattr(nodes, "match_color", recorded)
     run(nodes, photo.repeat(2, 1, 1, 1), photo)
     assert seen == [("meta", "meta")] * 2 and freed == [(nodes.COPIES * photo.nbytes, device)]
 

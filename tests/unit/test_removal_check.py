@@ -56,7 +56,7 @@ def test_ruins_are_refused_with_a_reason(name, degradation):
         ("inverted", "its large shapes agree with the degraded picture's by -1.00, less than 0.60"),
         ("contrast 0.15", "its contrast is 0.15 of the degraded picture's, less than 0.30"),
         ("blurred by 1/15", "it keeps 0.0# of the degraded picture's structure, less than 0.25"),
-        ("red and blue swapped", "its colours agree with the degraded picture's by -0.##, less than 0.90"),
+        ("red and blue swapped", "its colors agree with the degraded picture's by -0.##, less than 0.90"),
         ("two levels", "0.## more of its values are black or white, more than 0.20"),
         ("salt and pepper", "its noise is #.## times what is allowed, more than 1.00"),
         ("checkerboard 8", "its lines on an 8-pixel grid are #.## times what is allowed, more than 1.00"),
@@ -68,12 +68,12 @@ def test_the_reason_is_the_right_one_and_gives_the_value(ruin, reason):
     assert any(re.fullmatch(re.escape(reason).replace(r"\#", r"\d"), found) for found in reasons), reasons
 
 
-def test_exposure_contrast_and_colour_strength_are_free():
+def test_exposure_contrast_and_color_strength_are_free():
     dark = degrade_named(photo(), "low_light", 0)
     for degraded, cleaned in ((dark, photo()), (photo(), photo() ** 0.6), (photo() * 0.5 + 0.4, photo())):
         assert check(cleaned, degraded).usable
-    grey = photo().mean(0, keepdim=True).expand(3, -1, -1)
-    assert check(photo(), grey).usable and not check(grey, photo()).usable
+    gray = photo().mean(0, keepdim=True).expand(3, -1, -1)
+    assert check(photo(), gray).usable and not check(gray, photo()).usable
 
 
 def test_sizes_may_differ_either_way_and_shapes_may_be_odd(pair):
