@@ -24,7 +24,7 @@ def sensor_error(light, shot, read, draw):
     The law is that of Foi et al. 2008 (Practical Poissonian-Gaussian noise modeling and fitting), on raw values: white
     balance, with the gains of Brooks et al. 2019, has made red and blue of fewer photons, so they are noisier. A pixel of
     the RGGB mosaic has one color and its neighbours give the others by bilinear interpolation, which makes colored grain;
-    being linear, it is applied to the noise alone, and the picture keeps its detail.
+    being linear, it is applied to the noise alone, and the image keeps its detail.
     """
     gains = torch.tensor([draw.uniform(1.9, 2.4), 1.0, draw.uniform(1.5, 1.9)]).view(3, 1, 1).to(light)
     height, width = light.shape[1:]
@@ -48,7 +48,7 @@ def sensor_noise(image, strength, draw):
 
 
 STOPS, UNEVEN, DIM_SHOT = 4.5, 0.3, 0.0012
-"""At strength 1: mean loss of light in stops, how much of it varies over the picture, and the sensor's noise per light."""
+"""At strength 1: mean loss of light in stops, how much of it varies over the image, and the sensor's noise per light."""
 
 
 @per_image
@@ -72,9 +72,9 @@ FACTOR, SOFTEST = 4, 0.25
 
 @per_image
 def low_resolution(image, strength, draw):
-    """The picture 4^strength times smaller and brought back by bicubic interpolation: what super-resolution starts from.
+    """The image 4^strength times smaller and brought back by bicubic interpolation: what super-resolution starts from.
 
-    An anisotropic Gaussian blur comes first and the small picture is an area mean or a bicubic one, as in Zhang et al. 2021
+    An anisotropic Gaussian blur comes first and the small image is an area mean or a bicubic one, as in Zhang et al. 2021
     (BSRGAN).
     """
     factor = FACTOR**strength

@@ -142,7 +142,7 @@ def training():
         [
             "What one process needs, planned for FLUX.1-dev, in GB, and the operations of a whole step.",
             "",
-            "| configuration | largest picture, how many at once | " + " | ".join(parts) + " | TFLOP a step |",
+            "| configuration | largest image, how many at once | " + " | ".join(parts) + " | TFLOP a step |",
             "|---" * (len(parts) + 3) + "|",
         ],
     )
