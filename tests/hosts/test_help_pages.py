@@ -1,27 +1,11 @@
 """Every node's help page in web/docs, against the node as the real ComfyUI knows it."""
 
-import asyncio
 import re
 
-import pytest
 from comfyui_fluxir.tools.help_images import COMPANY, DOCS, IMAGES, richest_workflow
 from PIL import Image
 
 IMAGE = re.compile(r"!\[(.*?)\]\((.*?)\)")
-
-
-@pytest.fixture(scope="module")
-def schemas(comfy):
-    """{node_id: Schema} of every node of the pack."""
-    import comfyui_fluxir
-
-    async def listed():
-        extension = await comfyui_fluxir.comfy_entrypoint()
-        await extension.on_load()
-        return await extension.get_node_list()
-
-    nodes = asyncio.run(listed())
-    return {schema.node_id: schema for schema in (node.define_schema() for node in nodes)}
 
 
 def shown(part):
