@@ -46,8 +46,8 @@ def search_sheet(report, finalists, image=0):
         last = len(values) - 1
         winner = report["winner"][image]
         scores = {name: rows[image] for name, rows in report["finalist_scores"].items()}
-        guarded = report["baseline_score"] is not None
-        sheet = candidate_sheet(own, values, scores, last if winner < 0 else winner, last if guarded else None)
+        compared = report["baseline_score"] is not None
+        sheet = candidate_sheet(own, values, scores, last if winner < 0 else winner, last if compared else None)
     else:
         sheet = montage(own, ["the only one: nothing was compared"], (), WIDTH)
     both = Image.new("RGB", (WIDTH, chart.height + sheet.height))

@@ -169,7 +169,7 @@ def test_the_real_decoder_judges_the_finalists_only(host, vae):
 
 
 def test_the_degraded_image_keeps_the_search_near_it(host, vae):
-    """The verifier likes bright pictures only; the fidelity guard refuses those that leave the input."""
+    """The verifier likes bright images only; the fidelity check refuses those that leave the input."""
     base = vae.decode(baseline(host))
     _, _, free = run(host, vae, preset="best_of_n")
     _, _, near = run(host, vae, preset="best_of_n", degraded=base)
