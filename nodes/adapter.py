@@ -153,7 +153,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
         return io.NodeOutput(model)
 
 
-class NullTextConditioning(io.ComfyNode):
+class EmptyPrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -51,13 +51,20 @@ class BudgetPlan(io.ComfyNode):
             raise ValueError("Budget Plan: the sigmas hold no step; use a scheduler with at least one step.")
         if (guider is None) != (latent_image is None):
             raise ValueError("Budget Plan: timing a step needs both guider and latent_image; connect both or neither.")
-        report = {"preset": None if search else preset, **estimate_cost(search or PRESETS[preset], sigmas)}
-        report["seconds"] = 0.0
+        cost = estimate_cost(search or PRESETS[preset], sigmas)
+        report = {
+            "preset": None if search else preset,
+            "steps": cost["steps"],
+            "model_calls": cost["nfe"],
+            "model_calls_at_least": cost["nfe_least"],
+            "judged_images": cost["verifications"],
+            "seconds": 0.0,
+        }
         if guider is not None:
             report["step_seconds"] = _seconds_a_step(guider, latent_image, sigmas)
-            report["seconds"] = round(report["step_seconds"] * report["nfe"], 2)
+            report["seconds"] = round(report["step_seconds"] * cost["nfe"], 2)
         text = json.dumps(report)
-        return io.NodeOutput(report["nfe"], report["seconds"], text, ui={"text": [text]})
+        return io.NodeOutput(cost["nfe"], report["seconds"], text, ui={"text": [text]})
 
 
 def _seconds_a_step(guider, latent, sigmas):

@@ -79,7 +79,7 @@ class DistilledSigmas(io.ComfyNode):
         return io.NodeOutput(torch.tensor(schedules[steps]))
 
 
-class LQStartLatent(io.ComfyNode):
+class NoisyStartLatent(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

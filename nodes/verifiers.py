@@ -94,7 +94,7 @@ class VerifierEnsemble(io.ComfyNode):
                 io.Combo.Input(
                     "aggregation",
                     options=list(AGGREGATORS),
-                    default="mean z-score",
+                    default="by score",
                     tooltip="How the scores of a round become one value. by score: it counts how much better a candidate is than "
                     "the others. by rank: it counts only that it is better, as in the paper ResFlow-Tuner.",
                 ),

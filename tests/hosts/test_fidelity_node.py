@@ -39,14 +39,14 @@ def miniature(comfy):
     """The bundled miniature as the nodes load it: (model, adapter, vae, conditioning)."""
     import comfy.sd
     import comfy.utils
-    from comfyui_fluxir.nodes.adapter import LoadFluxIRAdapter, NullTextConditioning
+    from comfyui_fluxir.nodes.adapter import EmptyPrompt, LoadFluxIRAdapter
     from comfyui_fluxir.nodes.folders import register_model_folders
 
     register_model_folders()
     adapter = LoadFluxIRAdapter.execute("mini-flux-fluxir.safetensors").result[0]
     model = comfy.sd.load_diffusion_model(str(MINIATURE / "diffusion_models" / "mini-flux.safetensors"))
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(MINIATURE / "vae" / "mini-flux-vae.safetensors")))
-    return model, adapter, vae, NullTextConditioning.execute(adapter).result[0]
+    return model, adapter, vae, EmptyPrompt.execute(adapter).result[0]
 
 
 def guided(nodes, model, lq, fidelity):
@@ -180,7 +180,7 @@ def test_both_hosts_give_the_same_image(nodes, host):
     import comfy.sample
     import comfy.sd
     import comfy.utils
-    from comfyui_fluxir.nodes.adapter import NullTextConditioning
+    from comfyui_fluxir.nodes.adapter import EmptyPrompt
     from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 
     degraded = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -188,7 +188,7 @@ def test_both_hosts_give_the_same_image(nodes, host):
     with torch.inference_mode():
         vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(host.paths["vae"])))
         latent = vae.encode(degraded.movedim(1, -1))
-        conditioning = NullTextConditioning.execute(host.adapter).result[0]
+        conditioning = EmptyPrompt.execute(host.adapter).result[0]
         model = guided(nodes, host.apply(lq=latent), latent, 0.4)
         restored = host.sample(model, noise=comfy.sample.prepare_noise(latent, 5), positive=conditioning)
         in_comfyui = vae.decode(restored).movedim(-1, 1)

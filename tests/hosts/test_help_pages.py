@@ -68,6 +68,13 @@ def test_every_choice_of_a_search_is_explained_on_its_page(schemas):
     assert not missing
 
 
+def test_every_combo_begins_with_one_of_its_choices(schemas):
+    for name, schema in schemas.items():
+        for part in schema.inputs:
+            if getattr(part, "options", None) and part.default is not None:
+                assert part.default in part.options, f"{name}: {part.id} {part.default}"
+
+
 def test_every_input_and_output_has_a_tooltip(schemas):
     missing = [
         f"{name}: {part.id or part.display_name}"

@@ -43,7 +43,7 @@ def apply(nodes, tiny, model=None, samples=None, strength=1.0, start=0.0, end=1.
 # Texts
 
 
-@pytest.mark.parametrize("name", ["LoadFluxIRAdapter", "ApplyFluxIRAdapter", "NullTextConditioning"])
+@pytest.mark.parametrize("name", ["LoadFluxIRAdapter", "ApplyFluxIRAdapter", "EmptyPrompt"])
 def test_every_node_explains_itself(nodes, name):
     schema = getattr(nodes, name).define_schema()
     assert schema.display_name and schema.description and schema.search_aliases and schema.category == "FluxIR"
@@ -98,7 +98,7 @@ def test_a_broken_file_is_refused_by_the_loader(nodes, tiny):
 
 
 def test_without_a_stored_embedding_the_empty_prompt_is_zero(nodes, tiny):
-    [[text, extra]] = nodes.NullTextConditioning.execute(tiny.adapter).result[0]
+    [[text, extra]] = nodes.EmptyPrompt.execute(tiny.adapter).result[0]
     assert text.shape == (1, 8, TINY.context_dim) and not text.any()
     assert extra["pooled_output"].shape == (1, TINY.vec_dim) and not extra["pooled_output"].any()
     assert extra["guidance"] == 4.0
@@ -111,7 +111,7 @@ def test_a_stored_embedding_is_the_empty_prompt(nodes, tiny):
     weights = load_file(tiny.paths["fluxir_adapters"]) | stored
     save_file(weights, tiny.folder / "with-null.safetensors", metadata)
     adapter = nodes.LoadFluxIRAdapter.execute("with-null.safetensors").result[0]
-    [[text, extra]] = nodes.NullTextConditioning.execute(adapter).result[0]
+    [[text, extra]] = nodes.EmptyPrompt.execute(adapter).result[0]
     assert torch.equal(text[0], stored["null_text"])
     assert torch.equal(extra["pooled_output"][0], stored["null_pooled"])
 

@@ -113,9 +113,10 @@ def test_a_stepwise_search_names_itself(nodes):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_budget_of_every_preset_is_the_planners(budget, name):
-    nfe, seconds, report = budget(SIGMAS, name)
-    report = json.loads(report)
-    assert seconds == 0 and report.items() >= estimate_cost(PRESETS[name], SIGMAS).items() and nfe == report["nfe"]
+    calls, seconds, report = budget(SIGMAS, name)
+    report, cost = json.loads(report), estimate_cost(PRESETS[name], SIGMAS)
+    assert seconds == 0 and calls == report["model_calls"] == cost["nfe"] and report["preset"] == name
+    assert (report["model_calls_at_least"], report["judged_images"]) == (cost["nfe_least"], cost["verifications"])
 
 
 def test_an_algorithm_replaces_the_preset_and_timing_needs_both_inputs(budget):

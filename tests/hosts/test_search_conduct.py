@@ -181,7 +181,7 @@ def test_bad_input_is_refused_with_one_sentence(host, vae):
     with pytest.raises(ValueError, match=r"TTS Sampler \(test-time search\): latent_image holds NaN or infinity; encode"):
         run(host, vae, latent=nan)
     with pytest.raises(
-        ValueError, match=r"TTS Sampler \(test-time search\): TTS: the last sigma is .*; a search needs the whole way to 0"
+        ValueError, match=r"TTS Sampler \(test-time search\): the last sigma is .*; a search needs the whole way to 0"
     ):
         run(host, vae, steps=sigmas()[:3])
     with pytest.raises(ValueError, match=r"TTS Sampler \(test-time search\): the sigmas hold no step"):
