@@ -6,13 +6,16 @@ from .adapter import ApplyFluxIRAdapter, EmptyPrompt, LoadFluxIRAdapter
 from .budget_plan import BudgetPlan
 from .caption import CaptionImage, DegradationCheck
 from .color import MatchColor
+from .compare import BeforeAndAfter
 from .degrade import DegradeImage
 from .evaluate import EvaluateRestoration
 from .few_steps import DistilledSigmas, NoisyStartLatent
 from .fidelity import InventedDetail, RestorationFidelity
 from .fluxgen import SaveImagePairs, SelectImages
 from .folders import register_model_folders
+from .photo import DecodePhoto, EncodePhoto
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
+from .samples import place_samples
 from .search import SearchReportChart, TTSSampler, TTSSamplerSelect
 from .search_algorithms import EvolutionarySearchAlgorithm, ParticleSearchAlgorithm, StepwiseSearchAlgorithm
 from .tiles import TileModel
@@ -23,6 +26,7 @@ from .verifiers import NaturalImageVerifier, ScoreImages, VerifierEnsemble
 class FluxIRExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_model_folders()
+        place_samples()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
@@ -36,6 +40,9 @@ class FluxIRExtension(ComfyExtension):
             CaptionImage,
             DistilledSigmas,
             NoisyStartLatent,
+            EncodePhoto,
+            DecodePhoto,
+            BeforeAndAfter,
             MatchColor,
             RestorationFidelity,
             InventedDetail,

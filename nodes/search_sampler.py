@@ -17,6 +17,7 @@ from ..fluxir_core.image.montage import montage
 from ..fluxir_core.searches.search import estimate_cost, search
 from ..fluxir_core.searches.task import Task
 from ..fluxir_core.verify.fidelity import downsampled_psnr
+from .degraded_latent import check_vae
 from .runtime import to_planes
 from .verifiers import LoadedVerifier
 
@@ -72,8 +73,8 @@ class ComfyTask:
         self.base = model.inner_model.inner_model
         if not isinstance(self.base.model_sampling, comfy.model_sampling.CONST):
             raise ValueError(
-                f"{settings.name}: the model is a {type(self.base).__name__} of another kind than flow matching; use a "
-                "flow-matching model such as FLUX, SD3.5 or Qwen-Image."
+                f"{settings.name}: the model is of another kind than flow matching; use a flow-matching model such as FLUX, SD3.5 "
+                "or Qwen-Image."
             )
         if getattr(x, "is_nested", False):
             raise ValueError(f"{settings.name}: the latent holds sound and video together; use an image's latent.")
@@ -81,6 +82,8 @@ class ComfyTask:
             raise ValueError(
                 f"{settings.name}: {len(settings.degraded)} degraded images for a sampled batch of {len(x)}; give one, or one each."
             )
+        for vae in filter(None, (settings.vae, settings.final_vae)):
+            check_vae(settings.name, vae, model.inner_model.model_patcher)
         self.batch, self.shape = len(x), x.shape[1:]
         self.calls = MicroBatches(self.batch, self._at_once(x))
         self.displaced = False

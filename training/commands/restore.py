@@ -9,15 +9,17 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ...fluxir_core.execution.oom import is_out_of_memory
+from ...fluxir_core.execution.tiled_vae import LATENT
 from ...fluxir_core.execution.tiles import TiledRun
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
 from ...fluxir_core.image.files import SUFFIXES, WRITTEN, LoadedImage, check_suffix, image_bytes, image_size, read_image
+from ...fluxir_core.image.padding import TOKEN
 from ...fluxir_core.searches.presets import PRESETS
 from ...fluxir_core.searches.search import estimate_cost
 from ...fluxir_core.verify.named import NAMED, PROMPTED, ensemble_named
 from ..arguments import number, seed, steps, whole
-from ..diffusers_host.model_folder import LATENT, model_folder
-from ..diffusers_host.restorer import PATCH, TILES_AT_ONCE, Restorer
+from ..diffusers_host.model_folder import model_folder
+from ..diffusers_host.restorer import TILES_AT_ONCE, Restorer
 from ..fluxgen.work import Rank, keep_settings
 from ..outputs import check_apart, check_file, check_folder, deliver_data
 
@@ -234,7 +236,7 @@ def _scaled(image, scale):
     """`image` (LoadedImage) at `scale` times its size, at least a token a side."""
     if scale == 1:
         return image
-    size = [max(PATCH, round(extent * scale)) for extent in image.pixels.shape[-2:]]
+    size = [max(TOKEN, round(extent * scale)) for extent in image.pixels.shape[-2:]]
 
     def resized(planes):
         return F.interpolate(planes[None], size, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)

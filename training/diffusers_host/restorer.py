@@ -3,7 +3,6 @@
 from contextlib import contextmanager
 
 import torch
-from torch.nn import functional as F
 
 from ...fluxir_core.adapter.checkpoint import load_adapter
 from ...fluxir_core.execution.micro_batches import MicroBatches
@@ -11,6 +10,7 @@ from ...fluxir_core.execution.tiles import map_tiles
 from ...fluxir_core.flow.fidelity_guidance import fidelity_guidance
 from ...fluxir_core.flow.rectified_flow import broadcast, clean_estimate, euler, flux_sigmas, interpolate
 from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from ...fluxir_core.image.padding import crop_back, pad_to_tokens
 from ...fluxir_core.searches.search import search
 from ...fluxir_core.searches.task import Task
 from ...fluxir_core.verify.fidelity import downsampled_psnr
@@ -19,10 +19,6 @@ from .fluxir_host import FluxIRHost
 from .lora_host import LoRAHost
 from .model_folder import load_models, model_folder, only_file
 from .ummf_host import UMMFHost
-
-PATCH = 16
-"""Pixels a side of one token: the VAE's 8 times FLUX's patch of 2."""
-
 
 TILES_AT_ONCE = 4
 """Tiles of one model call, until memory runs out."""
@@ -136,8 +132,7 @@ class _ConditionedModel:
     def __init__(self, restorer, images, strength=1.0, tile=None, fidelity=0.0):
         self.restorer, self.tile, self.fidelity = restorer, tile, fidelity
         self.size = images.shape[-2:]
-        height, width = self.size
-        padded = F.pad(images, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
+        padded = pad_to_tokens(images)
         self.degraded = self._finite(restorer.vae.encode(padded.to(restorer.device, restorer.dtype)), "VAE's encoder")
         self.grid = self.degraded.shape[-2:]
         self.conditions = {}
@@ -189,8 +184,7 @@ class _ConditionedModel:
     def decode(self, tokens):
         """Tokens (rows, N, 64) as images (rows, 3, H, W) in [0, 1]."""
         images = self.restorer.vae.decode(unpack_latents(tokens, *self.grid).to(self.restorer.dtype))
-        height, width = self.size
-        return images[..., :height, :width].float().clamp(0, 1)
+        return crop_back(images, self.size).float().clamp(0, 1)
 
     def result(self, tokens):
         """As `decode`, on the CPU. Raises ValueError unless everything is finite: NaN would be written as black."""
