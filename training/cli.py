@@ -18,7 +18,7 @@ COMMANDS = {
     "schedule": ("schedule", "find the cheapest few-step schedules of a model"),
     "bench": ("bench", "measure what the adapter costs"),
     "fit": ("fit_niqe", "fit a model that ships with the package"),
-    "results": ("results", "regenerate the README's tables"),
+    "results": ("results", "regenerate the tables of docs/results"),
 }
 
 

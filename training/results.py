@@ -1,4 +1,4 @@
-"""`fluxir results`: measures what the README's tables say, and writes the tables."""
+"""`fluxir results`: measures what the tables of docs/results say, and writes each into its page."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..fluxir_core.degrade import EVALUATION
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGES = Path(__file__).resolve().parent.parent / "docs" / "results"
 METHODS = ("degraded", "restored", "adapter off", "shuffled", "ceiling")
 
 
@@ -28,15 +28,19 @@ def add_arguments(parser):
     fusion = tables.add_parser("fusion", help="UMMF against direct addition and ControlNet, and the bundled UMMF LoRA")
     fusion.add_argument("--work", type=Path, default=Path(".cache/ummf"), help="the folder of `fluxir train ummf`")
     fusion.add_argument("--steps", type=int, default=400, help="training steps of each variant (default 400)")
-    fast = tables.add_parser("fast", help="few-step students under every restoration task, against the model they learnt from")
-    fast.add_argument("--model", default="miniature", help="'miniature' or a model folder, with a few-step LoRA")
-    fast.add_argument("--teacher", required=True, help="the model folder before reinforcement")
-    fast.add_argument("--control", help="a model folder with a student of the uniform schedules (`fluxir train distill --uniform`)")
+    few_steps = tables.add_parser(
+        "few-steps", help="few-step students under every restoration task, against the model they learnt from"
+    )
+    few_steps.add_argument("--model", default="miniature", help="'miniature' or a model folder, with a few-step LoRA")
+    few_steps.add_argument("--teacher", required=True, help="the model folder before reinforcement")
+    few_steps.add_argument(
+        "--control", help="a model folder with a student of the uniform schedules (`fluxir train distill --uniform`)"
+    )
     tiles = tables.add_parser("tiles", help="the seams of tiled restorations, by overlap")
     tiles.add_argument("--model", default="miniature", help="'miniature' or a model folder")
     training = tables.add_parser("training", help="what training needs at FLUX.1-dev's size, and how near plans are to runs")
-    for table in (training, tiles, miniature, ablation, curve, cost, tts, fusion, fast):
-        table.add_argument("--readme", type=Path, default=README, help="the README to write the table to")
+    for table in (training, tiles, miniature, ablation, curve, cost, tts, fusion, few_steps):
+        table.add_argument("--pages", type=Path, default=PAGES, help="the folder of the tables' pages (default docs/results)")
         table.add_argument("--json", type=Path, metavar="FILE", help="write every measured row")
 
 
@@ -50,12 +54,12 @@ def run(arguments):
         "training": training,
         "tts": lambda: tts(arguments.model, arguments.degradations),
         "fusion": lambda: fusion(arguments.work, arguments.steps),
-        "fast": lambda: fast(arguments.teacher, arguments.model, arguments.control),
+        "few-steps": lambda: few_steps(arguments.teacher, arguments.model, arguments.control),
     }[arguments.table]()
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
-    replace_block(arguments.readme, arguments.table, table)
     print(table)
+    replace_block(arguments.pages / f"{arguments.table}.md", arguments.table, table)
 
 
 def miniature(model):
@@ -245,7 +249,7 @@ def fusion(work, steps):
     return [*rows, *bundled], f"Each variant trained for {steps} steps; trainable parameters: {trained}. {table}"
 
 
-def fast(teacher, model, control):
+def few_steps(teacher, model, control):
     """(rows, Markdown) of `evaluate_fast` on the model folders; `control` may be None."""
     from .miniature.fast import evaluate_fast, fast_table
     from .restore import Restorer
@@ -254,13 +258,19 @@ def fast(teacher, model, control):
     return rows, fast_table(rows)
 
 
-def replace_block(readme, name, text):
-    """Puts `text` between the comments `<!-- results: name -->` and `<!-- end -->` of `readme`.
+def replace_block(page, name, text):
+    """Puts `text` between the comments `<!-- results: name -->` and `<!-- end -->` of the file `page`.
 
-    Raises ValueError when the comments are not there.
+    Raises ValueError when the page or its comments are not there.
     """
-    content = readme.read_text()
+    try:
+        content = page.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(
+            f"{page} is missing; run this in a checkout of the repository, or name its docs/results with --pages."
+        ) from None
     pattern = rf"(<!-- results: {re.escape(name)} -->\n).*?<!-- end -->"
     if not re.search(pattern, content, re.S):
-        raise ValueError(f"{readme} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs.")
-    readme.write_text(re.sub(pattern, lambda match: f"{match[1]}{text}\n<!-- end -->", content, count=1, flags=re.S))
+        raise ValueError(f"{page} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs.")
+    written = re.sub(pattern, lambda match: f"{match[1]}{text}\n<!-- end -->", content, count=1, flags=re.S)
+    page.write_text(written, encoding="utf-8")
