@@ -75,7 +75,7 @@ def run_demo(comfyui, port, out, workflow=WORKFLOW):
             "python": platform.python_version(),
             "torch": versions["pytorch_version"],
             "comfyui": versions["comfyui_version"],
-            "comfyui_fluxir": version("comfyui-fluxir"),
+            "fluxir": version("fluxir"),
         },
     }
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")

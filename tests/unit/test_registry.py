@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from comfyui_fluxir.demo.environment import NEWEST, OLDEST
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
@@ -35,6 +36,19 @@ def test_every_field_that_the_registry_asks_for_is_there(config):
     assert project.urls.repository.startswith("https://") and project.urls.issues and project.urls.documentation
     assert project.license.text == "Apache-2.0" and project.supported_os == ["OS Independent"]
     assert project.supported_comfyui_version == f">={OLDEST}"
+
+
+def test_the_name_is_one_that_the_registry_asks_for(config):
+    assert config.project.name == "fluxir" and "comfy" not in config.project.name
+
+
+@pytest.mark.parametrize(("field", "size"), [("icon", (400, 400)), ("banner_url", (1050, 450))])
+def test_icon_and_banner_are_in_the_repository(config, field, size):
+    address = getattr(config.tool_comfy, field)
+    branch = config.project.urls.repository.replace("//github.com/", "//raw.githubusercontent.com/") + "/main/"
+    assert address.startswith(branch)
+    with Image.open(ROOT / address.removeprefix(branch)) as image:
+        assert image.size == size  # at most 400 x 400; 21:9
 
 
 def test_the_supported_versions_are_stated_where_people_look(config):
@@ -63,7 +77,7 @@ def archive_of(tmp_path, monkeypatch):
 
 def test_the_published_archive_is_what_git_tracks_without_tests_and_ci(archive_of):
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    left_out = ("tests/", ".ci/", ".github/", ".gitignore", ".comfyignore")
+    left_out = ("tests/", ".ci/", ".github/", ".gitattributes", ".gitignore", ".comfyignore", ".pre-commit-config.yaml")
     expected = {name for name in tracked if not name.startswith(left_out) and (ROOT / name).exists()}
     assert archive_of(ROOT) == expected
     assert {"__init__.py", "pyproject.toml", "LICENSE", "README.md"} <= expected
