@@ -59,7 +59,9 @@ def test_no_link_is_broken(page):
 def test_the_link_test_sees_broken_links(tmp_path):
     (tmp_path / "there.md").write_text("# One: `two` & three\n")
     page = tmp_path / "page.md"
-    page.write_text("[a](there.md) [b](there.md#one-two--three) [c](there.md#four) [d](gone.md) [e](https://e.org) [f](#no)\n# Yes\n")
+    page.write_text(
+        "[a](there.md) [b](there.md#one-two--three) [c](there.md#four) [d](gone.md) [e](https://e.org) [f](#no)\n# Yes\n"
+    )
     assert list(broken_links(page)) == ["there.md#four", "gone.md", "#no"]
 
 
@@ -117,3 +119,12 @@ def test_workflows_that_pages_name_exist():
 def test_every_node_is_listed_with_its_help_page():
     page = (ROOT / "docs" / "nodes.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"\.\./web/docs/(\w+)\.md", page)) == sorted(NODES)
+
+
+ROOMS = r"`((?:fluxir_core|nodes|training|tests|tools|demo|docs|web|workflows|subgraphs|locales|models/miniature)/[\w./-]*)`"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name_of)
+def test_files_that_pages_name_exist(page):
+    named = re.findall(ROOMS, page.read_text(encoding="utf-8"))
+    assert not [path for path in named if not (ROOT / path).exists()]
