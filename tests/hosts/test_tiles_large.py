@@ -41,6 +41,7 @@ def test_no_seam_shows_and_the_gate_would_see_one(pictures):
     assert ours < GATE < naive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", [NEWEST], indirect=True)
 def test_four_megapixels_by_the_shipped_workflow(server):
     side = 2048
