@@ -116,9 +116,11 @@ def test_workflows_that_pages_name_exist():
         assert named <= existing, name_of(page)
 
 
-def test_every_node_is_listed_with_its_help_page():
+def test_every_node_is_listed_by_its_name_with_its_help_page():
     page = (ROOT / "docs" / "nodes.md").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"\.\./web/docs/(\w+)\.md", page)) == sorted(NODES)
+    listed = re.findall(r"\[([^]]+)\]\(\.\./web/docs/(\w+)\.md\)", page)
+    assert sorted(listed) == sorted((node["display_name"], node_id) for node_id, node in NODES.items())
+
 
 
 ROOMS = r"`((?:fluxir_core|nodes|training|tests|tools|demo|docs|web|workflows|subgraphs|locales|models/miniature)/[\w./-]*)`"
