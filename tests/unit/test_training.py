@@ -9,14 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from comfyui_fluxir.training.average import MovingAverage
+from comfyui_fluxir.training.engine.average import MovingAverage
 from comfyui_fluxir.training.engine.draws import Draws
 from comfyui_fluxir.training.engine.fit import RunConfig
 from comfyui_fluxir.training.engine.optimizers import OptimizerConfig
 from comfyui_fluxir.training.engine.run_folder import RunFolder
 from comfyui_fluxir.training.engine.stopping import Stopped
-from comfyui_fluxir.training.fluxir import pixel_loss
 from comfyui_fluxir.training.miniature.checkpoint import Checkpoint
+from comfyui_fluxir.training.recipes.fluxir import pixel_loss
 
 from .tiny_training import FlatPictures, assert_equal, decode, flow_error, objective, run, tiny_host
 
@@ -153,11 +153,11 @@ def test_a_bank_is_kept_whole_and_for_one_plan_alone(tmp_path, monkeypatch):
     from comfyui_fluxir.training.miniature.recipe import QUICK
 
     small = replace(QUICK, scenes=2, crops=1, size=64)
-    images, words = bank.drawn_bank(small, tmp_path)
+    images, words = bank.draw_bank(small, tmp_path)
     assert images.shape == (3, 3, 64, 64) and len(words) == 3
-    assert bank.drawn_bank(replace(small, crops=2), tmp_path)[0].shape == (4, 3, 64, 64)
+    assert bank.draw_bank(replace(small, crops=2), tmp_path)[0].shape == (4, 3, 64, 64)
     monkeypatch.setattr(bank, "build_bank", None)
-    again, same = bank.drawn_bank(replace(small, base_steps=99, versions=5), tmp_path)
+    again, same = bank.draw_bank(replace(small, base_steps=99, versions=5), tmp_path)
     assert torch.equal(again, images) and same == words
 
     def half_written(_state, partial):
@@ -167,9 +167,9 @@ def test_a_bank_is_kept_whole_and_for_one_plan_alone(tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(torch, "save", half_written)
     with pytest.raises(KeyboardInterrupt):
-        bank.drawn_bank(replace(small, seed=1), tmp_path)
+        bank.draw_bank(replace(small, seed=1), tmp_path)
     monkeypatch.undo()
-    assert bank.drawn_bank(replace(small, seed=1), tmp_path)[0].shape == (3, 3, 64, 64)
+    assert bank.draw_bank(replace(small, seed=1), tmp_path)[0].shape == (3, 3, 64, 64)
 
 
 def test_latents_are_kept_for_one_plan_alone(tmp_path, monkeypatch):
@@ -184,7 +184,7 @@ def test_latents_are_kept_for_one_plan_alone(tmp_path, monkeypatch):
 
     def shape(plan, count):
         versions = lambda image, plan, index: image[None].repeat(plan.versions, 1, 1, 1)
-        made = bank.encoded_bank(plan, tmp_path, torch.nn.Linear(1, 1, False), torch.zeros(count, 3, 64, 64), [], versions)
+        made = bank.encode_bank(plan, tmp_path, torch.nn.Linear(1, 1, False), torch.zeros(count, 3, 64, 64), [], versions)
         return made.degraded.shape[:2]
 
     torch.manual_seed(0)
