@@ -4,7 +4,7 @@ from pathlib import Path
 
 from . import train_stages
 
-RECIPES = {"fluxir": "a FluxIR adapter", "ummf": "a UMMF LoRA, which lets a FLUX model read condition pictures"}
+RECIPES = {"fluxir": "a FluxIR adapter", "ummf": "a UMMF LoRA, which lets a FLUX model read condition images"}
 
 
 def add_arguments(parser):
@@ -12,7 +12,7 @@ def add_arguments(parser):
     miniature = recipes.add_parser("miniature", help="the bundled mini-FLUX, its VAE and its FluxIR adapter")
     miniature.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="checkpoints; resumes from them")
     miniature.add_argument("--out", type=Path, default=Path("output/miniature"), help="where the model files are written")
-    miniature.add_argument("--quick", action="store_true", help="a minute of training: files that load, useless pictures")
+    miniature.add_argument("--quick", action="store_true", help="a minute of training: files that load, useless images")
     for name, what in RECIPES.items():
         recipe = recipes.add_parser(name, help=what)
         recipe.add_argument("--config", type=Path, required=True, help=f"a YAML file such as training/configs/{name}.yaml")

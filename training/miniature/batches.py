@@ -13,7 +13,7 @@ from .text import encode_words
 class MiniatureBatches:
     """Crops of the miniature's training bank, drawn and encoded once in `work`.
 
-    Three steps of four see `batch` crops of half of `size` pixels a side, the fourth whole pictures, a quarter as many.
+    Three steps of four see `batch` crops of half of `size` pixels a side, the fourth whole images, a quarter as many.
     `prompts` shows their words, else the empty prompt.
     """
 
@@ -32,11 +32,11 @@ class MiniatureBatches:
         return cls(plan.size, batch, prompts, bank, seed, device)
 
     def rows(self, step):
-        """How many pictures step `step` sees."""
+        """How many images step `step` sees."""
         return max(1, self.batch // 4) if step % 4 == 3 else self.batch
 
     def __call__(self, step, rows):
-        """The Batch of the pictures at `rows` of step `step`."""
+        """The Batch of the images at `rows` of step `step`."""
         side = self.size // 8 if step % 4 == 3 else self.size // 16
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed_generator(self.seed, "bank", step).initial_seed())

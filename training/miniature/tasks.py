@@ -1,4 +1,4 @@
-"""The seven restoration tasks for the miniature: its training pictures, degraded by each of them."""
+"""The seven restoration tasks for the miniature: its training images, degraded by each of them."""
 
 import torch
 
@@ -9,7 +9,7 @@ from .bank import draw_bank, encode_bank
 from .batches import MiniatureBatches
 
 RANDOM = 1 / 4
-"""The share of pictures that are degraded at random as in `fluxir train miniature`, so that the adapter stays good at it."""
+"""The share of images that are degraded at random as in `fluxir train miniature`, so that the adapter stays good at it."""
 STRENGTHS = (0.15, 0.9)
 
 
@@ -20,19 +20,19 @@ def task_versions(image, plan, index):
     def uniform(low=0.0, high=1.0):
         return low + (high - low) * torch.rand((), generator=generator).item()
 
-    picture, versions, tasks = image.float() / 255, [], list(TASKS.values())
+    clean, versions, tasks = image.float() / 255, [], list(TASKS.values())
     for _ in range(plan.versions):
         if uniform() < RANDOM:
-            versions.append(degrade_random(picture, generator))
+            versions.append(degrade_random(clean, generator))
         else:
             degrade = tasks[torch.randint(len(tasks), (), generator=generator)]
             seed = torch.randint(2**31, (), generator=generator).item()
-            versions.append(degrade(picture[None], uniform(*STRENGTHS), [seed])[0])
+            versions.append(degrade(clean[None], uniform(*STRENGTHS), [seed])[0])
     return (torch.stack(versions) * 255).round().byte()
 
 
 class TaskBatches(MiniatureBatches):
-    """Crops of the miniature's training pictures under the seven tasks, with the empty prompt.
+    """Crops of the miniature's training images under the seven tasks, with the empty prompt.
 
     `plan` (recipe.MiniatureSize) says what is drawn; bank and latents are made once and kept in `work`. `random_only` degrades all
     of them at random instead. `decode` is that of the autoencoder in the model folder `folder`, on latents (B, 16, h, w).
