@@ -120,7 +120,7 @@ class ShardWriter:
     def __enter__(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():  # of an earlier run that was asked for fewer samples
-            self.path.rename(self.partial)
+            self.path.replace(self.partial)
         self.file = open(self.partial, "ab")
         _lock(self.file, self.path)
         samples = [sample for sample in read_index(self.partial)[0] if METADATA in sample.files]

@@ -122,7 +122,6 @@ def test_every_node_is_listed_by_its_name_with_its_help_page():
     assert sorted(listed) == sorted((node["display_name"], node_id) for node_id, node in NODES.items())
 
 
-
 ROOMS = r"`((?:fluxir_core|nodes|training|tests|tools|demo|docs|web|workflows|subgraphs|locales|models/miniature)/[\w./-]*)`"
 
 

@@ -38,12 +38,11 @@ def opens_text(call):
     return isinstance(mode, str) and set(mode) <= set("rwaxt+")
 
 
-def unguarded_imports(tree):
-    """POSIX-only modules that are imported outside of a `try`."""
-    guarded = {id(node) for guard in ast.walk(tree) if isinstance(guard, ast.Try) for node in ast.walk(guard)}
-    for node in ast.walk(tree):
+def posix_imports(tree):
+    """The modules missing on Windows that the module `tree` imports at once, outside of a function and a `try`."""
+    for node in tree.body:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None)]
-        if isinstance(node, (ast.Import, ast.ImportFrom)) and id(node) not in guarded:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
             yield from POSIX_ONLY.intersection(names)
 
 
@@ -51,7 +50,7 @@ def unguarded_imports(tree):
 def test_text_is_utf8_and_no_module_is_missing_elsewhere(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert not list(text_calls_without_encoding(tree))
-    assert not list(unguarded_imports(tree))
+    assert not list(posix_imports(tree))
 
 
 def test_the_reading_sees_what_it_should():
@@ -72,8 +71,8 @@ span.open()
 """
     assert list(text_calls_without_encoding(ast.parse(seen))) == [2, 3, 4, 5, 6]
     assert not list(text_calls_without_encoding(ast.parse(fine)))
-    assert list(unguarded_imports(ast.parse("import resource"))) == ["resource"]
-    assert not list(unguarded_imports(ast.parse("try:\n    import fcntl\nexcept ImportError:\n    pass")))
+    assert list(posix_imports(ast.parse("import resource"))) == ["resource"]
+    assert not list(posix_imports(ast.parse("try:\n    import fcntl\nexcept ImportError:\n    pass")))
 
 
 def test_no_two_files_differ_in_case_only():

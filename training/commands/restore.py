@@ -27,7 +27,7 @@ def add_arguments(parser):
     parser.add_argument("input", type=Path, metavar="IN", help="the degraded image")
     parser.add_argument("output", type=Path, metavar="OUT", help="where the restored image is written")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the output over the input's (default 1)")
-    parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see the README)")
+    parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see docs/command-line.md)")
     parser.add_argument("--adapter", choices=("fluxir", "ummf"), default="fluxir", help="what shows the model the image")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
     parser.add_argument("--few-steps", type=int, metavar="N", help="N steps, by the folder's student: 1, 2 or 4")
@@ -113,4 +113,4 @@ def run(arguments):
             "tile": tile and tile.tile * LATENT,
             "fidelity": arguments.fidelity,
         }
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

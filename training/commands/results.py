@@ -56,7 +56,7 @@ def run(arguments):
         "few-steps": lambda: tables.few_steps(arguments.teacher, arguments.model, arguments.control),
     }[arguments.table]()
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(table)
     replace_block(arguments.pages / f"{arguments.table}.md", arguments.table, table)
 

@@ -33,4 +33,6 @@ def run(arguments):
     add_schedules(loaded.adapter_path, schedules)
     if arguments.json:
         finite = [[cost if cost < float("inf") else None for cost in row] for row in jumps.tolist()]
-        arguments.json.write_text(json.dumps({"grid": grid.tolist(), "jumps": finite, "schedules": schedules}) + "\n")
+        arguments.json.write_text(
+            json.dumps({"grid": grid.tolist(), "jumps": finite, "schedules": schedules}) + "\n", encoding="utf-8"
+        )
