@@ -27,7 +27,7 @@ def candidate_sheet(images, values, scores, winner, baseline=None):
 
 
 def search_sheet(report, finalists, image=0):
-    """The chart of `report` (see fluxir_core.search.search) with the candidate sheet of one image's finalists below it.
+    """The chart of `report` (see fluxir_core.searches.search) with the candidate sheet of one image's finalists below it.
 
     `finalists` (n * B, 3, H, W) in [0, 1]: everyone in the final selection for each of the B images, candidate by candidate.
     Raises ValueError when they are not as many as the report's, and when the batch has no such image.

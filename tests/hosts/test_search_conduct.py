@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.search.presets import PRESETS
-from comfyui_fluxir.fluxir_core.search.search import estimate_cost
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost
 
 from .search_host import Judge, baseline, run, sigmas, verifier
 

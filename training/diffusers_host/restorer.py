@@ -10,8 +10,8 @@ from ...fluxir_core.execution.tiles import map_tiles
 from ...fluxir_core.flow.fidelity_guidance import fidelity_guidance
 from ...fluxir_core.flow.rectified_flow import broadcast, clean_estimate, euler, flux_sigmas, interpolate
 from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
-from ...fluxir_core.search.search import search
-from ...fluxir_core.search.task import Task
+from ...fluxir_core.searches.search import search
+from ...fluxir_core.searches.task import Task
 from ...fluxir_core.verify.fidelity import downsampled_psnr
 from .fluxir_host import FluxIRHost
 from .lora_host import LoRAHost
@@ -91,7 +91,7 @@ class Restorer:
 
         All noise beyond the first is keyed by each image's own seed. `at_once` candidates share a model call; fewer where
         memory runs out. `callback(count)` runs after every call with the candidates it evaluated. Returns (restored
-        images, the report of fluxir_core.search.search).
+        images, the report of fluxir_core.searches.search).
         """
         model = _ConditionedModel(self, images, tile=tile, fidelity=fidelity)
         batch = len(images)

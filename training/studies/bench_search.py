@@ -8,9 +8,9 @@ import torch
 from ...fluxir_core.degrade.presets import degrade_named
 from ...fluxir_core.flow.rectified_flow import euler, flux_sigmas
 from ...fluxir_core.image.quality import quality
-from ...fluxir_core.search.presets import PRESETS
-from ...fluxir_core.search.search import estimate_cost, search
-from ...fluxir_core.search.task import Task
+from ...fluxir_core.searches.presets import PRESETS
+from ...fluxir_core.searches.search import estimate_cost, search
+from ...fluxir_core.searches.task import Task
 from ...fluxir_core.verify.ensemble import DefaultEnsemble
 from ...fluxir_core.verify.fidelity import downsampled_psnr
 from ..miniature.held_out import held_out_photos
