@@ -99,8 +99,13 @@ def test_the_figures_that_were_not_measured_are_still_in_the_readme():
 @pytest.mark.parametrize("example", re.findall(r"```python\n(.+?)```", README, re.S))
 def test_the_readmes_example_runs(example):
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
-    check = "\nassert score(brighter)['brightness'] > score(decode(noise))['brightness'], result.report\n"
-    ran = subprocess.run([sys.executable, "-c", example + check], capture_output=True, text=True)
+    check = """
+from comfyui_fluxir.fluxir_core import euler
+baseline = decode(euler(velocity, noise, sigmas))
+assert score(brighter)["brightness"] > score(baseline)["brightness"]
+"""
+    code = f"import torch\ntorch.manual_seed(0)\n{example}{check}"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
 
 
