@@ -83,7 +83,7 @@ def test_the_command_line_restores_in_tiles(degraded, tmp_path):
 
     whole, tiled, enough = restore(), restore("--tile", "128"), restore("--tile", "256")
     assert tiled.shape == (45, 256, 3) and torch.equal(enough, whole)
-    assert json.loads(report.read_text())["tile"] == 256
+    assert json.loads(report.read_text(encoding="utf-8"))["tile"] == 256
     assert 0 < (tiled - whole).abs().mean() < 10
 
 

@@ -57,10 +57,11 @@ def test_no_link_is_broken(page):
 
 
 def test_the_link_test_sees_broken_links(tmp_path):
-    (tmp_path / "there.md").write_text("# One: `two` & three\n")
+    (tmp_path / "there.md").write_text("# One: `two` & three\n", encoding="utf-8")
     page = tmp_path / "page.md"
     page.write_text(
-        "[a](there.md) [b](there.md#one-two--three) [c](there.md#four) [d](gone.md) [e](https://e.org) [f](#no)\n# Yes\n"
+        "[a](there.md) [b](there.md#one-two--three) [c](there.md#four) [d](gone.md) [e](https://e.org) [f](#no)\n# Yes\n",
+        encoding="utf-8",
     )
     assert list(broken_links(page)) == ["there.md#four", "gone.md", "#no"]
 

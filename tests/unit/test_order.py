@@ -17,7 +17,7 @@ def write_suite(pytester):
     for name, text in TESTS.items():
         path = pytester.path / name
         path.parent.mkdir()
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 def test_unit_tests_run_before_hosts_before_the_browser_before_what_is_slow(pytester):

@@ -13,7 +13,7 @@ from comfyui_fluxir.demo.environment import NEWEST, OLDEST
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_icon_and_banner_are_in_the_repository(config, field, size):
 
 
 def test_the_supported_versions_are_stated_where_people_look(config):
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert OLDEST in readme and NEWEST in readme
     section = CHANGELOG.split(f"## {config.project.version}")[1].split("\n## ")[0]
     assert f"ComfyUI {OLDEST} to {NEWEST}" in section
@@ -84,7 +84,7 @@ def test_the_published_archive_is_what_git_tracks_without_tests_tools_and_ci(arc
 
 
 def test_an_archive_that_is_made_without_git_holds_no_cache(archive_of, tmp_path):
-    (tmp_path / ".comfyignore").write_text((ROOT / ".comfyignore").read_text())
+    (tmp_path / ".comfyignore").write_text((ROOT / ".comfyignore").read_text(encoding="utf-8"), encoding="utf-8")
     for name in ("nodes/a.py", "nodes/__pycache__/a.pyc", ".venv/b", ".cache/comfyui/c", "output/d.png", "tests/e.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -96,10 +96,10 @@ def changes_step(tmp_path):
     """Runs the publish workflow's first step for a tag. Returns its process, and the file that it wrote."""
     if os.name == "nt":
         pytest.skip("the workflow runs on Linux")
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "publish_action.yml").read_text())
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "publish_action.yml").read_text(encoding="utf-8"))
     (script,) = (step["run"] for step in workflow["jobs"]["publish"]["steps"] if "GITHUB_REF_NAME" in step.get("run", ""))
     for name in ("pyproject.toml", "CHANGELOG.md"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
 
     def run(tag):
         environment = {**os.environ, "GITHUB_REF_NAME": tag}
@@ -112,7 +112,11 @@ def changes_step(tmp_path):
 def test_publishing_a_version_sends_its_section_of_the_changelog(changes_step, config):
     ended, changes = changes_step(f"v{config.project.version}")
     assert ended.returncode == 0
-    assert changes.read_text().strip() and changes.read_text() in CHANGELOG and "\n## " not in changes.read_text()
+    assert (
+        changes.read_text(encoding="utf-8").strip()
+        and changes.read_text(encoding="utf-8") in CHANGELOG
+        and "\n## " not in changes.read_text(encoding="utf-8")
+    )
 
 
 def test_a_tag_of_another_version_publishes_nothing(changes_step):

@@ -46,10 +46,10 @@ def test_a_poor_one_misses_the_gates_it_should(restored, gmsd, missed):
 
 def test_a_table_replaces_its_own_block_only(tmp_path):
     page = tmp_path / "one.md"
-    page.write_text("a\n<!-- results: one -->\n<!-- end -->\nb\n<!-- results: two -->\nkept\n<!-- end -->\n")
+    page.write_text("a\n<!-- results: one -->\n<!-- end -->\nb\n<!-- results: two -->\nkept\n<!-- end -->\n", encoding="utf-8")
     for _ in range(2):  # writing twice is writing once
         replace_block(page, "one", "new \\1 | table")
-    assert page.read_text() == (
+    assert page.read_text(encoding="utf-8") == (
         "a\n<!-- results: one -->\nnew \\1 | table\n<!-- end -->\nb\n<!-- results: two -->\nkept\n<!-- end -->\n"
     )
     with pytest.raises(ValueError, match="no block `<!-- results: three -->`"):

@@ -136,7 +136,7 @@ def test_of_a_shard_cut_off_anywhere_the_whole_samples_remain_and_the_rest_is_re
     whole = path.read_bytes()
     write(tmp_path / "good.tar", [9])
     (tmp_path / "none.tar").write_bytes(b"")
-    (tmp_path / "text.tar").write_text("no tar file" * 99)
+    (tmp_path / "text.tar").write_text("no tar file" * 99, encoding="utf-8")
     # Between two samples nothing is lost; anywhere else it is not lost in silence.
     ends = [len(write(tmp_path / "part" / f"{count}.tar", range(count)).read_bytes()) - 1024 for count in (1, 2, 3)]
     for length in (*range(0, len(whole) - 1024, 331), *ends):
