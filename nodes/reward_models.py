@@ -9,13 +9,13 @@ from ..fluxir_core.verify.aesthetic import AestheticPredictor
 from ..fluxir_core.verify.clip_score import CLIPScore
 from ..fluxir_core.verify.ensemble import Ensemble
 from ..fluxir_core.verify.image_reward import ImageReward
+from ..fluxir_core.verify.named import CLIP_FOLDER, HEAD_FILE, REWARD_FOLDER
 from ..fluxir_core.verify.pyiqa_metric import PyIQAMetric
 from .folders import VERIFIERS
 from .runtime import make_patcher
 from .verifiers import LoadedVerifier, Verifier
 
 CATEGORY = "FluxIR/search/verifiers"
-CLIP_FOLDER, REWARD_FOLDER, HEAD_FILE = "clip-vit-large-patch14", "ImageReward", "sac+logos+ava1-l14-linearMSE.pth"
 
 
 def _entries(public_name, folders=True):

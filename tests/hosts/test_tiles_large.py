@@ -88,7 +88,7 @@ def test_the_command_line_restores_in_tiles(degraded, tmp_path):
 
 
 def test_a_tile_too_small_is_refused(tmp_path):
-    with pytest.raises(SystemExit, match="--tile is 32 pixels; use at least 64"):
+    with pytest.raises(SystemExit, match="--tile is 32; use at least 64"):
         main(["restore", str(tmp_path / "in.png"), str(tmp_path / "out.png"), "--tile", "32"])
 
 

@@ -54,7 +54,7 @@ def test_a_table_replaces_its_own_block_only(tmp_path):
     )
     with pytest.raises(ValueError, match="no block `<!-- results: three -->`"):
         replace_block(page, "three", "table")
-    with pytest.raises(ValueError, match=r"two\.md is missing; .*--pages"):
+    with pytest.raises(ValueError, match=r"--page: .*two\.md cannot be read; run this in the repository"):
         replace_block(tmp_path / "two.md", "two", "table")
 
 

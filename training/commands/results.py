@@ -2,9 +2,13 @@
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
+from ...fluxir_core.data.lock import locked
 from ...fluxir_core.degrade.presets import EVALUATION
+from ..arguments import whole
+from ..outputs import check_apart, check_file, deliver_data
 from ..studies import tables
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "results"
@@ -16,7 +20,7 @@ def add_arguments(parser):
     miniature.add_argument("--model", default="miniature", help="'miniature' or a model folder")
     ablation = subparsers.add_parser("ablation", help="FluxIR without f(u) and without the pixel loss")
     ablation.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="the folder of `fluxir train miniature`")
-    ablation.add_argument("--steps", type=int, default=700, help="training steps of each variant (default 700)")
+    ablation.add_argument("--steps", type=whole(), default=700, help="training steps of each variant (default 700)")
     curve = subparsers.add_parser("curve", help="several trainings of the miniature side by side")
     curve.add_argument("models", nargs="+", metavar="LABEL=FOLDER", help="a label and a model folder, or 'miniature'")
     cost = subparsers.add_parser("cost", help="one model call with and without the adapters, as `fluxir bench`")
@@ -26,7 +30,7 @@ def add_arguments(parser):
     tts.add_argument("--degradations", nargs="+", choices=EVALUATION, default=["strong"], help="(default strong)")
     fusion = subparsers.add_parser("fusion", help="UMMF against direct addition and ControlNet, and the bundled UMMF LoRA")
     fusion.add_argument("--work", type=Path, default=Path(".cache/ummf"), help="the folder of `fluxir train ummf`")
-    fusion.add_argument("--steps", type=int, default=400, help="training steps of each variant (default 400)")
+    fusion.add_argument("--steps", type=whole(), default=400, help="training steps of each variant (default 400)")
     few_steps = subparsers.add_parser(
         "few-steps", help="few-step students under every restoration task, against the model they learnt from"
     )
@@ -37,17 +41,33 @@ def add_arguments(parser):
     )
     tiles = subparsers.add_parser("tiles", help="the seams of tiled restorations, by overlap")
     tiles.add_argument("--model", default="miniature", help="'miniature' or a model folder")
-    training = subparsers.add_parser("training", help="what training needs at FLUX.1-dev's size, and how near plans are to runs")
-    for table in (training, tiles, miniature, ablation, curve, cost, tts, fusion, few_steps):
-        table.add_argument("--pages", type=Path, default=PAGES, help="the folder of the tables' pages (default docs/results)")
+    subparsers.add_parser("training", help="what training needs at FLUX.1-dev's size, and how near plans are to runs")
+    for name, table in subparsers.choices.items():
+        page = PAGES / f"{name}.md"
+        table.add_argument("--page", type=Path, default=page, help=f"the page to write to (default docs/results/{page.name})")
         table.add_argument("--json", type=Path, metavar="FILE", help="write every measured row")
 
 
 def run(arguments):
-    rows, table = {
+    block_of(arguments.page, arguments.table)
+    check_file("--page", arguments.page)
+    if arguments.json:
+        check_file("--json", arguments.json)
+    check_apart({"--page": arguments.page, "--json": arguments.json})
+    with locked(arguments.work, "--work") if "work" in arguments else nullcontext():
+        rows, table = _measure(arguments)
+    if arguments.json:
+        deliver_data(arguments.json, json.dumps(rows, indent=1) + "\n")
+    replace_block(arguments.page, arguments.table, table)
+    print(table)
+
+
+def _measure(arguments):
+    """(rows, Markdown) of the table that was asked for."""
+    return {
         "miniature": lambda: tables.miniature(arguments.model),
         "ablation": lambda: tables.ablation(arguments.work, arguments.steps),
-        "curve": lambda: tables.curve(dict(model.split("=", 1) for model in arguments.models)),
+        "curve": lambda: tables.curve(_labeled(arguments.models)),
         "cost": lambda: tables.cost(arguments.size),
         "tiles": lambda: tables.tiles(arguments.model),
         "training": tables.training,
@@ -55,25 +75,36 @@ def run(arguments):
         "fusion": lambda: tables.fusion(arguments.work, arguments.steps),
         "few-steps": lambda: tables.few_steps(arguments.teacher, arguments.model, arguments.control),
     }[arguments.table]()
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(table)
-    replace_block(arguments.pages / f"{arguments.table}.md", arguments.table, table)
 
 
-def replace_block(page, name, text):
-    """Puts `text` between the comments `<!-- results: name -->` and `<!-- end -->` of the file `page`.
+def _labeled(models):
+    """{label: folder} of "label=folder" texts. Raises ValueError for another one."""
+    pairs = [model.partition("=")[::2] for model in models]
+    for text, (label, folder) in zip(models, pairs):
+        if not label or not folder:
+            raise ValueError(f"{text} is no model with a label; write LABEL=FOLDER, such as trained=output/miniature.")
+    return dict(pairs)
 
-    Raises ValueError when the page or its comments are not there.
+
+def block_of(page, name):
+    """(the text of `page`, where in it what is between `<!-- results: name -->` and `<!-- end -->` begins and ends).
+
+    Raises ValueError when the comments are not there.
     """
     try:
         content = page.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ValueError(
-            f"{page} is missing; run this in a checkout of the repository, or name its docs/results with --pages."
-        ) from None
-    pattern = rf"(<!-- results: {re.escape(name)} -->\n).*?<!-- end -->"
-    if not re.search(pattern, content, re.S):
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"--page: {page} cannot be read; run this in the repository, or give a Markdown file.") from None
+    found = re.search(rf"<!-- results: {re.escape(name)} -->\n(.*?)<!-- end -->", content, re.S)
+    if not found:
         raise ValueError(f"{page} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs.")
-    written = re.sub(pattern, lambda match: f"{match[1]}{text}\n<!-- end -->", content, count=1, flags=re.S)
-    page.write_text(written, encoding="utf-8")
+    return content, *found.span(1)
+
+
+def replace_block(page, name, text):
+    """Puts `text` between the comments `<!-- results: name -->` and `<!-- end -->` of `page`.
+
+    Raises ValueError when the comments are not there.
+    """
+    content, begin, end = block_of(page, name)
+    deliver_data(page, f"{content[:begin]}{text}\n{content[end:]}")
