@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import tarfile
 
 import numpy as np
@@ -75,7 +74,6 @@ def test_until_it_is_complete_a_shard_has_no_name(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.tar.partial"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no flock")
 def test_two_processes_do_not_write_one_shard(tmp_path):
     with ShardWriter(tmp_path / "a.tar"):
         with pytest.raises(ValueError, match="a.tar is being written by another process; .* RANK and WORLD_SIZE"):
