@@ -17,8 +17,8 @@ from PIL import Image
 
 from ..demo.comfyui import ROOT, ComfyUIError, ComfyUIServer
 from ..demo.environment import NEWEST, SetupError, browser_path, comfyui_path
-from ..demo.run import DEGRADED
 from .frontend import opened, settings
+from .samples import SAMPLES
 
 DOCS = ROOT / "web" / "docs"
 
@@ -45,6 +45,10 @@ COMPANY = {
     "FluxIRVerifierEnsemble": {
         "before": [["verifiers.verifier0", "FluxIRNaturalImageVerifier"], ["verifiers.verifier1", "FluxIRCLIPScoreVerifier"]],
         "after": [["verifier", "FluxIRTTSSampler", "verifier"]],
+    },
+    "FluxIRDegradeImage": {
+        "before": [["image", "LoadImage"]],
+        "after": [["image", "FluxIRSaveImagePairs", "degraded"], ["image", "ImageCompare", "image_a"]],
     },
     "FluxIREvolutionarySearch": {"after": SEARCHES},
     "FluxIRParticleSearch": {"after": SEARCHES},
@@ -176,7 +180,8 @@ def stock(base):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (base / "input").mkdir(parents=True, exist_ok=True)
-    shutil.copy(DEGRADED, base / "input" / "fluxir_demo_degraded.png")
+    for sample in SAMPLES.glob("*.jpg"):
+        shutil.copy(sample, base / "input")
 
 
 def image(frontend, node, number):
@@ -188,7 +193,7 @@ def image(frontend, node, number):
         frontend.page.evaluate(PLACE, [node, COMPANY[node]])
     else:
         workflow = richest_workflow(node)
-        frontend.load(json.loads(workflow.read_text()), workflow.stem)
+        frontend.load(json.loads(workflow.read_text(encoding="utf-8")), workflow.stem)
     frontend.page.evaluate(ALONE, node)
     bounds = frontend.page.evaluate(BOUNDS)
     clip = {
@@ -207,9 +212,9 @@ def richest_workflow(node):
     """
 
     def rank(path):
-        graph = json.loads(path.read_text())
+        graph = json.loads(path.read_text(encoding="utf-8"))
         links = max((own_links(own) for own in graph["nodes"] if own["type"] == node), default=-1)
-        return path.stem.endswith("_miniature") and links > 0, links, -len(graph["nodes"])
+        return "FLUX" not in path.stem and links > 0, links, -len(graph["nodes"])
 
     richest = max(sorted((ROOT / "workflows").glob("*.json")), key=rank)
     if rank(richest)[1] < 0:

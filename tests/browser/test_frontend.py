@@ -19,7 +19,7 @@ from PIL import Image
 from ..hosts.workflow_host import PACK, free_port, read, stock
 
 WORKFLOWS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
-MAIN = ("fluxir_restore_miniature", "fluxir_search_miniature", "ummf_restore_miniature")
+MAIN = ("01 Restore a photo (works now)", "04 Search for the best result", "07 Restore a photo with UMMF")
 BLUEPRINTS = sorted(path.stem for path in (PACK / "subgraphs").glob("*.json"))
 PHOTO = "fluxir_demo_degraded.png"
 SCREENSHOTS = PACK / "output" / "browser"
@@ -145,8 +145,8 @@ def test_a_node_that_nobody_has_is_noticed(frontend):
 
 
 def test_a_nodes_help_shows_its_images(frontend):
-    frontend.load(read("fluxir_fidelity_miniature.json"), "help")
-    files = re.findall(r"!\[.+?\]\((.+?)\)", (DOCS / "FluxIRInventedDetail.md").read_text())
+    frontend.load(read("02 Restore a photo and keep it faithful.json"), "help")
+    files = re.findall(r"!\[.+?\]\((.+?)\)", (DOCS / "FluxIRInventedDetail.md").read_text(encoding="utf-8"))
     sizes = [Image.open(DOCS / file).size for file in files]
     assert sizes and [shown.size for shown in frontend.help_images("FluxIRInventedDetail")] == sizes
 
@@ -160,7 +160,7 @@ def test_the_image_of_a_node_is_what_the_frontend_draws_now(frontend, node, numb
 @pytest.mark.usefixtures("in_chinese")
 def test_a_node_is_shown_in_the_frontends_language(frontend):
     texts = json.loads((PACK / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["FluxIRTTSSampler"]
-    frontend.load(read("fluxir_search_miniature.json"), "chinese")
+    frontend.load(read("04 Search for the best result.json"), "chinese")
     (sampler,) = frontend.nodes("FluxIRTTSSampler")
     node = frontend.page.locator(f"[data-node-id='{sampler}']")
     node.get_by_text(texts["display_name"], exact=True).wait_for()

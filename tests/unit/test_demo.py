@@ -1,7 +1,6 @@
 """Set-up and demo: every failure is one clear sentence."""
 
 import hashlib
-import json
 import re
 import socket
 import sys
@@ -13,8 +12,10 @@ from comfyui_fluxir.demo.comfyui import ComfyUIError, ComfyUIServer
 from comfyui_fluxir.demo.run import ProgressBar, seed_of
 from comfyui_fluxir.fluxir_core.image.compare import side_by_side
 from comfyui_fluxir.tools import thumbnails
+from comfyui_fluxir.tools.graph_list import BLUEPRINTS, GRAPHS
 from comfyui_fluxir.tools.result_images import README_IMAGES, SHOWN
-from PIL import Image
+from comfyui_fluxir.tools.thumbnails import SIDE
+from PIL import Image, ImageChops
 
 
 def test_an_old_python_is_refused():
@@ -119,7 +120,7 @@ def test_a_port_in_use_is_refused(tmp_path):
 
 
 def test_a_server_that_dies_at_once_is_reported_with_its_last_line(tmp_path):
-    (tmp_path / "main.py").write_text("raise SystemExit('no such GPU')")
+    (tmp_path / "main.py").write_text("raise SystemExit('no such GPU')", encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -152,7 +153,7 @@ def test_images_stand_side_by_side_under_their_labels():
 
 
 def test_the_readme_shows_the_images_that_the_demo_makes():
-    readme = (environment.ROOT / "README.md").read_text()
+    readme = (environment.ROOT / "README.md").read_text(encoding="utf-8")
     shown = [environment.ROOT / file for file in re.findall(r"!\[.+?\]\((.+?)\)", readme)]
     assert shown == [README_IMAGES / f"{name}.jpg" for name in SHOWN]
     assert sum(path.stat().st_size for path in shown) < 150_000
@@ -161,8 +162,15 @@ def test_the_readme_shows_the_images_that_the_demo_makes():
             image.load()
 
 
-def test_every_workflow_for_the_miniature_has_a_thumbnail_that_a_command_makes_again():
-    workflows = {path.stem: json.loads(path.read_text()) for path in (environment.ROOT / "workflows/api").glob("*_miniature.json")}
-    assert set(thumbnails.SHOWN) == set(workflows)
-    for name, outputs in thumbnails.SHOWN.items():
-        assert {node for node, _slot in outputs.values()} <= set(workflows[name]), name
+def test_every_graph_is_described_and_every_description_shipped():
+    for folder, described in (("workflows", GRAPHS), ("workflows/api", GRAPHS), ("subgraphs", BLUEPRINTS)):
+        assert sorted(path.stem for path in (environment.ROOT / folder).glob("*.json")) == sorted(described)
+
+
+def test_a_thumbnail_is_square_and_one_for_flux_shows_no_result():
+    for name in GRAPHS:
+        with Image.open(environment.ROOT / "workflows" / f"{name}.jpg") as thumbnail:
+            assert thumbnail.size == (SIDE, SIDE), name
+    with Image.open(environment.ROOT / "workflows" / "12 FLUX Kontext - restore by instruction.jpg") as shown:
+        made = side_by_side({"": thumbnails.thumbnail(None, "12 FLUX Kontext - restore by instruction")})
+        assert ImageChops.difference(side_by_side({"": shown}), made).convert("L").resize((8, 8)).getextrema()[1] < 10
