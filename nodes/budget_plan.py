@@ -10,8 +10,8 @@ from comfy.samplers import KSAMPLER
 from comfy_api.latest import io
 
 from ..fluxir_core.search.presets import PRESETS
-from ..fluxir_core.search.search import plan
-from .search_algorithms import Schedule
+from ..fluxir_core.search.search import estimate_cost
+from .search_algorithms import SearchAlgorithm
 
 
 class BudgetPlan(io.ComfyNode):
@@ -27,9 +27,9 @@ class BudgetPlan(io.ComfyNode):
             inputs=[
                 io.Sigmas.Input("sigmas", tooltip="The steps of the search."),
                 io.Combo.Input(
-                    "preset", options=list(PRESETS), default="fast", tooltip="The search; not used where a schedule is connected."
+                    "preset", options=list(PRESETS), default="quick", tooltip="The search; not used where a schedule is connected."
                 ),
-                Schedule.Input("schedule", optional=True, tooltip="A schedule of your own."),
+                SearchAlgorithm.Input("schedule", optional=True, tooltip="A schedule of your own."),
                 io.Guider.Input("guider", optional=True, tooltip="With latent_image: one step is run and timed."),
                 io.Latent.Input("latent_image", optional=True, tooltip="With guider: the size to time."),
             ],
@@ -50,7 +50,7 @@ class BudgetPlan(io.ComfyNode):
             raise ValueError("Budget Plan: the sigmas hold no step; use a scheduler with at least one step.")
         if (guider is None) != (latent_image is None):
             raise ValueError("Budget Plan: timing a step needs both guider and latent_image; connect both or neither.")
-        report = {"preset": None if schedule else preset, **plan(schedule or PRESETS[preset], sigmas)}
+        report = {"preset": None if schedule else preset, **estimate_cost(schedule or PRESETS[preset], sigmas)}
         report["seconds"] = 0.0
         if guider is not None:
             report["step_seconds"] = _seconds_a_step(guider, latent_image, sigmas)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..fluxir_core.caption import MOST_TOKENS, Captioner
 from ..fluxir_core.verify.removal_check import removal_check
 from .folders import CAPTIONERS
-from .runtime import load_whole, moved, show, to_planes
+from .runtime import load_whole, make_patcher, show, to_planes
 
 CATEGORY = "FluxIR/conditioning"
 QWEN_FOLDER = "Qwen2.5-VL-7B-Instruct"
@@ -121,7 +121,7 @@ class CaptionImage(io.ComfyNode):
     def execute(cls, image, model) -> io.NodeOutput:
         if len(image) != 1:
             raise ValueError(f"Caption Image: {len(image)} pictures; give one, because a prompt describes one picture.")
-        pictures, progress = to_planes(image), comfy.utils.ProgressBar(MOST_TOKENS)
+        images, progress = to_planes(image), comfy.utils.ProgressBar(MOST_TOKENS)
 
         def on_token():
             comfy.model_management.throw_exception_if_processing_interrupted()
@@ -129,10 +129,10 @@ class CaptionImage(io.ComfyNode):
 
         try:
             captioner = Captioner(_folders()[model])
-            if not captioner.knows(pictures):
-                patcher = moved(captioner.module)  # held until the caption is made
+            if not captioner.knows(images):
+                patcher = make_patcher(captioner.module)  # held until the caption is made
                 load_whole([patcher])
-            (caption,) = captioner(pictures, on_token)
+            (caption,) = captioner(images, on_token)
         except (ValueError, ImportError) as error:
             raise ValueError(f"Caption Image: {error}") from None
         show(cls, caption)

@@ -5,13 +5,13 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.image.color import METHODS, check_pair, match_colour
+from ..fluxir_core.image.color import METHODS, check_pair, match_color
 
 COPIES = 12
 """Pictures of one size that matching holds at a time, about: what is asked of ComfyUI's memory management."""
 
 
-class MatchColour(io.ComfyNode):
+class MatchColor(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -48,15 +48,15 @@ class MatchColour(io.ComfyNode):
     @classmethod
     def execute(cls, image, reference, method, strength) -> io.NodeOutput:
         management, device = comfy.model_management, comfy.model_management.get_torch_device()
-        pictures, references = image.float().movedim(-1, 1), reference.float().movedim(-1, 1)
+        planes, references = image.float().movedim(-1, 1), reference.float().movedim(-1, 1)
         try:
-            check_pair(pictures, references)
-            management.free_memory(COPIES * pictures[0].nbytes, device)
-            progress, matched = comfy.utils.ProgressBar(len(pictures)), []
-            for number, picture in enumerate(pictures):  # one by one: a video need not fit into the device's memory
+            check_pair(planes, references)
+            management.free_memory(COPIES * planes[0].nbytes, device)
+            progress, matched = comfy.utils.ProgressBar(len(planes)), []
+            for number, plane in enumerate(planes):  # one by one: a video need not fit into the device's memory
                 management.throw_exception_if_processing_interrupted()
-                colours = references[number % len(references)]
-                matched.append(match_colour(picture[None].to(device), colours[None].to(device), method, strength).cpu())
+                colors = references[number % len(references)]
+                matched.append(match_color(plane[None].to(device), colors[None].to(device), method, strength).cpu())
                 progress.update(1)
         except ValueError as error:
             raise ValueError(f"Match Colour: {error}") from None

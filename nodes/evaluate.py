@@ -8,7 +8,7 @@ import comfy.utils
 from comfy_api.latest import io, ui
 
 from ..fluxir_core.verify.evaluation import Evaluation, markdown
-from .runtime import moved, show, to_planes
+from .runtime import make_patcher, show, to_planes
 
 
 class EvaluateRestoration(io.ComfyNode):
@@ -60,12 +60,12 @@ class EvaluateRestoration(io.ComfyNode):
                 )
         try:
             evaluation = Evaluation(names, original is not None)
-            patchers = [moved(metric.module) for metric in evaluation.metrics.values()]  # held until all is measured
+            patchers = [make_patcher(metric.module) for metric in evaluation.metrics.values()]  # held until all is measured
             management.load_models_gpu(patchers)
             progress, rows = comfy.utils.ProgressBar(len(restored)), []
             for number in range(len(restored)):
                 management.throw_exception_if_processing_interrupted()
-                rows.append(evaluation(*(_picture(given, number, device) for given in (restored, *partners.values()))))
+                rows.append(evaluation(*(_image(given, number, device) for given in (restored, *partners.values()))))
                 progress.update(1)
         except ValueError as error:
             raise ValueError(f"Evaluate Restoration: {error}") from None
@@ -76,6 +76,6 @@ class EvaluateRestoration(io.ComfyNode):
         return io.NodeOutput(table, report, ui=ui.PreviewText(table))
 
 
-def _picture(images, number, device):
+def _image(images, number, device):
     """Picture `number` of IMAGE `images`, or its only one, as (3, H, W) on `device`; None for None."""
     return None if images is None else to_planes(images[number % len(images)][None])[0].to(device)

@@ -6,7 +6,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.flow.fidelity_guidance import drawn_to_input
+from ..fluxir_core.flow.fidelity_guidance import fidelity_guidance
 from ..fluxir_core.image.invented_detail import heat_map, invented_detail
 from .degraded_latent import as_rows, in_model_space
 from .runtime import to_planes
@@ -63,7 +63,7 @@ class RestorationFidelity(io.ComfyNode):
         def draw(args):
             clean = args["denoised"]
             rows = as_rows(lq, clean, len(clean), FIDELITY_NODE)
-            return drawn_to_input(clean, rows, args["sigma"].to(clean), fidelity)
+            return fidelity_guidance(clean, rows, args["sigma"].to(clean), fidelity)
 
         if fidelity != 0:
             model.set_model_sampler_post_cfg_function(draw)
@@ -99,17 +99,17 @@ class InventedDetail(io.ComfyNode):
                 f"{DETAIL_NODE}: {len(degraded)} degraded pictures for {len(restored)} restored ones; give one for each, or "
                 "one for all."
             )
-        pictures, inputs = to_planes(restored), to_planes(degraded)
-        management.free_memory(COPIES * pictures[0].nbytes, device)
-        progress, maps, masks = comfy.utils.ProgressBar(len(pictures)), [], []
-        for number, picture in enumerate(pictures):  # one by one: a video need not fit into the device's memory
+        images, inputs = to_planes(restored), to_planes(degraded)
+        management.free_memory(COPIES * images[0].nbytes, device)
+        progress, maps, masks = comfy.utils.ProgressBar(len(images)), [], []
+        for number, image in enumerate(images):  # one by one: a video need not fit into the device's memory
             management.throw_exception_if_processing_interrupted()
-            picture, given = picture[None].to(device), inputs[number % len(inputs)][None].to(device)
+            image, given = image[None].to(device), inputs[number % len(inputs)][None].to(device)
             try:
-                share = invented_detail(picture, given)
+                share = invented_detail(image, given)
             except ValueError as error:
                 raise ValueError(f"{DETAIL_NODE}: picture {number + 1}: {error}") from None
-            maps.append(heat_map(share, picture).cpu())
+            maps.append(heat_map(share, image).cpu())
             masks.append(share[:, 0].cpu())
             progress.update(1)
         return io.NodeOutput(torch.cat(maps).movedim(1, -1).contiguous(), torch.cat(masks))

@@ -11,7 +11,7 @@ import torch
 from ..fluxir_core.execution.oom import is_out_of_memory
 
 
-def moved(module):
+def make_patcher(module):
     """A ModelPatcher, through which ComfyUI moves and offloads `module`."""
     return comfy.model_patcher.ModelPatcher(
         torch.nn.ModuleList([module]),  # it sets `device`, which transformers' own models refuse
@@ -21,7 +21,7 @@ def moved(module):
 
 
 def load_whole(patchers, memory_required=0):
-    """Loads `patchers` of `moved` with `memory_required` bytes to spare; a library's network cannot run in parts.
+    """Loads `patchers` of `make_patcher` with `memory_required` bytes to spare; a library's network cannot run in parts.
 
     Raises ValueError where one does not fit.
     """
@@ -42,9 +42,9 @@ def show(node, text):
         PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
 
 
-def drawn(picture):
+def pil_to_image(image):
     """A PIL picture as IMAGE, (1, H, W, 3)."""
-    return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)[None]
+    return torch.from_numpy(np.asarray(image.convert("RGB"), np.float32) / 255)[None]
 
 
 def to_planes(images):

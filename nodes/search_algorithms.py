@@ -3,14 +3,14 @@
 from comfy_api.latest import io
 
 from ..fluxir_core.flow.kernels import CPS, KERNELS, ODE, OU, FlowGRPO, Relabel, Renoise, Rotate, ZeroDrift
-from ..fluxir_core.search.evolutionary import Lineages
+from ..fluxir_core.search.evolutionary import EvolutionarySearch
 from ..fluxir_core.search.look_ahead import FULL, Coarse, Native
 from ..fluxir_core.search.particles import SMC, Halving
 from ..fluxir_core.search.selectors import Argmax, PerLineage, Tournament
-from ..fluxir_core.search.stepwise import Greedy
+from ..fluxir_core.search.stepwise import StepwiseSearch
 from .student import student_look_ahead
 
-Schedule = io.Custom("FLUXIR_SCHEDULE")
+SearchAlgorithm = io.Custom("FLUXIR_SCHEDULE")
 
 
 CATEGORY = "FluxIR/search/schedules"
@@ -58,14 +58,14 @@ def _kernel_inputs(names, default, strength):
     ]
 
 
-def _guard_input():
+def _baseline_check_input():
     return io.Boolean.Input(
         "guard", default=True, tooltip="Finish the plain sample too, and return it where nothing better was found."
     )
 
 
 def _output():
-    return [Schedule.Output(display_name="schedule", tooltip="For a TTS Sampler or Budget Plan.")]
+    return [SearchAlgorithm.Output(display_name="schedule", tooltip="For a TTS Sampler or Budget Plan.")]
 
 
 def _spread(rounds, first, last):
@@ -92,7 +92,7 @@ def _round_inputs(rounds=4, first=0.2, last=0.8):
     ]
 
 
-class ContestSchedule(io.ComfyNode):
+class EvolutionarySearchAlgorithm(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -129,7 +129,7 @@ class ContestSchedule(io.ComfyNode):
                     tooltip="Who goes on: the best of everyone, "
                     "each lineage's better one, or the best after a tournament for parenthood.",
                 ),
-                _guard_input(),
+                _baseline_check_input(),
                 io.Guider.Input(
                     "student",
                     optional=True,
@@ -170,21 +170,21 @@ class ContestSchedule(io.ComfyNode):
                     f"{children} children for {lineages} lineages; each lineage has one child there, so make them equal."
                 )
             return io.NodeOutput(
-                Lineages(
+                EvolutionarySearch(
                     lineages,
                     children,
                     _spread(rounds, first_round, last_round),
                     make_kernel(kernel, strength),
                     look,
                     SURVIVAL[survival](),
-                    guard=guard,
+                    baseline_check=guard,
                 )
             )
         except ValueError as error:
             raise ValueError(f"Contest Schedule: {error}") from None
 
 
-class StepwiseSchedule(io.ComfyNode):
+class StepwiseSearchAlgorithm(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -210,7 +210,7 @@ class StepwiseSchedule(io.ComfyNode):
                     default=False,
                     tooltip="Try variants one by one and take the first that is better; what a step saves, later steps may use.",
                 ),
-                _guard_input(),
+                _baseline_check_input(),
                 io.Int.Input(
                     "tile",
                     default=0,
@@ -228,12 +228,12 @@ class StepwiseSchedule(io.ComfyNode):
     @classmethod
     def execute(cls, children, window, kernel, strength, first_improvement, guard, tile=0) -> io.NodeOutput:
         try:
-            return io.NodeOutput(Greedy(children, window, make_kernel(kernel, strength), first_improvement, guard, tile))
+            return io.NodeOutput(StepwiseSearch(children, window, make_kernel(kernel, strength), first_improvement, guard, tile))
         except ValueError as error:
             raise ValueError(f"Stepwise Schedule: {error}") from None
 
 
-class ParticleSchedule(io.ComfyNode):
+class ParticleSearchAlgorithm(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -262,7 +262,7 @@ class ParticleSchedule(io.ComfyNode):
                 io.Float.Input(
                     "keep", default=0.5, min=0.05, max=1.0, step=0.05, tooltip="halving: the share that goes on. Not used by smc."
                 ),
-                _guard_input(),
+                _baseline_check_input(),
             ],
             outputs=_output(),
         )
@@ -272,7 +272,7 @@ class ParticleSchedule(io.ComfyNode):
         try:
             shares = _spread(rounds, first_round, last_round)
             if method == "smc":
-                return io.NodeOutput(SMC(particles, shares, strength=pressure, guard=guard))
+                return io.NodeOutput(SMC(particles, shares, strength=pressure, baseline_check=guard))
             return io.NodeOutput(Halving(particles, shares, keep, guard))
         except ValueError as error:
             raise ValueError(f"Particle Schedule: {error}") from None

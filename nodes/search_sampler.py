@@ -1,4 +1,4 @@
-"""A test-time search as a ComfyUI sampler function: the world of fluxir_core.flow.search made of a guider and VAEs."""
+"""A test-time search as a ComfyUI sampler function: the Task of fluxir_core.search made of a guider and VAEs."""
 
 import logging
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from comfy.samplers import KSAMPLER, Sampler
 from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.execution.tiles import crop_to_tile
 from ..fluxir_core.image.montage import montage
-from ..fluxir_core.search.search import plan, search
+from ..fluxir_core.search.search import estimate_cost, search
 from ..fluxir_core.search.task import Task
 from ..fluxir_core.verify.fidelity import downsampled_psnr
 from .runtime import to_planes
@@ -24,7 +24,7 @@ MOST_AT_ONCE = 8
 
 
 @dataclass
-class Search:
+class SearchSampler:
     """One search as the artist set it up; `result` is filled when it has run.
 
     vae decodes candidates for the verifier, final_vae (or None) the finalists. degraded: (1 or B, 3, H, W) or None.
@@ -32,7 +32,7 @@ class Search:
     """
 
     name: str
-    schedule: object
+    algorithm: object
     vae: object
     verifier: LoadedVerifier
     final_vae: object = None
@@ -49,22 +49,22 @@ class Search:
         """The sampler function: x is the noised latent at sigmas[0]; returns the chosen latents at sigmas[-1]."""
         if len(sigmas) < 2:
             return x
-        world = _World(self, model, x, extra_args, sigmas)
+        task = ComfyTask(self, model, x, extra_args, sigmas)
         stopped_by = comfy.model_management.InterruptProcessingException if self.keep_best else ()
         try:
             seed = extra_args.get("seed") or 0
-            self.result = search(world.task(), model.noise, sigmas, self.schedule, seed, self.keys, stopped_by)
+            self.result = search(task.functions(), model.noise, sigmas, self.algorithm, seed, self.keys, stopped_by)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
-        self.result.report["at_once"] = world.calls.size
-        self.result.finalists = torch.stack([world.to_vae(finalist) for finalist in self.result.finalists])
+        self.result.report["at_once"] = task.calls.size
+        self.result.finalists = torch.stack([task.to_vae(finalist) for finalist in self.result.finalists])
         found = self.result.latents.to(x)
         if callback is not None:
             callback({"x": found, "i": len(sigmas) - 2, "sigma": sigmas[-2], "sigma_hat": sigmas[-2], "denoised": found})
         return found
 
 
-class _World:
+class ComfyTask:
     """The functions of a Task, bound to one sampling run. Rows are candidate by candidate, as core tiles a batch."""
 
     def __init__(self, settings, model, x, extra_args, sigmas):
@@ -84,10 +84,10 @@ class _World:
         self.batch, self.shape = len(x), x.shape[1:]
         self.calls = MicroBatches(self.batch, self._at_once(x))
         self.displaced = False
-        self.nfe, self.planned = 0, plan(settings.schedule, sigmas, settings.final_vae is not None)["nfe"]
+        self.nfe, self.planned = 0, estimate_cost(settings.algorithm, sigmas, settings.final_vae is not None)["nfe"]
         self.bar = comfy.utils.ProgressBar(self.planned)
 
-    def task(self):
+    def functions(self):
         settings = self.settings
         return Task(
             self.velocity,
@@ -99,9 +99,7 @@ class _World:
             finish=settings.final_vae and partial(self.decode, settings.final_vae),
             fidelity=None
             if settings.degraded is None
-            else lambda pictures: downsampled_psnr(
-                pictures, settings.degraded.repeat(len(pictures) // len(settings.degraded), 1, 1, 1)
-            ),
+            else lambda images: downsampled_psnr(images, settings.degraded.repeat(len(images) // len(settings.degraded), 1, 1, 1)),
             score_tile=self.score_tile,
         )
 
@@ -156,16 +154,16 @@ class _World:
     def decode(self, vae, latents):
         """(rows, 3, H, W) in [0, 1], on the CPU."""
         self.displaced = True
-        pictures = vae.decode(self.to_vae(latents))
-        pictures = to_planes(pictures.reshape(-1, *pictures.shape[-3:])).cpu()
-        if len(pictures) != len(latents):
+        images = vae.decode(self.to_vae(latents))
+        images = to_planes(images.reshape(-1, *images.shape[-3:])).cpu()
+        if len(images) != len(latents):
             raise ValueError(
-                f"{len(latents)} latents decode to {len(pictures)} frames; video cannot be searched, use one picture each."
+                f"{len(latents)} latents decode to {len(images)} frames; video cannot be searched, use one picture each."
             )
-        return pictures
+        return images
 
-    def score(self, pictures):
-        return self.settings.verifier.measure(pictures, self.settings.degraded)
+    def score(self, images):
+        return self.settings.verifier.measure(images, self.settings.degraded)
 
     def score_tile(self, crops, tile, full):
         """As `score`, of crops; the degraded picture, of whatever size, is cropped to the same place."""
@@ -176,7 +174,7 @@ class _World:
         """A montage of the first picture's candidates on the node."""
         values = decided.values[:, 0].tolist()
         labels = [f"{i}: {value:.2f}" for i, value in enumerate(values)]
-        sheet = montage(decided.pictures[:, 0], labels, decided.chosen[:, 0].tolist())
+        sheet = montage(decided.images[:, 0], labels, decided.chosen[:, 0].tolist())
         self.bar.update_absolute(self.nfe, self.planned, ("JPEG", sheet, 512))
         logging.debug("%s: step %d, values %s", self.settings.name, decided.step, labels)
 

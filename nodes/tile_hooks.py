@@ -32,7 +32,7 @@ RESERVE = 0.8
 """Share of the free memory that tiles of one call may be predicted to take."""
 
 
-class TileInjection:
+class TileHooks:
     """The hooks that tile a MODEL: one instance per Tile Model.
 
     tile: largest side in pixels, 0 to choose it by memory. overlap: the least, as a share of the tile.
@@ -142,7 +142,7 @@ class TileInjection:
         for tile in grid.tiles:
             weight = tile.of(part.mult[:, 0]) * grid.window(tile).to(x)
             if (part.area is None and "mask" not in cond) or weight.any():
-                yield tile.moved(top, left), weight
+                yield tile.shift(top, left), weight
 
     def _cond_of(self, cond, tile, x):
         """`cond` for one tile: what belongs to places is cropped, everything else is shared."""
@@ -188,13 +188,13 @@ def _cropped_references(model_conds, tile, full):
     model_conds = {key: value for key, value in model_conds.items() if key != TILE}
     if references is not None:
         cropped = [
-            crop_to_tile(latents, tile, full) if marked or _same_picture(latents, full) else latents for latents in references.cond
+            crop_to_tile(latents, tile, full) if marked or _same_image(latents, full) else latents for latents in references.cond
         ]
         model_conds["ref_latents"] = comfy.conds.CONDList(cropped)
     return model_conds
 
 
-def _same_picture(latents, full):
+def _same_image(latents, full):
     height, width = latents.shape[-2:]
     return abs(height * full[1] - width * full[0]) <= 2 * max(full)
 

@@ -1,7 +1,7 @@
 """Running UMMF's condition tokens inside ComfyUI's native FLUX, through public hooks only.
 
 A CONDITIONING carries the condition pictures as core's `reference_latents`, so that models which read those by themselves
-(FLUX.1 Kontext) do. On any other FLUX, `ConditionInjection` takes them out of the call and runs them beside the blocks.
+(FLUX.1 Kontext) do. On any other FLUX, `UMMFHooks` takes them out of the call and runs them beside the blocks.
 """
 
 import logging
@@ -14,7 +14,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ..fluxir_core.execution.tiles import crop_to_tile
 from ..fluxir_core.ummf.condition_stream import ConditionBranch, condition_positions
-from ..fluxir_core.ummf.kv_cache import MAX_KEPT, ConditionCache, ConditionMemory
+from ..fluxir_core.ummf.kv_cache import MAX_KEPT, CachedCondition, KVCache
 from ..fluxir_core.ummf.mode import KONTEXT
 from .native_flux import attention, flux_dimensions
 from .tile_context import TILE, TILES
@@ -25,7 +25,7 @@ KEY = "fluxir_ummf"
 STRENGTH = "fluxir_condition_strength"
 
 
-class ConditionInjection:
+class UMMFHooks:
     """The hooks that make a native FLUX MODEL read condition pictures in a given ConditionMode.
 
     lora: the LoRA of the condition tokens, its weights managed by ComfyUI, or None. Without hooks of its own on the model
@@ -35,7 +35,7 @@ class ConditionInjection:
     def __init__(self, mode, lora=None, lora_strength=1.0):
         self.mode, self.lora, self.lora_strength = mode, lora, lora_strength
         self.full = self._patcher = None
-        self._cache, self._layout = ConditionCache(), None
+        self._cache, self._layout = KVCache(), None
 
     def prepare_sampling(self, executor, model, noise_shape, *args, **kwargs):
         """PREPARE_SAMPLING: the whole latent's size, of which a call may see a tile. Core counts the condition's memory."""
@@ -107,7 +107,7 @@ class ConditionInjection:
                 branch, tokens, ids, pooled, lambda q, k, v, _bias: attention(q, k, v), partial(self._fits, tokens.device), most
             )
             if recalled is not None:
-                return ConditionMemory(*recalled, strength)
+                return CachedCondition(*recalled, strength)
         return branch.start(tokens, ids, branch.vector(timestep, guidance, pooled), strength)
 
     def _fits(self, device, size):
@@ -146,13 +146,13 @@ def _joined_mask(mask, query, key, bias):
 
 def strength_hook(strength):
     """A HookGroup that gives the reference latents of a conditioning `strength`, on any native FLUX."""
-    injection = ConditionInjection(KONTEXT)
+    hooks = UMMFHooks(KONTEXT)
 
     def diffusion_model(executor, *args, **kwargs):
         options = kwargs.get("transformer_options") or args[7]
         if KEY in options.get("wrappers", {}).get(WrappersMP.DIFFUSION_MODEL, {}):
             return executor(*args, **kwargs)  # Apply UMMF LoRA reads the strength itself
-        return injection.diffusion_model(executor, *args, **kwargs)
+        return hooks.diffusion_model(executor, *args, **kwargs)
 
     added = {STRENGTH: strength, "wrappers": {WrappersMP.DIFFUSION_MODEL: {STRENGTH: [diffusion_model]}}}
     group = comfy.hooks.HookGroup()

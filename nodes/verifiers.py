@@ -11,7 +11,7 @@ from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.image.candidates import candidate_sheet
 from ..fluxir_core.verify.aggregate import mean_z, rank_sum
 from ..fluxir_core.verify.ensemble import DefaultEnsemble, Ensemble
-from .runtime import drawn, load_whole, to_planes
+from .runtime import load_whole, pil_to_image, to_planes
 
 AGGREGATORS = {"mean z-score": mean_z, "rank sum": rank_sum}
 
@@ -32,14 +32,14 @@ class LoadedVerifier(NamedTuple):
     ensemble: Ensemble
     patchers: tuple = ()
 
-    def measure(self, pictures, reference=None):
+    def measure(self, images, reference=None):
         """Scores `pictures` (n, 3, H, W) in [0, 1], with `reference` (B, 3, H, W) tiled over them; {name: (n,)}.
 
         As many at once as the device's memory holds.
         """
         management, device = comfy.model_management, comfy.model_management.get_torch_device()
         batch = 1 if reference is None else len(reference)
-        needed = COPIES * batch * pictures[0].nbytes
+        needed = COPIES * batch * images[0].nbytes
         management.free_memory(needed, device)  # before: it may take a verifier's own network away
         load_whole(self.patchers, needed)
 
@@ -49,7 +49,7 @@ class LoadedVerifier(NamedTuple):
             return self.ensemble.measure(group.to(device), given)
 
         at_once = max(1, min(MOST_AT_ONCE // batch, int(management.get_free_memory(device) / needed)))
-        return MicroBatches(batch, at_once)(score, pictures)
+        return MicroBatches(batch, at_once)(score, images)
 
 
 class NaturalImageVerifier(io.ComfyNode):
@@ -147,4 +147,4 @@ class ScoreImages(io.ComfyNode):
         report = {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in columns.items()}
         report = {"values": report.pop("values"), "scores": report}
         sheet = candidate_sheet(to_planes(images).cpu(), report["values"], report["scores"], best)
-        return io.NodeOutput(images[best : best + 1], best, json.dumps(report), drawn(sheet))
+        return io.NodeOutput(images[best : best + 1], best, json.dumps(report), pil_to_image(sheet))

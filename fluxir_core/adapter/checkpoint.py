@@ -8,8 +8,8 @@ import torch
 
 from ..flux.weight_files import (
     FORMAT_VERSION,
-    AdapterFileError,
     LoadReport,
+    WeightFileError,
     check_finite,
     check_version,
     read_dims,
@@ -45,13 +45,13 @@ def save_adapter(path, adapter, metadata):
 def load_adapter(path):
     """Reads an adapter file. Returns a LoadedAdapter whose state dict has exactly the adapter's keys.
 
-    Raises AdapterFileError on a file that is not safetensors (a pickle is never opened), is truncated, is of another
+    Raises WeightFileError on a file that is not safetensors (a pickle is never opened), is truncated, is of another
     kind or version, lacks weights, has weights of the wrong shape, or holds NaN or infinity.
     """
     name = Path(path).name
     metadata, weights = read_safetensors(path)
     if metadata.get("kind") != KIND:
-        raise AdapterFileError(
+        raise WeightFileError(
             f"{name} is no FluxIR adapter (its kind is {metadata.get('kind', 'not stated')}); choose a file made by `fluxir`."
         )
     check_version(name, metadata)
@@ -62,10 +62,10 @@ def load_adapter(path):
         unused=[key for key in weights if key not in expected],
     )
     if report.missing:
-        raise AdapterFileError(f"{name} is incomplete: {report}; export it again.")
+        raise WeightFileError(f"{name} is incomplete: {report}; export it again.")
     for key in report.matched:
         if weights[key].shape != expected[key].shape:
-            raise AdapterFileError(
+            raise WeightFileError(
                 f"{name}: {key} has shape {list(weights[key].shape)}, but its configuration says "
                 f"{list(expected[key].shape)}; export it again."
             )
@@ -80,17 +80,17 @@ def _read_config(name, metadata):
         config = AdapterConfig(dims=read_dims(fields.pop("dims")), **fields)
         return config, FluxIRAdapter(config, device="meta").state_dict()
     except (ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise AdapterFileError(f"{name} has an unreadable configuration ({error}); export it again.") from None
+        raise WeightFileError(f"{name} has an unreadable configuration ({error}); export it again.") from None
 
 
 def check_base(config, base):
-    """Raises AdapterFileError unless the adapter of `config` was made for a base of sizes `base` (FluxDimensions)."""
+    """Raises WeightFileError unless the adapter of `config` was made for a base of sizes `base` (FluxDimensions)."""
     different = [
         f"{field} {ours} instead of {theirs}"
         for (field, ours), theirs in zip(asdict(config.dims).items(), asdict(base).values())
         if ours != theirs
     ]
     if different:
-        raise AdapterFileError(
+        raise WeightFileError(
             f"The adapter was made for another base model ({', '.join(different)}); choose the adapter made for this one."
         )

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from .image import encoded, linear, per_picture, side_of
+from .image import encoded, linear, per_image, side_of
 
 
 def convolve(image, kernel):
@@ -88,7 +88,7 @@ def aperture(radius, blades=0, angle=0.0, roundness=1.0):
 
 
 LONGEST, WIDEST = 0.08, 0.02
-"""At strength 1, as shares of the picture's side: the length of the camera's path, and the mean radius of a point's disc."""
+"""At strength 1, as shares of the image's side: the length of the camera's path, and the mean radius of a point's disc."""
 
 
 def camera_path(draw, points=2048):
@@ -106,15 +106,15 @@ def camera_path(draw, points=2048):
     return walked - walked.mean(0)
 
 
-@per_picture
+@per_image
 def motion_blur(image, strength, draw):
-    """Camera shake: light is averaged along a random path of up to 8 % of the picture's side (`camera_path`)."""
+    """Camera shake: light is averaged along a random path of up to 8 % of the image's side (`camera_path`)."""
     return encoded(convolve(linear(image), spread(camera_path(draw) * strength * LONGEST * side_of(image))))
 
 
-@per_picture
+@per_image
 def defocus_blur(image, strength, draw):
-    """A lens out of focus: every point becomes its aperture, of a radius around 2 % of the picture's side.
+    """A lens out of focus: every point becomes its aperture, of a radius around 2 % of the image's side.
 
     Thin-lens geometry (Potmesil and Chakravarty 1981), the aperture a polygon of 5 to 9 blades, more or less rounded.
     """

@@ -21,7 +21,7 @@ EVALUATION = {
     "strong": _strong,
     "sr4": _super_resolution,
 }
-"""Evaluated degradations: noise of sigma 30; JPEG 40; 12 % of the light; these three in one picture; 4x smaller with noise of
+"""Evaluated degradations: noise of sigma 30; JPEG 40; 12 % of the light; these three in one image; 4x smaller with noise of
 sigma 5 and JPEG 70, brought back by bicubic interpolation."""
 
 
@@ -47,9 +47,9 @@ def degrade_random(image, generator):
         mode = ("bicubic", "bilinear", "area")[int(uniform(0, 3))]
         image = downscale(image, uniform(1.5, 4.2), mode)
         if uniform(0, 1) < 0.6:
-            image = gaussian_noise(image, uniform(1, 12), generator, grey=uniform(0, 1) < 0.3)
+            image = gaussian_noise(image, uniform(1, 12), generator, gray=uniform(0, 1) < 0.3)
     elif uniform(0, 1) < 0.65:
-        image = gaussian_noise(image, uniform(5, 45), generator, grey=uniform(0, 1) < 0.2)
+        image = gaussian_noise(image, uniform(5, 45), generator, gray=uniform(0, 1) < 0.2)
     if uniform(0, 1) < 0.55:
         image = jpeg(image, uniform(25, 90))
     return upscale(image, size) if image.shape[1:] != size else image

@@ -16,4 +16,4 @@ TASKS = {
     "snow": snow,
     "Real-ESRGAN": real_esrgan,
 }
-"""Functions of (images (B, 3, H, W) in [0, 1], strength in [0, 1], seeds: B integers); see `per_picture`."""
+"""Functions of (images (B, 3, H, W) in [0, 1], strength in [0, 1], seeds: B integers); see `per_image`."""

@@ -6,10 +6,10 @@ import torch
 from torch.nn import functional as F
 
 from .blur import aperture, convolve, gaussian, spread
-from .image import encoded, linear, per_picture, side_of, smooth_field
+from .image import encoded, linear, per_image, side_of, smooth_field
 
 DROPS, RADIUS, SPREAD = 100, 0.015, 0.6
-"""At strength 1: number of drops, their median radius as a share of the picture's side, the deviation of its logarithm."""
+"""At strength 1: number of drops, their median radius as a share of the image's side, the deviation of its logarithm."""
 
 
 def drops_on_glass(draw, height, width, count):
@@ -41,11 +41,11 @@ def drops_on_glass(draw, height, width, count):
     return cover, refraction, rim
 
 
-@per_picture
+@per_image
 def raindrops(image, strength, draw):
     """Up to 100 drops on the glass before the lens, out of focus, through which the scene is seen upside down.
 
-    The picture is (1 - M) B + R, drops R where the mask M is (Qian et al. 2018, AttentiveGAN); what a drop shows follows
+    The image is (1 - M) B + R, drops R where the mask M is (Qian et al. 2018, AttentiveGAN); what a drop shows follows
     from refraction at its surface (Halimeh and Roser 2009; von Bernuth et al. 2018).
     """
     height, width = image.shape[1:]
@@ -74,7 +74,7 @@ LAYERS = (
     (60, 0.008, 0.8),
     (14, 0.015, 0.5),
 )
-"""From far to near, at strength 1: flakes, their radius as a share of the picture's side, and their opacity."""
+"""From far to near, at strength 1: flakes, their radius as a share of the image's side, and their opacity."""
 
 
 VEIL, HAZE = 0.8, 0.2
@@ -94,11 +94,11 @@ def flakes(share, most, radius, streak, height, width, draw):
     return convolve(cover.clamp(0, 1), spread(torch.linspace(-0.5, 0.5, 128)[:, None] * streak)).clamp(0, 1)
 
 
-@per_picture
+@per_image
 def snow(image, strength, draw):
     """Snow in six layers, from many small far flakes to a few large, thin near ones, and a veil of what is farther still.
 
-    Flakes lie over the picture K as z a + (1 - z) K, of colour a where the mask z is (Liu et al. 2018, DesnowNet), and
+    Flakes lie over the image K as z a + (1 - z) K, of color a where the mask z is (Liu et al. 2018, DesnowNet), and
     brighten it or leave it. K is the scene J under the veil A, T J + (1 - T) A (Chen et al. 2020, JSTASR), which is thicker
     where a smooth random field is high. Flakes fall during the exposure and draw streaks, longer the nearer they are.
     """
@@ -132,7 +132,7 @@ FARTHEST, DEEPEST, BLUR = 10.0, 5.0, 0.004
 """At strength 1: metres to the farthest point, most metres to the surface, and forward scattering's blur, by the side."""
 
 
-@per_picture
+@per_image
 def underwater(image, strength, draw):
     """The scene through up to 10 metres of water, under up to 5 metres of it; red goes first.
 

@@ -12,7 +12,7 @@ LOW, DETAIL = 0.4, 4.0
 blur and JPEG spoil the detail much more. A common factor only moves the slider's scale."""
 
 
-def drawn_to_input(clean, degraded, t, fidelity):
+def fidelity_guidance(clean, degraded, t, fidelity):
     """The clean estimate `clean` (B, ..., H, W) at times `t` (B,) in (0, 1], drawn towards `degraded`, of the same shape.
 
     Both are latents in the model's space. In each of two bands they are fused as two estimates of one clean latent: the

@@ -12,8 +12,8 @@ from .dimensions import FluxDimensions
 FORMAT_VERSION = "1"
 
 
-class AdapterFileError(ValueError):
-    """An adapter file that cannot be used, with the reason and the remedy in one sentence."""
+class WeightFileError(ValueError):
+    """A weight file that cannot be used, with the reason and the remedy in one sentence."""
 
 
 @dataclass
@@ -45,28 +45,28 @@ def write_safetensors(path, weights, metadata):
 
 
 def read_safetensors(path):
-    """Metadata and weights of a safetensors file. Raises AdapterFileError on any other file; never opens a pickle."""
+    """Metadata and weights of a safetensors file. Raises WeightFileError on any other file; never opens a pickle."""
     try:
         with safe_open(path, "pt") as file:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise AdapterFileError(
+        raise WeightFileError(
             f"{Path(path).name} cannot be read as a safetensors file ({error}); download it again, or export it with `fluxir`."
         ) from None
 
 
 def check_version(name, metadata):
-    """Raises AdapterFileError unless the file `name` has the format version that this pack reads."""
+    """Raises WeightFileError unless the file `name` has the format version that this pack reads."""
     if metadata.get("format_version") != FORMAT_VERSION:
-        raise AdapterFileError(
+        raise WeightFileError(
             f"{name} has format version {metadata.get('format_version')}, but this pack reads {FORMAT_VERSION}; update the pack."
         )
 
 
 def check_finite(name, key, value):
-    """Raises AdapterFileError when `value`, stored under `key` in the file `name`, holds NaN or infinity."""
+    """Raises WeightFileError when `value`, stored under `key` in the file `name`, holds NaN or infinity."""
     if not torch.isfinite(value.float()).all():
-        raise AdapterFileError(f"{name}: {key} holds NaN or infinite values; go back to an earlier checkpoint.")
+        raise WeightFileError(f"{name}: {key} holds NaN or infinite values; go back to an earlier checkpoint.")
 
 
 def read_dims(fields):

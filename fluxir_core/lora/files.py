@@ -13,8 +13,8 @@ from ..flux.dimensions import FluxDimensions
 from ..flux.keymap import bfl_module, diffusers_parts, kohya_to_bfl, swap_halves
 from ..flux.weight_files import (
     FORMAT_VERSION,
-    AdapterFileError,
     LoadReport,
+    WeightFileError,
     check_finite,
     check_version,
     read_dims,
@@ -125,7 +125,7 @@ def load_lora(path):
 
     A file that states no mode is OMINI when it changes OminiControl's modules and none of the text's, else KONTEXT; a
     few-step LoRA, which changes all tokens, is KONTEXT.
-    Raises AdapterFileError on a file that is not safetensors (a pickle is never opened), is truncated, is a FluxIR
+    Raises WeightFileError on a file that is not safetensors (a pickle is never opened), is truncated, is a FluxIR
     adapter, has another version, holds no LoRA for FLUX or one of another kind (DoRA, LoKr, LoHa, with biases), lacks
     weights, has weights whose shapes do not fit each other, or holds NaN or infinity.
     """
@@ -135,13 +135,13 @@ def load_lora(path):
     for key in weights:
         for kind, mark in _UNSUPPORTED.items():
             if mark.search(key):
-                raise AdapterFileError(f"{name} holds a {kind} ({key}), which is not supported; choose a plain LoRA.")
+                raise WeightFileError(f"{name} holds a {kind} ({key}), which is not supported; choose a plain LoRA.")
     pairs, report = _find_pairs(name, weights)
     shapes, state_dict = {}, {}
     for pair in pairs:
         for part, down, up, scale in _read_pair(name, pair, weights):
             if part in shapes:
-                raise AdapterFileError(f"{name} holds two LoRAs for {part} (one is {pair.down}); export it again.")
+                raise WeightFileError(f"{name} holds two LoRAs for {part} (one is {pair.down}); export it again.")
             shapes[part] = (down.shape[1], up.shape[0], down.shape[0], scale)
             state_dict[f"layers.{layer_key(part)}.down.weight"] = down
             state_dict[f"layers.{layer_key(part)}.up.weight"] = up
@@ -152,7 +152,7 @@ def load_lora(path):
 def _read_description(name, metadata):
     """The mode and the base's sizes that the header states; None and None when `save_lora` did not write the file."""
     if metadata.get("kind") == ADAPTER_KIND:
-        raise AdapterFileError(f"{name} is a FluxIR adapter, not a LoRA; choose it in Load FluxIR Adapter.")
+        raise WeightFileError(f"{name} is a FluxIR adapter, not a LoRA; choose it in Load FluxIR Adapter.")
     if metadata.get("kind") not in (KIND, FEW_STEPS):
         return None, None
     check_version(name, metadata)
@@ -160,7 +160,7 @@ def _read_description(name, metadata):
         mode = KONTEXT if metadata["kind"] == FEW_STEPS else ConditionMode(**json.loads(metadata["mode"]))
         return mode, read_dims(json.loads(metadata["dims"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise AdapterFileError(f"{name} has an unreadable mode or base ({error}); export it again.") from None
+        raise WeightFileError(f"{name} has an unreadable mode or base ({error}); export it again.") from None
 
 
 class _Pair(NamedTuple):
@@ -188,9 +188,9 @@ def _find_pairs(name, weights):
     matched = [key for pair in pairs for key in (pair.down, pair.up, pair.alpha) if key in weights]
     report = LoadReport(matched, missing, unused=sorted(weights.keys() - set(matched)))
     if missing:
-        raise AdapterFileError(f"{name} is incomplete: {report}; export it again.")
+        raise WeightFileError(f"{name} is incomplete: {report}; export it again.")
     if not pairs:
-        raise AdapterFileError(f"{name} holds no LoRA for FLUX ({report}); choose a LoRA made for FLUX.1.")
+        raise WeightFileError(f"{name} holds no LoRA for FLUX ({report}); choose a LoRA made for FLUX.1.")
     return pairs, report
 
 
@@ -221,7 +221,7 @@ def _read_pair(name, pair, weights):
         fits = mlp > 0 if len(pair.parts) == 4 else mlp == 0
     if not fits or (alpha is not None and alpha.numel() != 1):
         shapes = ", ".join(f"{key} {list(weights[key].shape)}" for key in pair[2:] if key in weights)
-        raise AdapterFileError(f"{name} has shapes that do not fit each other ({shapes}); export it again.")
+        raise WeightFileError(f"{name} has shapes that do not fit each other ({shapes}); export it again.")
     scale = 1.0 if alpha is None else alpha.item() / len(down)
     if len(pair.parts) == 1:
         yield pair.parts[0], down, swap_halves(up) if pair.bfl and "norm_out" in pair.parts[0] else up, scale
@@ -233,12 +233,12 @@ def _read_pair(name, pair, weights):
 
 
 def check_lora_base(loaded, dims):
-    """Raises AdapterFileError unless every module of `loaded` (LoadedLoRA) is one of a base of `dims`, in its sizes."""
+    """Raises WeightFileError unless every module of `loaded` (LoadedLoRA) is one of a base of `dims`, in its sizes."""
     sizes = linear_sizes(dims)
     for name, (inputs, outputs, _, _) in loaded.shapes.items():
         if sizes.get(name) != (inputs, outputs):
             theirs = "has {} to {} there".format(*sizes[name]) if name in sizes else "lacks it"
-            raise AdapterFileError(
+            raise WeightFileError(
                 f"The LoRA was made for another base model (it changes {name}, {inputs} to {outputs} values, and this one "
                 f"{theirs}); choose the LoRA made for this one."
             )

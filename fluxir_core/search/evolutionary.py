@@ -1,4 +1,4 @@
-"""Search by contests at chosen steps: survivors and mutants compete on a look-ahead, plain ODE steps lie between.
+"""Search by selection rounds at chosen steps: survivors and mutants compete on a look-ahead, plain ODE steps lie between.
 
 ResFlow-Tuner's sampler, its figure's variant, best of N and EvoSearch are settings of this one search.
 """
@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 import torch
 
 from ..flow.kernels import ZeroDrift, evolve_noise
-from .final_selection import Outcome, contest_verifications
+from .final_selection import Outcome, selection_verifications
 from .look_ahead import FULL
 from .selectors import Argmax
-from .task import Budget, Measured
-from .trajectories import Paths
+from .task import Budget, ScoredCandidates
+from .trajectories import Trajectories
 
 
 @dataclass(frozen=True)
-class Lineages:
-    """`lineages` members walk the grid; at each round `children` mutants join the contest and `lineages` survive.
+class EvolutionarySearch:
+    """`lineages` members walk the grid; at each round `children` mutants join the selection and `lineages` survive.
 
-    rounds: where the contests are, as shares of the steps in [0, 1); shares that fall on one step are one round.
+    rounds: where they are, as shares of the steps in [0, 1); shares that fall on one step are one round.
     kernel: how a mutant is made of its parent's state; at step 0 it is `evolve_noise` with `beta`.
-    look_ahead: what the contest is decided on. selector: who is parent, who survives.
-    guard: finish the plain sample too and never return anything worse.
+    look_ahead: what a round is decided on. selector: who is parent, who survives.
+    baseline_check: finish the baseline too and never return anything worse.
     """
 
     lineages: int = 1
@@ -32,15 +32,17 @@ class Lineages:
     look_ahead: object = FULL
     selector: object = field(default_factory=Argmax)
     beta: float = 1.0
-    guard: bool = True
+    baseline_check: bool = True
 
     def __post_init__(self):
         if self.lineages < 1 or self.children < 0:
             raise ValueError(
-                f"Lineages: {self.lineages} lineages with {self.children} children; use at least 1 lineage and 0 children."
+                f"EvolutionarySearch: {self.lineages} lineages with {self.children} children; use at least 1 lineage and 0 children."
             )
         if outside := [share for share in self.rounds if not 0 <= share < 1]:
-            raise ValueError(f"Lineages: a round at {outside[0]} of the steps is past the last step; use shares in [0, 1).")
+            raise ValueError(
+                f"EvolutionarySearch: a round at {outside[0]} of the steps is past the last step; use shares in [0, 1)."
+            )
 
     def round_steps(self, steps):
         """Grid indices of the rounds on a grid of `steps` steps."""
@@ -55,42 +57,43 @@ class Lineages:
             nfe += self.lineages * look.incumbent_cost
             verifications += self.children + (0 if known else self.lineages)
             known = look.exact(r, steps)
-        if self.guard and rounds:
+        if self.baseline_check and rounds:
             nfe += steps - look.walked(rounds[0], steps)
-        verifications += contest_verifications(
-            self.lineages, self.guard, finish, known, bool(rounds) and look.exact(rounds[0], steps), not rounds
+        verifications += selection_verifications(
+            self.lineages, self.baseline_check, finish, known, bool(rounds) and look.exact(rounds[0], steps), not rounds
         )
         return Budget(nfe, nfe, verifications)
 
-    def search(self, run):
-        """Walks `run`'s grid; returns an Outcome."""
-        rounds = self.round_steps(run.steps)
-        paths = Paths.start(run, run.initial_noises(self.lineages), {r - 1 for r in rounds})  # mutants leave from there
-        first = torch.zeros(1, len(run.keys), dtype=torch.long)
-        plain = measured = plain_measured = None
+    def search(self, state):
+        """Walks `state`'s grid; returns an Outcome."""
+        rounds = self.round_steps(state.steps)
+        left_from = {r - 1 for r in rounds}  # where mutants leave from
+        trajectories = Trajectories.start(state, state.initial_noises(self.lineages), left_from)
+        first = torch.zeros(1, len(state.keys), dtype=torch.long)
+        baseline = scored = baseline_scored = None
         for r in rounds:
-            exact = self.look_ahead.exact(r, run.steps)
-            if measured is None:
-                measured = run.measure(self.look_ahead(paths, r))
-            if plain is None:
-                plain, plain_measured = paths.take(first), measured.take(first) if exact else None
-            parents = self.selector.parents(run.values(measured), self.children, run.generators("parents", r))
-            mutants = self._mutants(run, paths.take(parents), r)
-            cohort = Measured.join(measured, run.measure(self.look_ahead(mutants, r)))
-            values = run.values(cohort)
+            exact = self.look_ahead.exact(r, state.steps)
+            if scored is None:
+                scored = state.score_latents(self.look_ahead(trajectories, r))
+            if baseline is None:
+                baseline, baseline_scored = trajectories.take(first), scored.take(first) if exact else None
+            parents = self.selector.parents(state.values(scored), self.children, state.generators("parents", r))
+            mutants = self._mutants(state, trajectories.take(parents), r)
+            cohort = ScoredCandidates.join(scored, state.score_latents(self.look_ahead(mutants, r)))
+            values = state.values(cohort)
             survivors = self.selector.survivors(values, self.lineages)
-            run.decide(r, cohort, values, survivors, parents=parents.T.tolist())
-            paths = Paths.join(paths, mutants).take(survivors)
-            measured = cohort.take(survivors) if exact else None
-        latents = paths.reach(run.steps)[0]
-        if plain is None:
-            return Outcome(latents, measured, latents[:1], None, plain_is_first=True)
-        return Outcome(latents, measured, plain.reach(run.steps)[0] if self.guard else None, plain_measured)
+            state.decide(r, cohort, values, survivors, parents=parents.T.tolist())
+            trajectories = Trajectories.join(trajectories, mutants).take(survivors)
+            scored = cohort.take(survivors) if exact else None
+        latents = trajectories.reach(state.steps)[0]
+        if baseline is None:
+            return Outcome(latents, scored, latents[:1], None, baseline_is_first=True)
+        return Outcome(latents, scored, baseline.reach(state.steps)[0] if self.baseline_check else None, baseline_scored)
 
-    def _mutants(self, run, parents, r):
+    def _mutants(self, state, parents, r):
         """Mutants of `parents`, one each, at grid `r`."""
-        z = run.noises(self.children, "mutant", r)
+        z = state.noises(self.children, "mutant", r)
         if r == 0:
-            return Paths.start(run, evolve_noise(parents.noise, self.beta, z), parents.kept)
+            return Trajectories.start(state, evolve_noise(parents.noise, self.beta, z), parents.kept)
         x, t = parents.step(self.kernel, r, z)
-        return Paths(run, parents.noise, {r - self.kernel.back: (x, t)}, parents.kept)
+        return Trajectories(state, parents.noise, {r - self.kernel.back: (x, t)}, parents.kept)

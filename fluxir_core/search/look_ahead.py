@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .trajectories import _spread
+from .trajectories import times_like
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Native:
         if self.steps < 0:
             raise ValueError(f"Native: steps is {self.steps}; use at least 0.")
 
-    def __call__(self, paths, index):
-        return paths.clean_estimate(min(index + self.steps, paths.run.steps))
+    def __call__(self, trajectories, index):
+        return trajectories.clean_estimate(min(index + self.steps, trajectories.search.steps))
 
     incumbent_cost = 0
     """Model calls a surviving member pays beyond those of its own path."""
@@ -56,13 +56,13 @@ class Coarse:
         if self.calls < 1:
             raise ValueError(f"Coarse: calls is {self.calls}; use at least 1.")
 
-    def __call__(self, paths, index):
-        x, t = paths.reach(index)
-        v = paths.velocity(index)
+    def __call__(self, trajectories, index):
+        x, t = trajectories.reach(index)
+        v = trajectories.velocity(index)
         for call in range(self.calls):
             if call:
-                v = paths.run.velocity(x, t * (1 - call / self.calls))
-            x = x - _spread(t / self.calls, x) * v
+                v = trajectories.search.velocity(x, t * (1 - call / self.calls))
+            x = x - times_like(t / self.calls, x) * v
         return x
 
     @property
@@ -84,7 +84,7 @@ class Student:
     """A faster model finishes every member in steps of its own: those of `sigmas`, falling to 0, below the member's time.
 
     `finish(x, sigmas, batch)` takes rows (n * batch, ...) at sigmas[0], candidate by candidate, to clean latents. Its calls
-    are not the searched model's: they are counted as `Run.student_calls`.
+    are not the searched model's: they are counted as `SearchState.student_calls`.
     """
 
     finish: Callable
@@ -94,14 +94,14 @@ class Student:
         if not self.sigmas or self.sigmas[-1] != 0:
             raise ValueError(f"Student: the sigmas {list(self.sigmas)} do not end at 0; use the student's whole schedule.")
 
-    def __call__(self, paths, index):
-        x, t = paths.reach(index)
+    def __call__(self, trajectories, index):
+        x, t = trajectories.reach(index)
         finished = torch.empty_like(x)
         for time in t[:, 0].unique().tolist():
             members, sigmas = t[:, 0] == time, [time, *(sigma for sigma in self.sigmas if sigma < time)]
             group = x[members]
             finished[members] = self.finish(group.flatten(0, 1), sigmas, x.shape[1]).unflatten(0, group.shape[:2])
-            paths.run.student_calls += len(group) * (len(sigmas) - 1)
+            trajectories.search.student_calls += len(group) * (len(sigmas) - 1)
         return finished
 
     incumbent_cost = 0

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from ..flow.kernels import ODE, OU, check_keeps_time
-from .final_selection import Outcome, contest_verifications
+from .final_selection import Outcome, selection_verifications
 from .selectors import resample, take, top
-from .state import finish_plain
+from .state import finish_baseline
 from .task import Budget
 
 
@@ -23,7 +23,7 @@ class SMC:
     rounds: tuple = (0.2, 0.4, 0.6, 0.8)
     kernel: object = OU()
     strength: float = 3.0
-    guard: bool = True
+    baseline_check: bool = True
 
     def __post_init__(self):
         _check("SMC", self.particles, self.rounds)
@@ -32,45 +32,45 @@ class SMC:
     def budget(self, sigmas, finish=False):
         steps, rounds = len(sigmas) - 1, _round_steps(self.rounds, len(sigmas) - 1)
         moving = self.particles > 1 and bool(rounds)
-        nfe = self.particles * steps + (steps - 1 - rounds[0] if self.guard and moving else 0)
+        nfe = self.particles * steps + (steps - 1 - rounds[0] if self.baseline_check and moving else 0)
         verifications = self.particles * len(rounds) if moving else 0
-        verifications += contest_verifications(self.particles, self.guard, finish, False, False, not moving)
+        verifications += selection_verifications(self.particles, self.baseline_check, finish, False, False, not moving)
         return Budget(nfe, nfe, verifications)
 
-    def search(self, run):
-        rounds = _round_steps(self.rounds, run.steps) if self.particles > 1 else []
-        x = run.start(run.initial_noises(self.particles))
-        plain, before = None, torch.zeros(x.shape[:2])
-        for step in range(run.steps):
-            t, s = run.sigmas[step], run.sigmas[step + 1]
-            v = run.velocity(x, run.times(x, step))
+    def search(self, state):
+        rounds = _round_steps(self.rounds, state.steps) if self.particles > 1 else []
+        x = state.start(state.initial_noises(self.particles))
+        baseline, before = None, torch.zeros(x.shape[:2])
+        for step in range(state.steps):
+            t, s = state.sigmas[step], state.sigmas[step + 1]
+            v = state.velocity(x, state.times(x, step))
             if step in rounds:
-                if plain is None and self.guard:
-                    plain = x[:1], v[:1], step
-                cohort = run.measure(x - t * v)
-                values = run.values(cohort)
-                index = resample(values - before, self.strength, run.generators("resample", step))
-                run.decide(step, cohort, values, index)
+                if baseline is None and self.baseline_check:
+                    baseline = x[:1], v[:1], step
+                cohort = state.score_latents(x - t * v)
+                values = state.values(cohort)
+                index = resample(values - before, self.strength, state.generators("resample", step))
+                state.decide(step, cohort, values, index)
                 x, v, before = take(x, index), take(v, index), take(values, index).nan_to_num(neginf=0.0)
-            noisy = rounds and step >= rounds[0] and step + 1 < run.steps
+            noisy = rounds and step >= rounds[0] and step + 1 < state.steps
             kernel = self.kernel if noisy else ODE()
-            x, _ = kernel(x, v, t, s, run.noises(self.particles, "move", step) if noisy else None)
-        if plain is None:
-            return Outcome(x, None, x[:1], plain_is_first=not rounds)
-        return Outcome(x, None, finish_plain(run, *plain))
+            x, _ = kernel(x, v, t, s, state.noises(self.particles, "move", step) if noisy else None)
+        if baseline is None:
+            return Outcome(x, None, x[:1], baseline_is_first=not rounds)
+        return Outcome(x, None, finish_baseline(state, *baseline))
 
 
 @dataclass(frozen=True)
 class Halving:
     """Successive halving: at each round the `keep` share of the particles with the best clean estimate goes on, by the ODE.
 
-    The plain sample, particle 0, always goes on with at least one rival: it is the guard's measure. keep 1 is best of N.
+    The baseline, particle 0, always goes on with at least one rival: it is the baseline check's measure. keep 1 is best of N.
     """
 
     particles: int = 26
     rounds: tuple = (0.4, 0.6, 0.8)
     keep: float = 0.5
-    guard: bool = True
+    baseline_check: bool = True
 
     def __post_init__(self):
         _check("Halving", self.particles, self.rounds)
@@ -87,32 +87,32 @@ class Halving:
         return counts, alive
 
     def _survivors(self, alive):
-        """How many of `alive` particles go on: the plain sample, and at least one rival of it."""
+        """How many of `alive` particles go on: the baseline, and at least one rival of it."""
         return max(min(alive, 2), int(alive * self.keep))
 
     def budget(self, sigmas, finish=False):
         steps = len(sigmas) - 1
         alive, finalists = self._alive(steps)
         scored = [alive[step] for step in _round_steps(self.rounds, steps) if alive[step] > 1 and self.keep < 1]
-        verifications = sum(scored) + contest_verifications(finalists, self.guard, finish, False, False, True)
+        verifications = sum(scored) + selection_verifications(finalists, self.baseline_check, finish, False, False, True)
         return Budget(sum(alive), sum(alive), verifications)
 
-    def search(self, run):
-        x = run.start(run.initial_noises(self.particles))
-        rounds = _round_steps(self.rounds, run.steps)
-        for step in range(run.steps):
-            t, s = run.sigmas[step], run.sigmas[step + 1]
-            v = run.velocity(x, run.times(x, step))
+    def search(self, state):
+        x = state.start(state.initial_noises(self.particles))
+        rounds = _round_steps(self.rounds, state.steps)
+        for step in range(state.steps):
+            t, s = state.sigmas[step], state.sigmas[step + 1]
+            v = state.velocity(x, state.times(x, step))
             if step in rounds and len(x) > 1 and self.keep < 1:
-                cohort = run.measure(x - t * v)
-                values = run.values(cohort)
+                cohort = state.score_latents(x - t * v)
+                values = state.values(cohort)
                 immune = values.clone()
                 immune[0] = torch.inf
                 index = top(immune, self._survivors(len(x)))
-                run.decide(step, cohort, values, index)
+                state.decide(step, cohort, values, index)
                 x, v = take(x, index), take(v, index)
             x, _ = ODE()(x, v, t, s)
-        return Outcome(x, None, x[:1], plain_is_first=True)
+        return Outcome(x, None, x[:1], baseline_is_first=True)
 
 
 def _check(name, particles, rounds):

@@ -1,30 +1,30 @@
-"""`search`: runs a schedule on a task; `plan`: what it will cost."""
+"""`search`: runs an algorithm on a task; `estimate_cost`: what it will cost."""
 
 from dataclasses import dataclass, is_dataclass
 
 import torch
 
-from .final_selection import contest
-from .state import Run, plain
+from .final_selection import select_final
+from .state import SearchState, to_json
 
 NOT_COMPARED = {"finalist_values": [], "finalist_scores": {}}
 
 
 @dataclass
-class Result:
-    """latents (B, ...): the winners. finalists (n, B, ...): everyone in the last contest. report: JSON-ready, see `search`."""
+class SearchResult:
+    """latents (B, ...): the winners. finalists (n, B, ...): everyone in the final selection. report: JSON-ready, see `search`."""
 
     latents: torch.Tensor
     finalists: torch.Tensor
     report: dict
 
 
-def plan(schedule, sigmas, finish=False):
-    """What `schedule` costs a picture on `sigmas` (S + 1,): {"steps", "nfe", "nfe_least", "verifications", "adaptive"}.
+def estimate_cost(algorithm, sigmas, finish=False):
+    """What `algorithm` costs an image on `sigmas` (S + 1,): {"steps", "nfe", "nfe_least", "verifications", "adaptive"}.
 
     nfe counts model calls without classifier-free guidance, which doubles them. `finish`: finalists have their own decoder.
     """
-    budget = schedule.budget(sigmas, finish)
+    budget = algorithm.budget(sigmas, finish)
     return {
         "steps": len(sigmas) - 1,
         "nfe": budget.nfe,
@@ -35,69 +35,69 @@ def plan(schedule, sigmas, finish=False):
 
 
 @torch.no_grad()
-def search(task, noise, sigmas, schedule, seed=0, keys=None, stopped_by=()):
-    """Samples `noise` (B, ...) along `sigmas` (S + 1,), falling, in the way of `schedule`; returns a Result.
+def search(task, noise, sigmas, algorithm, seed=0, keys=None, stopped_by=()):
+    """Samples `noise` (B, ...) along `sigmas` (S + 1,), falling, in the way of `algorithm`; returns a SearchResult.
 
-    The plain sample is Euler's from `noise` itself. All further noise is keyed by `seed` and each picture's entry of `keys`
-    (default its index), so a picture's result does not depend on its neighbours. The report holds `nfe` and `verifications`
-    as counted, `nfe_planned`, for each picture `score` and `baseline_score` (values in the last contest, None where nothing
-    was compared) and `winner` (-1 is the plain sample), `finalist_values` and every verifier's `finalist_scores`, and the
+    The baseline is Euler's from `noise` itself. All further noise is keyed by `seed` and each image's entry of `keys`
+    (default its index), so an image's result does not depend on its neighbours. The report holds `nfe` and `verifications`
+    as counted, `nfe_planned`, for each image `score` and `baseline_score` (values in the final selection, None where nothing
+    was compared) and `winner` (-1 is the baseline), `finalist_values` and every verifier's `finalist_scores`, and the
     `log` of all rounds.
     When anything raises an exception `stopped_by`, the best so far is returned with `stopped` true; where there is none yet, it
     is passed on. Raises ValueError on NaN noise, sigmas that do not fall to 0, and mismatched keys. `student_calls` are a
-    `paths.Student`'s, beyond `nfe`.
+    `look_ahead.Student`'s, beyond `nfe`.
     """
     keys = list(range(len(noise))) if keys is None else list(keys)
     _check(noise, sigmas, keys)
-    run = Run(task, noise.float(), sigmas, seed, keys)
-    planned = plan(schedule, sigmas, task.finish is not None)
+    state = SearchState(task, noise.float(), sigmas, seed, keys)
+    planned = estimate_cost(algorithm, sigmas, task.finish is not None)
     report = {
-        "schedule": describe(schedule),
+        "algorithm": describe(algorithm),
         "seed": seed,
         "keys": keys,
-        "sigmas": run.sigmas,
+        "sigmas": state.sigmas,
         "stopped": False,
         "nfe_planned": planned["nfe"],
         "verifications_planned": planned["verifications"],
     }
     try:
-        verdict = contest(run, schedule.search(run), schedule.guard)
-        latents, finalists = verdict.latents, verdict.measured.latents if verdict.measured else verdict.latents[None]
-        report |= _scores(verdict, schedule.guard)
+        verdict = select_final(state, algorithm.search(state), algorithm.baseline_check)
+        latents, finalists = verdict.latents, verdict.scored.latents if verdict.scored else verdict.latents[None]
+        report |= _scores(verdict, algorithm.baseline_check)
     except stopped_by:
-        if run.best_so_far is None:
+        if state.best_so_far is None:
             raise
-        latents, finalists = run.best_so_far, run.best_so_far[None]
+        latents, finalists = state.best_so_far, state.best_so_far[None]
         report |= {"stopped": True, "score": None, "baseline_score": None, "winner": None, **NOT_COMPARED}
-    return Result(
+    return SearchResult(
         latents,
         finalists,
         report
         | {
-            "nfe": run.nfe,
-            "verifications": run.verifications,
-            "student_calls": run.student_calls,
-            "log": run.log,
+            "nfe": state.nfe,
+            "verifications": state.verifications,
+            "student_calls": state.student_calls,
+            "log": state.log,
         },
     )
 
 
-def _scores(verdict, guard):
+def _scores(verdict, baseline_check):
     winner = verdict.winner.tolist()
-    if verdict.measured is None:
+    if verdict.scored is None:
         return {"score": None, "baseline_score": None, "winner": winner, **NOT_COMPARED}
-    values = plain(verdict.values)
+    values = to_json(verdict.values)
     return {
         "score": [own[w] for own, w in zip(values, winner)],
-        "baseline_score": [own[-1] for own in values] if guard else None,
+        "baseline_score": [own[-1] for own in values] if baseline_check else None,
         "winner": winner,
         "finalist_values": values,
-        "finalist_scores": {name: plain(scores) for name, scores in verdict.measured.scores.items()},
+        "finalist_scores": {name: to_json(scores) for name, scores in verdict.scored.scores.items()},
     }
 
 
 def describe(part):
-    """A schedule, kernel, look-ahead or selector as JSON: its class and its settings."""
+    """An algorithm, kernel, look-ahead or selector as JSON: its class and its settings."""
     if is_dataclass(part):
         return {"type": type(part).__name__, **{name: describe(getattr(part, name)) for name in part.__dataclass_fields__}}
     if isinstance(part, (list, tuple)):
@@ -116,4 +116,4 @@ def _check(noise, sigmas, keys):
     if values[-1] != 0:
         raise ValueError(f"TTS: the last sigma is {values[-1]:.3g}; a search needs the whole way to 0, so do not split it there.")
     if len(keys) != len(noise):
-        raise ValueError(f"TTS: {len(keys)} keys for {len(noise)} pictures; give one each.")
+        raise ValueError(f"TTS: {len(keys)} keys for {len(noise)} images; give one each.")

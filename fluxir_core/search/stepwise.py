@@ -1,19 +1,19 @@
-"""Step-greedy search: the best of several noisy children is taken at every step; its look-ahead is the next step's own call."""
+"""Stepwise search: the best of several noisy children is taken at every step; its look-ahead is the next step's own call."""
 
 from dataclasses import dataclass
 
 import torch
 
 from ..flow.kernels import ODE, OU, check_keeps_time
-from .final_selection import Outcome, contest_verifications
+from .final_selection import Outcome, selection_verifications
 from .selectors import take
-from .state import finish_plain
-from .task import Budget, Measured
+from .state import finish_baseline
+from .task import Budget, ScoredCandidates
 from .tile_choice import choose_by_tile, compose_noise
 
 
 @dataclass(frozen=True)
-class Greedy:
+class StepwiseSearch:
     """At each step that starts at a time of at most `window`, `children` steps by `kernel` compete on their clean estimates.
 
     first_improvement: children are tried one by one, and the first that is better than the estimate so far is taken; what a
@@ -26,20 +26,20 @@ class Greedy:
     window: float = 0.5
     kernel: object = OU()
     first_improvement: bool = False
-    guard: bool = True
+    baseline_check: bool = True
     tile: int = 0
 
     def __post_init__(self):
         if self.tile and self.first_improvement:
-            raise ValueError("Greedy: tiles cannot choose the first improvement; switch one of the two off.")
+            raise ValueError("StepwiseSearch: tiles cannot choose the first improvement; switch one of the two off.")
         if self.children < 0:
-            raise ValueError(f"Greedy: {self.children} children; use at least 0.")
+            raise ValueError(f"StepwiseSearch: {self.children} children; use at least 0.")
         if not 0 <= self.window <= 1:
-            raise ValueError(f"Greedy: window is {self.window}; use a time from 0 to 1.")
-        check_keeps_time("Greedy", self.kernel)
+            raise ValueError(f"StepwiseSearch: window is {self.window}; use a time from 0 to 1.")
+        check_keeps_time("StepwiseSearch", self.kernel)
 
     def _branches(self, sigmas):
-        """Grid indices of the steps with a contest."""
+        """Grid indices of the steps with a selection round."""
         steps = len(sigmas) - 1
         return [i for i in range(steps - 1) if self.children and float(sigmas[i]) <= self.window + 1e-6]
 
@@ -48,82 +48,82 @@ class Greedy:
         steps, branches = len(sigmas) - 1, self._branches(sigmas)
         own = steps + (self.children - (0 if self.tile else 1)) * len(branches)
         verifications = self.children * len(branches)
-        guard = steps - 1 - branches[0] if self.guard and branches else 0
+        baseline_check = steps - 1 - branches[0] if self.baseline_check and branches else 0
         verifications += 1 if self.first_improvement and branches else 0
-        verifications += contest_verifications(1, self.guard, finish, False, False, not branches)
-        return Budget(own + guard, (steps if self.first_improvement else own) + guard, verifications)
+        verifications += selection_verifications(1, self.baseline_check, finish, False, False, not branches)
+        return Budget(own + baseline_check, (steps if self.first_improvement else own) + baseline_check, verifications)
 
-    def search(self, run):
-        branches = self._branches(run.sigmas)
-        x = run.start(run.initial_noises(1))
-        v = run.velocity(x, run.times(x, 0))
-        plain = incumbent = None
+    def search(self, state):
+        branches = self._branches(state.sigmas)
+        x = state.start(state.initial_noises(1))
+        v = state.velocity(x, state.times(x, 0))
+        baseline = incumbent = None
         spare = 0
-        for step in range(run.steps):
-            t, s = run.sigmas[step], run.sigmas[step + 1]
+        for step in range(state.steps):
+            t, s = state.sigmas[step], state.sigmas[step + 1]
             if step not in branches:
                 x, _ = ODE()(x, v, t, s)
-                v = run.velocity(x, run.times(x, step + 1)) if step + 1 < run.steps else None
+                v = state.velocity(x, state.times(x, step + 1)) if step + 1 < state.steps else None
                 continue
-            if plain is None:
-                plain = x, v, step
+            if baseline is None:
+                baseline = x, v, step
             if self.first_improvement:
-                incumbent = incumbent or run.measure(x - t * v)
+                incumbent = incumbent or state.score_latents(x - t * v)
                 quota = self.children + spare
-                x, v, incumbent, tried = self._first_better(run, step, x, v, incumbent, quota)
+                x, v, incumbent, tried = self._first_better(state, step, x, v, incumbent, quota)
                 spare = quota - tried
             elif self.tile:
-                x, v = self._best_of_each_tile(run, step, x, v)
+                x, v = self._best_of_each_tile(state, step, x, v)
             else:
-                x, v = self._best(run, step, x, v)
-        if plain is None:
-            return Outcome(x, None, x, plain_is_first=True)
-        return Outcome(x, None, finish_plain(run, *plain) if self.guard else None)
+                x, v = self._best(state, step, x, v)
+        if baseline is None:
+            return Outcome(x, None, x, baseline_is_first=True)
+        return Outcome(x, None, finish_baseline(state, *baseline) if self.baseline_check else None)
 
-    def _children(self, run, step, x, v, count, first=0):
+    def _children(self, state, step, x, v, count, first=0):
         """`count` children of x (1, B, ...) at grid `step` + 1: (states, velocities, clean estimates)."""
-        t, s = run.sigmas[step], run.sigmas[step + 1]
-        children, _ = self.kernel(x, v, t, s, run.noises(count, "child", step, first=first))
-        velocities = run.velocity(children, run.times(children, step + 1))
+        t, s = state.sigmas[step], state.sigmas[step + 1]
+        children, _ = self.kernel(x, v, t, s, state.noises(count, "child", step, first=first))
+        velocities = state.velocity(children, state.times(children, step + 1))
         return children, velocities, children - s * velocities
 
-    def _best(self, run, step, x, v):
+    def _best(self, state, step, x, v):
         """The best of all children: (state, velocity)."""
-        children, velocities, estimates = self._children(run, step, x, v, self.children)
-        cohort = run.measure(estimates)
-        values = run.values(cohort)
+        children, velocities, estimates = self._children(state, step, x, v, self.children)
+        cohort = state.score_latents(estimates)
+        values = state.values(cohort)
         best = values.argmax(0, keepdim=True)
-        run.decide(step + 1, cohort, values, best)
+        state.decide(step + 1, cohort, values, best)
         return take(children, best), take(velocities, best)
 
-    def _best_of_each_tile(self, run, step, x, v):
+    def _best_of_each_tile(self, state, step, x, v):
         """The step whose noise is, tile by tile, that of the child which is best there: (state, velocity)."""
-        t, s = run.sigmas[step], run.sigmas[step + 1]
-        choice = choose_by_tile(run, self._children(run, step, x, v, self.children)[2], self.tile)
-        noise = compose_noise(run.noises(self.children, "child", step), choice.shares.to(x))
+        t, s = state.sigmas[step], state.sigmas[step + 1]
+        choice = choose_by_tile(state, self._children(state, step, x, v, self.children)[2], self.tile)
+        noise = compose_noise(state.noises(self.children, "child", step), choice.shares.to(x))
         x, _ = self.kernel(x, v, t, s, noise)
-        v = run.velocity(x, run.times(x, step + 1))
-        most = choice.shares.mean((-2, -1)).argmax(0, keepdim=True).cpu()  # who has most of each picture
-        run.decide(step + 1, choice.measured, choice.values, most, tiles=choice.winners.T.tolist())
-        run.best_so_far = (x - s * v)[0]
+        v = state.velocity(x, state.times(x, step + 1))
+        most = choice.shares.mean((-2, -1)).argmax(0, keepdim=True).cpu()  # who has most of each image
+        state.decide(step + 1, choice.scored, choice.values, most, tiles=choice.winners.T.tolist())
+        state.best_so_far = (x - s * v)[0]
         return x, v
 
-    def _first_better(self, run, step, x, v, incumbent, quota):
-        """Children one at a time until every picture has one above `incumbent`: (state, velocity, its Measured, tried).
+    def _first_better(self, state, step, x, v, incumbent, quota):
+        """Children one at a time until every image has one above `incumbent`: (state, velocity, its ScoredCandidates, tried).
 
         Where none is better the best of those tried is taken.
         """
         states, velocities, cohort = [], [], incumbent
         chosen = torch.full((x.shape[1],), -1)
         while len(states) < quota and (chosen < 0).any():
-            child, velocity, estimate = self._children(run, step, x, v, 1, first=len(states))
+            child, velocity, estimate = self._children(state, step, x, v, 1, first=len(states))
             states.append(child)
             velocities.append(velocity)
-            cohort = Measured.join(cohort, run.measure(estimate))
-            values = run.values(cohort)
+            cohort = ScoredCandidates.join(cohort, state.score_latents(estimate))
+            values = state.values(cohort)
             better = (values[-1] > values[0]) & (chosen < 0)
             chosen = torch.where(better, len(states), chosen)
         chosen = torch.where(chosen < 0, values[1:].argmax(0) + 1, chosen)[None]
-        run.decide(step + 1, cohort, values, chosen)
+        state.decide(step + 1, cohort, values, chosen)
         own = chosen - 1
         return take(torch.cat(states), own), take(torch.cat(velocities), own), cohort.take(chosen), len(states)

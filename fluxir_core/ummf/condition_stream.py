@@ -11,7 +11,7 @@ HALF = torch.finfo(torch.float16)
 
 
 def condition_positions(output_ids, height, width, mode, index=0):
-    """Positions (height * width, 3) of the `index`-th condition picture's tokens, on a grid of `height` x `width`.
+    """Positions (height * width, 3) of the `index`-th condition image's tokens, on a grid of `height` x `width`.
 
     `output_ids` (rows, columns, 3) are those of the sampled tokens. Shared positions cover the output's area whatever the
     condition's size: tokens of both that show the same place have the same position. Offset ones stand on their own grid,
@@ -83,18 +83,18 @@ class ConditionBranch:
     def _enter_double(self, block, state, vector, rotary):
         modulation = self._apply(f"{block}.img_mod.lin", F.silu(vector))[:, None]
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, -1)
-        qkv = self._apply(f"{block}.img_attn.qkv", self._normalised(state, shift, scale))
+        qkv = self._apply(f"{block}.img_attn.qkv", self._normalized(state, shift, scale))
 
         def leave(attended):
             after = state + gate * self._apply(f"{block}.img_attn.proj", attended)
-            hidden = self._apply(f"{block}.img_mlp.0", self._normalised(after, mlp_shift, mlp_scale))
+            hidden = self._apply(f"{block}.img_mlp.0", self._normalized(after, mlp_shift, mlp_scale))
             return _within(after + mlp_gate * self._apply(f"{block}.img_mlp.2", F.gelu(hidden, approximate="tanh")))
 
         return *self._heads(f"{block}.img_attn.norm", qkv, rotary), leave
 
     def _enter_single(self, block, state, vector, rotary):
         shift, scale, gate = self._apply(f"{block}.modulation.lin", F.silu(vector))[:, None].chunk(3, -1)
-        fused = self._apply(f"{block}.linear1", self._normalised(state, shift, scale))
+        fused = self._apply(f"{block}.linear1", self._normalized(state, shift, scale))
         qkv, hidden = fused.tensor_split([3 * self.dims.hidden_size], -1)
 
         def leave(attended):
@@ -111,7 +111,7 @@ class ConditionBranch:
     def _rotary(self, ids):
         return rotary_embedding(ids[None], self.dims.axes_dim, self.dims.theta)
 
-    def _normalised(self, state, shift, scale):
+    def _normalized(self, state, shift, scale):
         return F.layer_norm(state, (self.dims.hidden_size,), eps=1e-6) * (1 + scale) + shift
 
     def _apply(self, name, x):
@@ -144,7 +144,7 @@ class ConditionStream:
         *own, leave = branch.enter(index, self.states[index], self.vector, self.rotary)
         if not self.joint:
             attended = attention(*own, None)
-            mixed = attend_to_memory(query, key, value, own[1], own[2], self.bias, attention)
+            mixed = attend_with_kv(query, key, value, own[1], own[2], self.bias, attention)
         else:
             joined = (torch.cat([base, extra.to(base)], 2) for base, extra in zip((query, key, value), own))
             both = attention(*joined, self._joint_bias(query, count, own[0].shape[2]))
@@ -162,7 +162,7 @@ class ConditionStream:
         return bias[None, None]
 
 
-def attend_to_memory(query, key, value, more_keys, more_values, bias, attention):
+def attend_with_kv(query, key, value, more_keys, more_values, bias, attention):
     """Attention of the base's queries to its own and more keys and values; `bias` (a number or None) is on the latter."""
     count, extra = key.shape[2], more_keys.shape[2]
     if bias is not None:

@@ -1,19 +1,19 @@
-"""Keys and values of condition tokens that no step changes: computed once for each picture and prompt."""
+"""Keys and values of condition tokens that no step changes: computed once for each image and prompt."""
 
 from typing import NamedTuple
 
 import torch
 
-from .condition_stream import attend_to_memory, log_strength
+from .condition_stream import attend_with_kv, log_strength
 
 MAX_KEPT = 4
 """Conditionings whose keys and values are kept: cond and uncond, and a scheduled prompt or two."""
 
 
-class ConditionMemory:
+class CachedCondition:
     """Condition tokens whose keys and values are known (`ConditionBranch.remember`), in the place of a ConditionStream.
 
-    `rows` (B,) says which of the memory's pictures each row of the call belongs to.
+    `rows` (B,) says which of the memory's images each row of the call belongs to.
     """
 
     joint = False
@@ -24,7 +24,7 @@ class ConditionMemory:
     def attend(self, index, query, key, value, attention):
         """As ConditionStream's."""
         more_keys, more_values = (kept[self.rows] for kept in self.memory[index])
-        return attend_to_memory(query, key, value, more_keys, more_values, self.bias, attention)
+        return attend_with_kv(query, key, value, more_keys, more_values, self.bias, attention)
 
 
 class _Kept(NamedTuple):
@@ -33,8 +33,8 @@ class _Kept(NamedTuple):
     memory: list
 
 
-class ConditionCache:
-    """The memories of one run. Rows are compared by content: candidates repeat pictures, cond and uncond share them."""
+class KVCache:
+    """The memories of one run. Rows are compared by content: candidates repeat images, cond and uncond share them."""
 
     def __init__(self):
         self._kept: list[_Kept] = []
@@ -47,7 +47,7 @@ class ConditionCache:
         """(memory, rows) of `tokens` (B, M, 64) at `ids` (M, 3) under prompts `pooled` (B, vec), computed for what is new.
 
         `attention` is as for ConditionStream.attend; `fits(bytes)` is asked before anything is kept, and None is returned
-        when it says no. Of more than `most` memories the oldest go: tiles of a picture take turns, so give each its own.
+        when it says no. Of more than `most` memories the oldest go: tiles of an image take turns, so give each its own.
         """
         distinct, rows = torch.unique(torch.cat([tokens.flatten(1), pooled], 1), dim=0, return_inverse=True)
         for kept in self._kept:

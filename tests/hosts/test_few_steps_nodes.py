@@ -9,7 +9,7 @@ from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, interpolate
 from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 from comfyui_fluxir.fluxir_core.lora.few_steps import add_schedules
 
-from .comfy_host import picture, prompt
+from .comfy_host import prompt, random_latent
 from .search_host import guider, noise, run
 from .test_ummf_nodes import SCALE, SHIFT
 from .tiny import STUDENT_SCHEDULES, tiny_student, write_tiny_lora, write_tiny_student
@@ -88,7 +88,7 @@ def test_core_starts_a_student_from_the_noised_degraded_latent(host, nodes):
     from comfy.samplers import KSAMPLER
     from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 
-    seen, lq, sigmas = [], picture(1), distilled(nodes, 2)
+    seen, lq, sigmas = [], random_latent(1), distilled(nodes, 2)
 
     def watch(model, x, sigmas, extra_args=None, callback=None, disable=None):
         seen.append(x.clone())
@@ -102,7 +102,7 @@ def test_core_starts_a_student_from_the_noised_degraded_latent(host, nodes):
 def test_the_start_latent_without_noise_is_cores_start_with_it(host, nodes):
     from comfy_extras.nodes_custom_sampler import Noise_EmptyNoise
 
-    lq, sigmas = picture(1), distilled(nodes, 4)
+    lq, sigmas = random_latent(1), distilled(nodes, 4)
     with torch.inference_mode():
         start = nodes.LQStartLatent.execute(host.model, noise(), sigmas, {"samples": lq, "batch_index": [0]}).result[0]
     assert start["batch_index"] == [0]
@@ -114,7 +114,7 @@ def test_the_start_latent_without_noise_is_cores_start_with_it(host, nodes):
 @pytest.mark.parametrize(("sigmas", "said"), [(torch.tensor([1.0, 0.0]), "begin at 1,"), (torch.tensor([]), "are empty,")])
 def test_pure_noise_is_no_start(host, nodes, sigmas, said):
     with pytest.raises(ValueError, match=f"^LQ Start Latent: the sigmas {said}.*use Distilled Sigmas"):
-        nodes.LQStartLatent.execute(host.model, noise(), sigmas, {"samples": picture(1)})
+        nodes.LQStartLatent.execute(host.model, noise(), sigmas, {"samples": random_latent(1)})
 
 
 @pytest.mark.parametrize("steps", STUDENT_SCHEDULES)
@@ -122,7 +122,7 @@ def test_both_hosts_reach_the_same_latent(host, nodes, steps):
     from comfyui_fluxir.training.diffusers_host.lora_host import LoRAHost
     from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 
-    lq, sigmas = picture(1), distilled(nodes, steps)
+    lq, sigmas = random_latent(1), distilled(nodes, steps)
     eps = pack_latents(noise().generate_noise({"samples": lq}))
     [[text, extra]] = prompt(3)
     inner = Restorer(host.folder).host
@@ -140,7 +140,7 @@ def test_both_hosts_reach_the_same_latent(host, nodes, steps):
 
 
 def test_a_search_over_a_student_starts_where_the_student_does(host, vae, nodes):
-    lq, sigmas, model = picture(1), distilled(nodes, 4), taught(host.apply())
+    lq, sigmas, model = random_latent(1), distilled(nodes, 4), taught(host.apply())
     best, finalists, report = run(host, vae, model=model, latent={"samples": lq}, steps=sigmas, preset="best_of_n")
     torch.testing.assert_close(finalists["samples"][:1], sampled(model, sigmas, lq), rtol=1e-4, atol=1e-4)
     assert report["nfe"] == 15 * 4 and torch.isfinite(best["samples"]).all()
@@ -149,7 +149,7 @@ def test_a_search_over_a_student_starts_where_the_student_does(host, vae, nodes)
 def test_a_student_restores_beside_ummf_too(host, nodes):
     from comfyui_fluxir.nodes.ummf import ApplyUMMFLoRA, UMMFConditioning
 
-    lq, sigmas = picture(1), distilled(nodes, 2)
+    lq, sigmas = random_latent(1), distilled(nodes, 2)
     positive = UMMFConditioning.execute(prompt(3), {"samples": lq}).result[0]
     reading = ApplyUMMFLoRA.execute(host.model, "tiny-ummf.safetensors", 1.0).result[0]
     slow = sampled(reading, sigmas, lq, positive=positive)
@@ -159,7 +159,7 @@ def test_a_student_restores_beside_ummf_too(host, nodes):
     assert (fast - slow).abs().mean() > 0.01 and torch.isfinite(fast).all()
 
 
-def test_a_student_reads_no_pictures(host, nodes):
+def test_a_student_reads_no_images(host, nodes):
     from comfyui_fluxir.nodes.ummf import ApplyUMMFLoRA
 
     with pytest.raises(ValueError, match="^Apply UMMF LoRA: tiny-few-steps.* is a few-step LoRA.*load it with Load LoRA"):
@@ -167,7 +167,7 @@ def test_a_student_reads_no_pictures(host, nodes):
 
 
 def contest(nodes, student=None, **options):
-    from comfyui_fluxir.nodes.search_algorithms import ContestSchedule
+    from comfyui_fluxir.nodes.search_algorithms import EvolutionarySearchAlgorithm
 
     settings = dict(
         lineages=1,
@@ -183,7 +183,7 @@ def contest(nodes, student=None, **options):
         guard=True,
     )
     given = {"student": guider(student), "student_sigmas": distilled(nodes, 2)} if student else {}
-    return ContestSchedule.execute(**settings, **{**given, **options}).result[0]
+    return EvolutionarySearchAlgorithm.execute(**settings, **{**given, **options}).result[0]
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -192,7 +192,7 @@ def test_a_student_looks_ahead_for_the_slow_model(host, vae, nodes, shared):
     import comfy.sd
 
     base = host.model if shared else comfy.sd.load_diffusion_model(str(host.paths["diffusion_models"]))
-    slow, lq = host.apply(), picture(1)
+    slow, lq = host.apply(), random_latent(1)
     best, finalists, report = run(host, vae, model=slow, schedule=contest(nodes, taught(host.apply(base))))
     assert report["nfe"] == report["nfe_planned"] == 6 + 6 and report["student_calls"] == 4 * 3 + 4 * 2
     torch.testing.assert_close(finalists["samples"][-1:], sampled(slow, torch.linspace(1, 0, 7), torch.zeros_like(lq)))

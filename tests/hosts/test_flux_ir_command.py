@@ -99,11 +99,11 @@ def test_the_student_is_small_and_acts_in_the_fast_restoration_only(stages):
     assert all(values.any() for name, values in lora.state_dict.items())
     restorer, photo = Restorer(stages.reinforced), torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
     slow = restorer.restore(photo, [0], sigmas=restorer.schedules[2])
-    fast = restorer.restore_fast(photo, [0], 2)
+    fast = restorer.restore_few_steps(photo, [0], 2)
     assert fast.shape == photo.shape and not torch.equal(slow, fast)
     assert torch.equal(slow, restorer.restore(photo, [0], sigmas=restorer.schedules[2]))
     with pytest.raises(ValueError, match="no schedule for 3 steps; it has those for 1, 2, 4"):
-        restorer.restore_fast(photo, [0], 3)
+        restorer.restore_few_steps(photo, [0], 3)
 
 
 def test_the_control_learns_equal_steps_in_the_work_folder(stages):
@@ -134,7 +134,7 @@ def test_few_steps_from_the_command_line(stages, tmp_path):
     assert out.exists() and json.loads(report.read_text())["nfe"] == 1
     for options, message in (
         (["--few-steps", "3"], "no schedule for 3 steps"),
-        (["--few-steps", "2", "--preset", "fast"], "--few-steps goes with neither --preset nor --tile"),
+        (["--few-steps", "2", "--preset", "quick"], "--few-steps goes with neither --preset nor --tile"),
     ):
         with pytest.raises(SystemExit, match=message):
             main([*command, *options])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from comfyui_fluxir.fluxir_core.execution.tiles import SMALLEST, TiledRun, TileGrid, tiled
 from comfyui_fluxir.fluxir_core.image.seams import seam_score
-from comfyui_fluxir.training.studies.bench_tiles import training_pictures
+from comfyui_fluxir.training.studies.bench_tiles import training_images
 
 SIZES = [(64, 64), (65, 97), (33, 264), (1, 70), (5, 3), (32, 32), (300, 31)]
 
@@ -102,14 +102,14 @@ def test_memory_for_less_than_the_smallest_tile_is_an_error():
 
 @pytest.fixture(scope="module")
 def photos():
-    return list(training_pictures(4, seed=3))
+    return list(training_images(4, seed=3))
 
 
 BORDERS = (64, 128, 192)
 
 
-def mean_score(pictures):
-    return sum(seam_score(picture, BORDERS, BORDERS) for picture in pictures) / len(pictures)
+def mean_score(images):
+    return sum(seam_score(image, BORDERS, BORDERS) for image in images) / len(images)
 
 
 def planted(photo, step, ramp=0):
@@ -140,8 +140,8 @@ def test_a_difference_that_is_blended_over_an_overlap_is_no_seam(photos):
 
 
 def test_one_orientation_is_measured_alone(photos):
-    def means(pictures):
-        ways = ([seam_score(picture, **{way: [128]}) for picture in pictures] for way in ("columns", "rows"))
+    def means(images):
+        ways = ([seam_score(image, **{way: [128]}) for image in images] for way in ("columns", "rows"))
         return [sum(scores) / len(scores) for scores in ways]
 
     half = (torch.arange(256) >= 128).float()
@@ -155,5 +155,5 @@ def test_a_gradient_is_no_seam():
 
 
 def test_borders_without_room_are_refused(photos):
-    with pytest.raises(ValueError, match="no border of rows .* can be measured in a picture of 256x256"):
+    with pytest.raises(ValueError, match="no border of rows .* can be measured in an image of 256x256"):
         seam_score(photos[0], rows=[0], columns=[256])

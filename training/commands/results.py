@@ -27,14 +27,18 @@ def add_arguments(parser):
     fusion = subparsers.add_parser("fusion", help="UMMF against direct addition and ControlNet, and the bundled UMMF LoRA")
     fusion.add_argument("--work", type=Path, default=Path(".cache/ummf"), help="the folder of `fluxir train ummf`")
     fusion.add_argument("--steps", type=int, default=400, help="training steps of each variant (default 400)")
-    fast = subparsers.add_parser("fast", help="few-step students under every restoration task, against the model they learnt from")
-    fast.add_argument("--model", default="miniature", help="'miniature' or a model folder, with a few-step LoRA")
-    fast.add_argument("--teacher", required=True, help="the model folder before reinforcement")
-    fast.add_argument("--control", help="a model folder with a student of the uniform schedules (`fluxir train distill --uniform`)")
+    few_steps = subparsers.add_parser(
+        "few-steps", help="few-step students under every restoration task, against the model they learnt from"
+    )
+    few_steps.add_argument("--model", default="miniature", help="'miniature' or a model folder, with a few-step LoRA")
+    few_steps.add_argument("--teacher", required=True, help="the model folder before reinforcement")
+    few_steps.add_argument(
+        "--control", help="a model folder with a student of the uniform schedules (`fluxir train distill --uniform`)"
+    )
     tiles = subparsers.add_parser("tiles", help="the seams of tiled restorations, by overlap")
     tiles.add_argument("--model", default="miniature", help="'miniature' or a model folder")
     training = subparsers.add_parser("training", help="what training needs at FLUX.1-dev's size, and how near plans are to runs")
-    for table in (training, tiles, miniature, ablation, curve, cost, tts, fusion, fast):
+    for table in (training, tiles, miniature, ablation, curve, cost, tts, fusion, few_steps):
         table.add_argument("--readme", type=Path, default=README, help="the README to write the table to")
         table.add_argument("--json", type=Path, metavar="FILE", help="write every measured row")
 
@@ -49,7 +53,7 @@ def run(arguments):
         "training": tables.training,
         "tts": lambda: tables.tts(arguments.model, arguments.degradations),
         "fusion": lambda: tables.fusion(arguments.work, arguments.steps),
-        "fast": lambda: tables.fast(arguments.teacher, arguments.model, arguments.control),
+        "few-steps": lambda: tables.few_steps(arguments.teacher, arguments.model, arguments.control),
     }[arguments.table]()
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from . import train_stages
 
-RECIPES = {"fluxir": "a FluxIR adapter", "ummf": "a UMMF LoRA, which lets a FLUX model read condition pictures"}
+RECIPES = {"fluxir": "a FluxIR adapter", "ummf": "a UMMF LoRA, which lets a FLUX model read condition images"}
 
 
 def add_arguments(parser):
@@ -12,7 +12,7 @@ def add_arguments(parser):
     miniature = recipes.add_parser("miniature", help="the bundled mini-FLUX, its VAE and its FluxIR adapter")
     miniature.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="checkpoints; resumes from them")
     miniature.add_argument("--out", type=Path, default=Path("output/miniature"), help="where the model files are written")
-    miniature.add_argument("--quick", action="store_true", help="a minute of training: files that load, useless pictures")
+    miniature.add_argument("--quick", action="store_true", help="a minute of training: files that load, useless images")
     for name, what in RECIPES.items():
         recipe = recipes.add_parser(name, help=what)
         recipe.add_argument("--config", type=Path, required=True, help=f"a YAML file such as training/configs/{name}.yaml")
@@ -29,18 +29,18 @@ def run(arguments):
     if arguments.recipe == "miniature":
         import torch
 
-        from ..miniature.recipe import QUICK, Plan, train_miniature
+        from ..miniature.recipe import QUICK, MiniatureSize, train_miniature
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        train_miniature(QUICK if arguments.quick else Plan(), arguments.work, arguments.out, device)
+        train_miniature(QUICK if arguments.quick else MiniatureSize(), arguments.work, arguments.out, device)
         return
     from ..recipes.config import FluxIRConfig, UMMFConfig
 
     config = {"fluxir": FluxIRConfig, "ummf": UMMFConfig}[arguments.recipe].load(arguments.config)
     if arguments.plan:
-        from ..recipes.memory_plan import print_plan
+        from ..recipes.memory_plan import print_memory_plan
 
-        print_plan(config)
+        print_memory_plan(config)
         return
     from ..recipes.train import train
 

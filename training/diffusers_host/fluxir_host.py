@@ -11,7 +11,7 @@ from .transformer import call_transformer, exact_time, flux_dimensions
 
 
 class HostCondition(NamedTuple):
-    """A picture's prompt and positions for the base, and the adapter's Condition."""
+    """An image's prompt and positions for the base, and the adapter's Condition."""
 
     text: torch.Tensor
     pooled: torch.Tensor
@@ -19,13 +19,13 @@ class HostCondition(NamedTuple):
     adapter: Condition
 
 
-class DiffusersHost:
+class FluxIRHost:
     """Adds `adapter`'s residuals, times `strength`, to the blocks of `transformer`; differentiable, undone by `remove`.
 
     Strength 0 does not run the adapter: the output is `bare_velocity`'s, bit for bit, and in float32 diffusers' own too
     (in lower precision the host's times are the more exact ones, see `exact_time`). With gradient checkpointing, run
     the backward pass before the next call: it runs the blocks again, with the residuals of the latest call.
-    Raises AdapterFileError when the adapter was made for a base of other sizes.
+    Raises WeightFileError when the adapter was made for a base of other sizes.
     """
 
     def __init__(self, transformer, adapter, strength=1.0):
@@ -47,7 +47,7 @@ class DiffusersHost:
             handle.remove()
 
     def prepare(self, lq_tokens, text, pooled, image_ids):
-        """What is computed once per picture: `lq_tokens` (B, N, 64), `text` (B, L, context), `pooled` (B, vec),
+        """What is computed once per image: `lq_tokens` (B, N, 64), `text` (B, L, context), `pooled` (B, vec),
         `image_ids` (N, 3)."""
         return HostCondition(text, pooled, image_ids, self.adapter.prepare(lq_tokens, text, pooled, image_ids))
 

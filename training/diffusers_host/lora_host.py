@@ -4,7 +4,7 @@ from ...fluxir_core.lora.lora import layer_key
 
 
 class LoRAHost:
-    """`host` (a DiffusersHost or UMMFHost) with `lora` (LoRA) added to its transformer; differentiable, undone by `remove`.
+    """`host` (a FluxIRHost or UMMFHost) with `lora` (LoRA) added to its transformer; differentiable, undone by `remove`.
 
     `lora` may be trained while the host's own adapter is frozen. `strength` 0 leaves it out: the host itself.
     """

@@ -7,13 +7,13 @@ from torch.nn import functional as F
 
 from ...fluxir_core.execution.micro_batches import MicroBatches
 from ...fluxir_core.execution.tiles import tiled
-from ...fluxir_core.flow.fidelity_guidance import drawn_to_input
+from ...fluxir_core.flow.fidelity_guidance import fidelity_guidance
 from ...fluxir_core.flow.rectified_flow import broadcast, clean_estimate, euler, flux_sigmas, interpolate
 from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 from ...fluxir_core.search.search import search
 from ...fluxir_core.search.task import Task
 from ...fluxir_core.verify.fidelity import downsampled_psnr
-from .fluxir_host import DiffusersHost
+from .fluxir_host import FluxIRHost
 from .lora_host import LoRAHost
 from .model_folder import load_models
 from .ummf_host import UMMFHost
@@ -27,9 +27,9 @@ TILES_AT_ONCE = 4
 
 
 class Restorer:
-    """A FLUX transformer with its adapter and VAE, on `device`, taking and giving pictures.
+    """A FLUX transformer with its adapter and VAE, on `device`, taking and giving images.
 
-    `folder` is as for `training.model_folder.load_models`. `adapter` says what shows the model the degraded picture:
+    `folder` is as for `training.diffusers_host.model_folder.load_models`. `adapter` says what shows the model the degraded image:
     "fluxir", or "ummf" for the folder's LoRA. The models compute in `dtype`, the sampler in float32. Raises ValueError when
     the folder has no LoRA.
     """
@@ -39,7 +39,7 @@ class Restorer:
         self.vae, self.device, self.dtype = models.vae, device, dtype
         self.adapter = models.adapter
         if adapter == "fluxir":
-            self.host = DiffusersHost(models.transformer, models.adapter)
+            self.host = FluxIRHost(models.transformer, models.adapter)
         elif models.lora is None:
             raise ValueError(f"--adapter: {folder} has no loras folder; put a UMMF LoRA there, or use fluxir.")
         else:
@@ -48,34 +48,34 @@ class Restorer:
         self.student = models.few_steps and LoRAHost(self.host, models.few_steps, strength=0.0)
 
     @torch.no_grad()
-    def restore(self, pictures, seeds, steps=20, shift=1.15, strength=1.0, tile=None, callback=None, sigmas=None, fidelity=0.0):
-        """Restores `pictures` (B, 3, H, W) in [0, 1]; any H and W, padded to 16 by repeating the edge. Returns the same shape.
+    def restore(self, images, seeds, steps=20, shift=1.15, strength=1.0, tile=None, callback=None, sigmas=None, fidelity=0.0):
+        """Restores `images` (B, 3, H, W) in [0, 1]; any H and W, padded to 16 by repeating the edge. Returns the same shape.
 
-        `seeds` holds one seed a picture; picture i starts from the noise ComfyUI draws for seeds[i]. `steps` Euler steps on
-        FLUX's sigmas with `shift`; `strength` 0 leaves the adapter out. `tile`: a fluxir_core.flow.tiles.TiledRun, by which
-        the model sees the pictures, or None. `sigmas` (S + 1,) replace steps and shift; where the first is below 1, sampling
-        starts from the noised degraded latent. `fidelity` in [0, 1] draws the result towards the degraded picture, see
-        fluxir_core.flow.guidance.
+        `seeds` holds one seed an image; image i starts from the noise ComfyUI draws for seeds[i]. `steps` Euler steps on
+        FLUX's sigmas with `shift`; `strength` 0 leaves the adapter out. `tile`: a fluxir_core.execution.tiles.TiledRun, by which
+        the model sees the images, or None. `sigmas` (S + 1,) replace steps and shift; where the first is below 1, sampling
+        starts from the noised degraded latent. `fidelity` in [0, 1] draws the result towards the degraded image, see
+        fluxir_core.flow.fidelity_guidance.
         """
-        conditioned = _Conditioned(self, pictures, strength, tile, fidelity)
+        model = _ConditionedModel(self, images, strength, tile, fidelity)
         sigmas = (flux_sigmas(steps, shift) if sigmas is None else torch.tensor(sigmas)).to(self.device)
-        noise = conditioned.noise(seeds)
-        start = interpolate(pack_latents(conditioned.degraded).float(), noise, sigmas[0].expand(len(noise)))
-        return conditioned.decode(euler(conditioned.velocity, start, sigmas, callback)).cpu()
+        noise = model.noise(seeds)
+        start = interpolate(pack_latents(model.degraded).float(), noise, sigmas[0].expand(len(noise)))
+        return model.decode(euler(model.velocity, start, sigmas, callback)).cpu()
 
-    def restore_fast(self, pictures, seeds, steps, callback=None, fidelity=0.0):
+    def restore_few_steps(self, images, seeds, steps, callback=None, fidelity=0.0):
         """As `restore` in the few `steps` that the folder's schedules are for, by its student where it has one.
 
         Raises ValueError when there is no schedule of so many steps.
         """
         if steps not in self.schedules:
-            known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir schedule`"
+            known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir algorithm`"
             raise ValueError(f"--few-steps: the model folder has no schedule for {steps} steps; {known}.")
-        with self.taught():
-            return self.restore(pictures, seeds, callback=callback, sigmas=self.schedules[steps], fidelity=fidelity)
+        with self.student_enabled():
+            return self.restore(images, seeds, callback=callback, sigmas=self.schedules[steps], fidelity=fidelity)
 
     @contextmanager
-    def taught(self):
+    def student_enabled(self):
         """The student's LoRA acts inside this block, where the folder has one."""
         if self.student:
             self.student.strength = 1.0
@@ -86,46 +86,46 @@ class Restorer:
                 self.student.strength = 0.0
 
     @torch.no_grad()
-    def search(self, pictures, seeds, schedule, ensemble, steps=20, shift=1.15, at_once=8, tile=None, callback=None, fidelity=0.0):
-        """As `restore`, by the search `schedule`, choosing by `ensemble` (see fluxir_core.verify.Ensemble).
+    def search(self, images, seeds, algorithm, ensemble, steps=20, shift=1.15, at_once=8, tile=None, callback=None, fidelity=0.0):
+        """As `restore`, by the search `algorithm`, choosing by `ensemble` (see fluxir_core.verify.Ensemble).
 
-        All noise beyond the first is keyed by each picture's own seed. `at_once` candidates share a model call; fewer where
+        All noise beyond the first is keyed by each image's own seed. `at_once` candidates share a model call; fewer where
         memory runs out. `callback(count)` runs after every call with the candidates it evaluated. Returns (restored
-        pictures, the report of fluxir_core.flow.search).
+        images, the report of fluxir_core.search.search).
         """
-        conditioned = _Conditioned(self, pictures, tile=tile, fidelity=fidelity)
-        batch = len(pictures)
+        model = _ConditionedModel(self, images, tile=tile, fidelity=fidelity)
+        batch = len(images)
         calls, verifications = MicroBatches(batch, at_once), MicroBatches(batch, at_once)
 
         def velocity(x, t):
-            v = calls(conditioned.velocity, x, t)
+            v = calls(model.velocity, x, t)
             if callback:
                 callback(len(x) // batch)
             return v
 
         def score(candidates):
-            return verifications(lambda group: ensemble.measure(group, _tile(pictures, group)), candidates)
+            return verifications(lambda group: ensemble.measure(group, _tile(images, group)), candidates)
 
         task = Task(
             velocity,
-            lambda latents: verifications(lambda group: conditioned.decode(group).cpu(), latents),
+            lambda latents: verifications(lambda group: model.decode(group).cpu(), latents),
             score,
             ensemble.combine,
-            fidelity=lambda candidates: downsampled_psnr(candidates, _tile(pictures, candidates)),
+            fidelity=lambda candidates: downsampled_psnr(candidates, _tile(images, candidates)),
         )
-        noise, sigmas = conditioned.noise(seeds), flux_sigmas(steps, shift)
-        found = search(task, noise, sigmas, schedule, keys=seeds)
-        return conditioned.decode(found.latents).cpu(), found.report
+        noise, sigmas = model.noise(seeds), flux_sigmas(steps, shift)
+        found = search(task, noise, sigmas, algorithm, keys=seeds)
+        return model.decode(found.latents).cpu(), found.report
 
 
-class _Conditioned:
-    """The model under the condition of some degraded pictures, for any whole number of candidates of each."""
+class _ConditionedModel:
+    """The model under the condition of some degraded images, for any whole number of candidates of each."""
 
-    def __init__(self, restorer, pictures, strength=1.0, tile=None, fidelity=0.0):
+    def __init__(self, restorer, images, strength=1.0, tile=None, fidelity=0.0):
         self.restorer, self.tile, self.fidelity = restorer, tile, fidelity
-        self.size = pictures.shape[-2:]
+        self.size = images.shape[-2:]
         height, width = self.size
-        padded = F.pad(pictures, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
+        padded = F.pad(images, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
         self.degraded = restorer.vae.encode(padded.to(restorer.device, restorer.dtype))
         self.grid = self.degraded.shape[-2:]
         self.conditions = {}
@@ -142,7 +142,7 @@ class _Conditioned:
         if self.fidelity == 0:
             return v
         clean = unpack_latents(clean_estimate(x, v, t), *self.grid)
-        drawn = drawn_to_input(clean, _tile(self.degraded, x).to(clean), t, self.fidelity)
+        drawn = fidelity_guidance(clean, _tile(self.degraded, x).to(clean), t, self.fidelity)
         return (x - pack_latents(drawn)) / broadcast(t, x)
 
     def _free_velocity(self, x, t):
@@ -155,7 +155,7 @@ class _Conditioned:
         return self._call(x, t, self.conditions[rows])
 
     def _tiles_velocity(self, crops, tiles, t):
-        """v of tiles that share a call, each (rows, 16, height, width) in a list; a tile is a picture of its own size."""
+        """v of tiles that share a call, each (rows, 16, height, width) in a list; a tile is an image of its own size."""
         degraded = torch.cat([tile.of(_tile(self.degraded, crop)) for tile, crop in zip(tiles, crops)])
         tokens = self._call(pack_latents(torch.cat(crops)), t.repeat(len(tiles)), self._prepare(degraded))
         return unpack_latents(tokens, *crops[0].shape[-2:]).chunk(len(tiles))
@@ -175,15 +175,15 @@ class _Conditioned:
         return self.restorer.host.velocity(x.to(self.restorer.dtype), t, condition, guidance).float()
 
     def decode(self, tokens):
-        """Tokens (rows, N, 64) as pictures (rows, 3, H, W) in [0, 1]."""
-        pictures = self.restorer.vae.decode(unpack_latents(tokens, *self.grid).to(self.restorer.dtype))
+        """Tokens (rows, N, 64) as images (rows, 3, H, W) in [0, 1]."""
+        images = self.restorer.vae.decode(unpack_latents(tokens, *self.grid).to(self.restorer.dtype))
         height, width = self.size
-        return pictures[..., :height, :width].float().clamp(0, 1)
+        return images[..., :height, :width].float().clamp(0, 1)
 
 
-def _tile(pictures, rows):
-    """`pictures` (B, ...) repeated to as many as `rows`."""
-    return pictures.repeat(len(rows) // len(pictures), *[1] * (pictures.ndim - 1))
+def _tile(images, rows):
+    """`images` (B, ...) repeated to as many as `rows`."""
+    return images.repeat(len(rows) // len(images), *[1] * (images.ndim - 1))
 
 
 def _noise(shape, seed):

@@ -3,7 +3,7 @@
 import torch
 
 
-def quantise(transformer, precision, device="cpu"):
+def quantize(transformer, precision, device="cpu"):
     """Brings `transformer` to `precision` ("float32", "bf16", "fp8", "nf4") and to `device`, in place; returns it.
 
     fp8 stores the blocks' weights as float8_e4m3fn and computes in bfloat16 (diffusers' layerwise casting); nf4 stores the

@@ -29,9 +29,9 @@ def _embed(prompt):
 
 def _batches(folder, size, batch, prompts, work, seed, device):
     from .batches import MiniatureBatches
-    from .recipe import Plan
+    from .recipe import MiniatureSize
 
-    return MiniatureBatches.for_model(folder, Plan(size=size), batch, prompts, work, seed, device)
+    return MiniatureBatches.for_model(folder, MiniatureSize(size=size), batch, prompts, work, seed, device)
 
 
 register("miniature", Bundled(FOLDER, "mini-FLUX", _transformer, _vae, _embed, _batches))

@@ -12,7 +12,7 @@ from .latents import LatentBank, encode_images
 from .scenes import build_bank
 
 
-def drawn_bank(plan, work):
+def draw_bank(plan, work):
     """Images (N, 3, H, W) uint8 and their words, made once for each bank of a plan and kept in `work`."""
     path = work / f"bank-{_drawn_by(plan)}.pt"
     if not path.exists():
@@ -30,7 +30,7 @@ def degraded_versions(image, plan, index):
     return (torch.stack(versions) * 255).round().byte()
 
 
-def encoded_bank(plan, work, autoencoder, images, words, versions=degraded_versions, name="latents"):
+def encode_bank(plan, work, autoencoder, images, words, versions=degraded_versions, name="latents"):
     """The LatentBank of `images` (N, 3, H, W) uint8 and `plan.versions` degradations of each, made once and kept in `work`.
 
     `versions(image, plan, index)` makes them; the file has `name` and the fingerprints of bank and autoencoder.

@@ -16,21 +16,21 @@ from ...fluxir_core.flow.rectified_flow import flux_sigmas
 from ...fluxir_core.lora.few_steps import save_few_steps
 from ...fluxir_core.lora.lora import LoRA, linear_sizes, lora_targets
 from ...fluxir_core.verify.selection import metric_named
-from ..diffusers_host.fluxir_host import DiffusersHost
+from ..diffusers_host.fluxir_host import FluxIRHost
 from ..diffusers_host.lora_host import LoRAHost
 from ..diffusers_host.model_folder import load_models, model_folder, only_file
 from ..recipes.distill import DistillRecipe, make_lessons, train_student
 from ..recipes.few_step_schedules import GRID, uniform_schedules
-from ..recipes.reinforce import ReinforceRecipe, closeness, train_reinforced, verified
+from ..recipes.reinforce import ReinforceRecipe, closeness, reward_of_verifier, train_reinforced
 from .bank import fingerprint
 from .checkpoint import Checkpoint
-from .recipe import BATCH, Plan
+from .recipe import BATCH, MiniatureSize
 from .tasks import TaskBatches
 
 HALFWAY = 0.5
 """Where between its weights of before and after the seven tasks the adapter ends (WiSE-FT, arXiv 2109.01903, equation 1 and its
-default). Some tasks ask for a darker picture and some for a brighter one, and so short a training finds a tone between them: on
-training pictures the trained end has 2.5 dB less under noise, halfway 0.6."""
+default). Some tasks ask for a darker image and some for a brighter one, and so short a training finds a tone between them: on
+training images the trained end has 2.5 dB less under noise, halfway 0.6."""
 
 
 RANK = 10
@@ -51,7 +51,7 @@ LEFT_OUT = shutil.ignore_patterns("*few-steps*", "README.md")
 class Amounts:
     """How much of everything; the defaults made the committed weights."""
 
-    plan: Plan = Plan()
+    size: MiniatureSize = MiniatureSize()
     teacher_steps: int = 750
     reinforce_steps: int = 250
     reinforce_batch: int = 8
@@ -60,8 +60,8 @@ class Amounts:
     distill_steps: int = 600
 
 
-QUICK = Amounts(Plan(scenes=6, crops=6, versions=1, size=128), 3, 2, 2, 3, 4, 3)
-"""Every stage in seconds, for the tests: files that load, no better pictures."""
+QUICK = Amounts(MiniatureSize(scenes=6, crops=6, versions=1, size=128), 3, 2, 2, 3, 4, 3)
+"""Every stage in seconds, for the tests: files that load, no better images."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Loaded:
     were found, and the `plan` of the batches: what is kept in a --work folder belongs to one alone."""
 
     folder: Path
-    host: DiffusersHost
+    host: FluxIRHost
     batches: TaskBatches
     schedules: dict
     identity: dict
@@ -88,16 +88,16 @@ def _device():
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load(folder, work, amounts, batch, seed=0, mixture_only=False):
-    """The model folder `folder` with TaskBatches of `batch` pictures; only the adapter can be trained."""
+def load(folder, work, amounts, batch, seed=0, random_only=False):
+    """The model folder `folder` with TaskBatches of `batch` images; only the adapter can be trained."""
     device = _device()
     models = load_models(folder, device)
     for name, parameter in models.adapter.named_parameters():
         last = f"se_text.{models.adapter.config.dims.blocks - 1}."
         parameter.requires_grad_(not (models.adapter.config.inject == "after" and name.startswith(last)))
-    batches = TaskBatches(model_folder(folder), amounts.plan, batch, Path(work), seed, device, mixture_only)
-    identity = {"model": [fingerprint(part) for part in (models.transformer, models.adapter)], "plan": asdict(amounts.plan)}
-    return Loaded(model_folder(folder), DiffusersHost(models.transformer, models.adapter), batches, models.schedules, identity)
+    batches = TaskBatches(model_folder(folder), amounts.size, batch, Path(work), seed, device, random_only)
+    identity = {"model": [fingerprint(part) for part in (models.transformer, models.adapter)], "plan": asdict(amounts.size)}
+    return Loaded(model_folder(folder), FluxIRHost(models.transformer, models.adapter), batches, models.schedules, identity)
 
 
 def train_tasks(folder, work, out, amounts=Amounts()):
@@ -120,19 +120,19 @@ def train_tasks(folder, work, out, amounts=Amounts()):
     trained = fit(objective, loaded.batches, optimizer, run, Path(work) / "teacher", make_accelerator(), identity=identity)
     loaded.host.adapter.load_state_dict({name: torch.lerp(before[name], trained[name], HALFWAY) for name in trained})
     made = {"recipe": asdict(RECIPE), "optimizer": asdict(optimizer), "steps": steps, "halfway": HALFWAY}
-    write(loaded, out, {"tasks": made, "plan": asdict(amounts.plan)})
+    write(loaded, out, {"tasks": made, "plan": asdict(amounts.size)})
 
 
 def train_reinforce(folder, work, out, reward=CLOSENESS, amounts=Amounts()):
     """Reinforces the adapter of `folder` by `reward`, CLOSENESS or a metric's name, and writes the model folder `out`.
 
-    Its pictures, and the student's, are degraded by random mixtures; under the tasks it lost what HALFWAY saves (training
-    pictures, 20 steps: 2.8 dB under noise, 1.6 in little light). Raises ValueError when the metric is missing.
+    Its images, and the student's, are degraded by random mixtures; under the tasks it lost what HALFWAY saves (training
+    images, 20 steps: 2.8 dB under noise, 1.6 in little light). Raises ValueError when the metric is missing.
     """
     metric = reward != CLOSENESS and metric_named(reward, _device())
-    loaded = load(folder, work, amounts, amounts.reinforce_batch, seed=1, mixture_only=True)
+    loaded = load(folder, work, amounts, amounts.reinforce_batch, seed=1, random_only=True)
     recipe = ReinforceRecipe(amounts.reinforce_steps, 2e-4, loaded.guidance)
-    judge = verified(metric, loaded.batches.decode) if metric else closeness
+    judge = reward_of_verifier(metric, loaded.batches.decode) if metric else closeness
     identity = {**loaded.identity, "recipe": asdict(recipe), "batch": amounts.reinforce_batch}
     checkpoint = Checkpoint(Path(work) / f"reinforce-{reward}.pt", identity=identity)
     train_reinforced(loaded.host, loaded.batches.whole, recipe, checkpoint, judge)
@@ -145,7 +145,7 @@ def train_distill(folder, work, uniform=False, amounts=Amounts()):
     `uniform` trains the control instead, on equal steps from pure noise, and writes it as a model folder in `work`.
     Raises ValueError when the adapter's file has no schedules.
     """
-    loaded = load(folder, work, amounts, amounts.lesson_batch, seed=2, mixture_only=True)
+    loaded = load(folder, work, amounts, amounts.lesson_batch, seed=2, random_only=True)
     if not loaded.schedules:
         raise ValueError(f"--model: {loaded.adapter_path.name} has no schedules; run `fluxir schedule` first.")
     grid, work, kind = flux_sigmas(GRID, shift=0), Path(work), "uniform" if uniform else "optimal"

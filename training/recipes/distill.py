@@ -11,7 +11,7 @@ from ...fluxir_core.flow.exploration import trajectory
 from ...fluxir_core.flow.rectified_flow import euler, interpolate
 from ..engine.average import MovingAverage
 from ..engine.run_folder import check_identity, write_whole
-from .reinforce import call, conditioned
+from .reinforce import call, prepare_condition
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def make_lessons(host, batches, schedules, grid, recipe, path, autocast=torch.bf
     for number in range(len(saved["states"]), len(drawn)):
         batch, noise = drawn[number]
         with torch.autocast(noise.device.type, dtype=autocast or torch.float32, enabled=autocast is not None):
-            condition, guidance = conditioned(host, batch, 1), noise.new_full((len(noise),), recipe.guidance)
+            condition, guidance = prepare_condition(host, batch, 1), noise.new_full((len(noise),), recipe.guidance)
             states, _ = trajectory(lambda x, t: host.velocity(x, t, condition, guidance).float(), noise, grid)
         saved["states"].append(states[places].half().cpu())
         if number % 8 == 7 or number + 1 == len(drawn):
@@ -77,7 +77,7 @@ def train_student(host, lessons, schedules, recipe, checkpoint, autocast=torch.b
     it takes the schedule's steps z' = z - (t - t') v(z, t), with the gradient through the whole chain, and is compared with
     the teacher's trajectory z* from the same noise, and with the truth:
         middle mean_k |z_k - z*_k|^2 + end |z_0 - z*_0|^2 + truth |z_0 - z_gt|^2 + flow L_FM.
-    Each picture's errors are weighed by `fair_weights`, so that mild degradations count as much as heavy ones. L_FM is plain flow
+    Each image's errors are weighed by `fair_weights`, so that mild degradations count as much as heavy ones. L_FM is plain flow
     matching on a quarter of the batch.
     """
     torch.manual_seed(seed)
@@ -125,13 +125,13 @@ def train_student(host, lessons, schedules, recipe, checkpoint, autocast=torch.b
 
 
 def errors(found, wanted):
-    """The mean square error of each picture, (B, N, 64) twice -> (B,)."""
+    """The mean square error of each image, (B, N, 64) twice -> (B,)."""
     return (found - wanted).square().flatten(1).mean(1)
 
 
 def fair_weights(taught, clean):
     """Weights (B,) of mean 1, the inverse of the teacher's own errors: with them a loss follows the mean PSNR, in which every
-    picture counts alike, instead of the pictures that hardly anything can be told of. Errors below a tenth of their mean
+    image counts alike, instead of the images that hardly anything can be told of. Errors below a tenth of their mean
     count as that."""
     own = errors(taught, clean)
     weights = 1 / own.clamp(min=own.mean() / 10)
@@ -140,7 +140,7 @@ def fair_weights(taught, clean):
 
 def walk(host, batch, noise, sigmas, guidance):
     """The states after each step of `sigmas` from the noised degraded latents: a list of (B, N, 64)."""
-    condition, strength = conditioned(host, batch, 1), noise.new_full((len(noise),), guidance)
+    condition, strength = prepare_condition(host, batch, 1), noise.new_full((len(noise),), guidance)
     start = interpolate(batch.degraded, noise, noise.new_full((len(noise),), sigmas[0]))
     walked = []
     euler(
@@ -153,6 +153,6 @@ def walk(host, batch, noise, sigmas, guidance):
 
 
 def first(batch, count):
-    """The first `count` pictures of `batch`."""
+    """The first `count` images of `batch`."""
     parts = {name: getattr(batch, name)[:count] for name in ("clean", "degraded", "text", "pooled")}
     return type(batch)(**parts, image_ids=batch.image_ids, grid=batch.grid)

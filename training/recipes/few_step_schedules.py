@@ -6,7 +6,7 @@ import torch
 
 from ...fluxir_core.flow.exploration import trajectory
 from ...fluxir_core.flow.few_step_sigmas import jump_costs, optimal_schedule, schedule_cost
-from .reinforce import conditioned
+from .reinforce import prepare_condition
 
 COUNTS = (1, 2, 4)
 
@@ -26,7 +26,7 @@ def measure_jumps(host, batches, grid, guidance, seed=0):
     torch.manual_seed(seed)
     costs = []
     for number, batch in enumerate(batches, 1):
-        noise, condition = torch.randn_like(batch.clean), conditioned(host, batch, 1)
+        noise, condition = torch.randn_like(batch.clean), prepare_condition(host, batch, 1)
         strength = noise.new_full((len(noise),), guidance)
         walked = trajectory(lambda x, t: host.velocity(x, t, condition, strength).float(), noise, grid)
         costs.append(jump_costs(*walked, grid))

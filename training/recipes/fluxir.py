@@ -16,7 +16,7 @@ class FluxIRRecipe:
 
     `epsilon` is f(u)'s margin (equation 6); None takes Stable Diffusion 3's logit-normal timesteps, the paper's ablation.
     `alpha` weighs the pixel loss (equation 10); 0 leaves it out. For it `pixel_crop` latents a side of every
-    `pixel_stride`-th picture are decoded.
+    `pixel_stride`-th image are decoded.
     """
 
     epsilon: float | None = 0.05
@@ -26,7 +26,7 @@ class FluxIRRecipe:
 
 
 class FluxIRObjective(Objective):
-    """Velocity MSE, and the L1 of decoded pixels (equations 7 to 10), of a DiffusersHost's adapter.
+    """Velocity MSE, and the L1 of decoded pixels (equations 7 to 10), of a FluxIRHost's adapter.
 
     A batch holds tokens `clean`, `degraded` (B, N, 64), `text`, `pooled`, `image_ids` and the latent `grid` (h, w); `decode`
     is the VAE's decoder on latents (B, 16, h, w) in network space.
@@ -54,7 +54,7 @@ class FluxIRObjective(Objective):
         return sample_timesteps(1, self.recipe.epsilon, generator)
 
     def _pixel_loss(self, estimate, clean, grid, draws):
-        """The mean over every `pixel_stride`-th picture of the batch that the rows belong to."""
+        """The mean over every `pixel_stride`-th image of the batch that the rows belong to."""
         stride, crop = self.recipe.pixel_stride, [min(self.recipe.pixel_crop, extent) for extent in grid]
         tops, lefts = (draws.below(extent - side + 1) for extent, side in zip(grid, crop))
         chosen = [i for i, row in enumerate(draws.rows) if row % stride == 0]
@@ -66,7 +66,7 @@ class FluxIRObjective(Objective):
 
 
 def pixel_loss(decode, estimate, clean, windows):
-    """|D(z0_hat) - D(z_0)|_1 on a window of each of the latents (B, C, h, w); `decode` gives pictures in [0, 1].
+    """|D(z0_hat) - D(z_0)|_1 on a window of each of the latents (B, C, h, w); `decode` gives images in [0, 1].
 
     `windows` are B indices into (C, h, w), of one size. This is equation 9 with the estimate z_t - t v in the place of
     z_0 + t v_p: the same error, of opposite sign, on latents that the decoder was made for instead of noisy ones.

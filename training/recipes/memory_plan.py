@@ -43,12 +43,12 @@ PRECISION = 1.01
 """The factor by which the memory passes its peak before garbage is collected and a new one is taken down."""
 
 
-def print_plan(config):
-    """Prints `plan(config)` as JSON."""
-    print(json.dumps(plan(config), indent=2))
+def print_memory_plan(config):
+    """Prints `plan_memory(config)` as JSON."""
+    print(json.dumps(plan_memory(config), indent=2))
 
 
-def plan(config):
+def plan_memory(config):
     """What one process of a run by `config` needs, for FLUX.1-dev, or the miniature where `config` names it.
 
     Returns parameters; bytes in GB (1e9) of the base, the decoder, the adapter (weights, gradients, moving average, optimiser
@@ -101,7 +101,7 @@ def random_objective(config, device="cpu", precision=None):
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
     from ..diffusers_host.model_folder import NetworkSpaceVAE
-    from .train import frozen, make_adapter, make_objective
+    from .train import freeze, make_adapter, make_objective
 
     dtype = torch.float32 if config.base.precision == "float32" else torch.bfloat16
     own = find(config.base.folder)
@@ -112,7 +112,7 @@ def random_objective(config, device="cpu", precision=None):
     with torch.device(device):
         adapter = make_adapter(config, transformer)
     vae = NetworkSpaceVAE(vae.eval().requires_grad_(False))
-    frozen(transformer, precision or config.base.precision, config.base.gradient_checkpointing, device)
+    freeze(transformer, precision or config.base.precision, config.base.gradient_checkpointing, device)
     dims = _dimensions(config)
     empty = torch.zeros(config.data.text_tokens, dims.context_dim), torch.zeros(dims.vec_dim)
     objective = make_objective(config, transformer, adapter, vae.decode, empty)

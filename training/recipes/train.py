@@ -10,15 +10,15 @@ import torch
 from ...fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
 from ...fluxir_core.lora.lora import LoRA
 from ..bundled import find
-from ..data.batches import PictureBatches
+from ..data.batches import ImageBatches
 from ..data.prompts import load_prompt_encoder
-from ..diffusers_host.fluxir_host import DiffusersHost
+from ..diffusers_host.fluxir_host import FluxIRHost
 from ..diffusers_host.model_folder import model_folder, open_transformer, open_vae
 from ..diffusers_host.transformer import flux_dimensions
 from ..diffusers_host.ummf_host import UMMFHost
 from ..engine.fit import fit
 from ..engine.processes import make_accelerator
-from ..engine.quantize import quantise
+from ..engine.quantize import quantize
 from .config import FluxIRConfig
 from .export import write_adapter
 from .fluxir import FluxIRObjective
@@ -43,13 +43,13 @@ def train(config, work, out):
     adapter = make_adapter(config, transformer, batches.empty).to(accelerator.device)
     # FSDP itself takes the base to the device, block by block, and leaves each process its shard alone.
     device = "cpu" if config.run.sharding == "fsdp" else accelerator.device
-    frozen(transformer, config.base.precision, config.base.gradient_checkpointing, device)
+    freeze(transformer, config.base.precision, config.base.gradient_checkpointing, device)
     objective = make_objective(config, transformer, adapter, vae.decode, batches.empty)
     validate = None
     if batches.validation:
         validate = Validation(batches, vae.decode, work / "samples", accelerator.is_main_process)
     description = {**config.metadata(), "dims": asdict(flux_dimensions(transformer)), "data": batches.description}
-    identity = {**config.identity(), "pictures": batches.fingerprint}
+    identity = {**config.identity(), "images": batches.fingerprint}
     accelerator.init_trackers("log", config.metadata())
     try:
         fit(objective, batches, config.optimizer, config.run, work, accelerator, validate, identity, description)
@@ -62,13 +62,13 @@ def train(config, work, out):
 def make_batches(config, vae, work, accelerator, dtype):
     """The run's batches, encoded for `vae` where they are not in `work` yet. The text encoders are gone when it returns."""
     data, run, device = config.data, config.run, accelerator.device
-    if own := find(data.pictures):
+    if own := find(data.images):
         size = max(max(size) for size in data.sizes)
         with accelerator.main_process_first():  # the others find the bank drawn and encoded
             return own.batches(model_folder(config.base.folder), size, run.batch, data.prompts, work, run.seed, device)
     # Loaded when a prompt is not in the cache yet, or no longer: a resumed run never waits for T5.
     encoder = cache(lambda: load_prompt_encoder(config.base.folder, data.text_tokens, device, dtype))
-    batches = PictureBatches(
+    batches = ImageBatches(
         data,
         run.batch,
         vae.encode,
@@ -86,7 +86,7 @@ def make_batches(config, vae, work, accelerator, dtype):
 
 
 def _files(folder):
-    """What the pictures' latents and the prompts' embeddings depend on: the files of `folder` that make them."""
+    """What the images' latents and the prompts' embeddings depend on: the files of `folder` that make them."""
     parts = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "fluxir_adapters")
     files = sorted(path for part in parts for path in (folder / part).rglob("*") if path.is_file())
     return [(path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
@@ -110,9 +110,9 @@ def make_adapter(config, transformer, empty=None):
     return adapter
 
 
-def frozen(transformer, precision, gradient_checkpointing, device="cpu"):
+def freeze(transformer, precision, gradient_checkpointing, device="cpu"):
     """`transformer`, in place, as a run keeps it in the memory of `device`."""
-    quantise(transformer, precision, device)
+    quantize(transformer, precision, device)
     if gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
         transformer.train()  # diffusers checkpoints in training mode alone; FLUX has no dropout
@@ -122,5 +122,5 @@ def frozen(transformer, precision, gradient_checkpointing, device="cpu"):
 def make_objective(config, transformer, adapter, decode, empty=None):
     """What `fit` minimises for `config`; `empty` is the empty prompt's (text, pooled), which UMMF's recipe needs."""
     if isinstance(config, FluxIRConfig):
-        return FluxIRObjective(DiffusersHost(transformer, adapter), decode, config.recipe)
+        return FluxIRObjective(FluxIRHost(transformer, adapter), decode, config.recipe)
     return UMMFObjective(UMMFHost(transformer, adapter, config.adapter.mode), config.recipe, empty)

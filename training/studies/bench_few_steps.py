@@ -13,7 +13,7 @@ STRENGTH, STEPS = 0.5, 20
 """Of every task; of the slow model."""
 
 
-def evaluate_fast(teacher, model, control=None, tasks=tuple(TASKS)):
+def evaluate_few_steps(teacher, model, control=None, tasks=tuple(TASKS)):
     """Rows {task, photo, method, nfe, seconds, psnr, ssim, gmsd} of the held-out photos, each restored from seed 0.
 
     `teacher`, `model` and `control` are Restorers: the adapter before reinforcement, the reinforced one with its student, and
@@ -41,11 +41,11 @@ def evaluate_fast(teacher, model, control=None, tasks=tuple(TASKS)):
 
 
 def _timed(restorer, student, sigmas, degraded):
-    """(restored pictures, seconds for each of them)."""
+    """(restored images, seconds for each of them)."""
     started = time.perf_counter()
     seeds = [0] * len(degraded)
     if student:
-        with restorer.taught():
+        with restorer.student_enabled():
             restored = restorer.restore(degraded, seeds, sigmas=sigmas)
     else:
         restored = restorer.restore(degraded, seeds, STEPS, sigmas=sigmas)
@@ -66,7 +66,7 @@ def _rows(names, task, method, nfe, seconds, scores):
     ]
 
 
-def fast_gates(rows):
+def few_step_gates(rows):
     """FLUX-IR's goals as {sentence: (value in dB, reached)}, means over all tasks and photos."""
     mean = {method: average(rows, "psnr", method=method) for method in dict.fromkeys(row["method"] for row in rows)}
     gates = {}
@@ -90,7 +90,7 @@ def average(rows, metric, **where):
     return sum(values) / len(values)
 
 
-def fast_table(rows):
+def few_step_table(rows):
     """Markdown: methods over tasks; their means, with NFE and seconds; the goals."""
     tasks, methods = (list(dict.fromkeys(row[name] for row in rows)) for name in ("task", "method"))
     photos = len({row["photo"] for row in rows})
@@ -113,6 +113,6 @@ def fast_table(rows):
         )
         lines.append(f"| {method} | {psnr:.2f} | {ssim:.3f} | {gmsd:.3f} | {nfe:.0f} | {seconds:.2f} |")
     lines += ["", "| goal | measured | |", "|---|---|---|"]
-    for sentence, (value, reached) in fast_gates(rows).items():
+    for sentence, (value, reached) in few_step_gates(rows).items():
         lines.append(f"| {sentence} | {value:+.3f} | {'reached' if reached else 'missed'} |")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from ...fluxir_core.flux.dimensions import FLUX_DEV, FluxDimensions
 from ...fluxir_core.flux.tokens import image_ids
 from ...fluxir_core.lora.lora import LoRA
 from ...fluxir_core.ummf.mode import ConditionMode
-from ..diffusers_host.fluxir_host import DiffusersHost
+from ..diffusers_host.fluxir_host import FluxIRHost
 from ..diffusers_host.ummf_host import UMMFHost
 from ..miniature.train_base import MINI_FLUX
 
@@ -26,7 +26,7 @@ def bench_adapter(size="miniature", pixels=None, rank=32, repeats=15, controlnet
     base = _Base(size, pixels)
     with torch.device(base.device):
         config = AdapterConfig(base.dims, rank=rank, text_tokens=base.text.shape[1])
-        host = DiffusersHost(base.model, FluxIRAdapter(config).to(base.dtype).eval())
+        host = FluxIRHost(base.model, FluxIRAdapter(config).to(base.dtype).eval())
         condition = host.prepare(base.degraded, base.text, base.pooled, base.ids)
         calls = {
             "bare": lambda: host.bare_velocity(base.x, base.t, condition, base.guidance),
@@ -59,7 +59,7 @@ def bench_adapter(size="miniature", pixels=None, rank=32, repeats=15, controlnet
 
 @torch.no_grad()
 def bench_condition(size="miniature", pixels=None, rank=16, repeats=15):
-    """Times the bare model and UMMF's condition, of the picture's own size, alternating: in joint attention; attending to
+    """Times the bare model and UMMF's condition, of the image's own size, alternating: in joint attention; attending to
     itself and computed in every call; the same with its keys and values kept. Returns a dict as `bench_adapter`."""
     base = _Base(size, pixels)
     with torch.device(base.device):

@@ -9,7 +9,7 @@ from ...fluxir_core.degrade.presets import degrade_named
 from ...fluxir_core.flow.rectified_flow import euler, flux_sigmas
 from ...fluxir_core.image.quality import quality
 from ...fluxir_core.search.presets import PRESETS
-from ...fluxir_core.search.search import plan, search
+from ...fluxir_core.search.search import estimate_cost, search
 from ...fluxir_core.search.task import Task
 from ...fluxir_core.verify.ensemble import DefaultEnsemble
 from ...fluxir_core.verify.fidelity import downsampled_psnr
@@ -28,10 +28,10 @@ def on_mixture(dims, samples=400):
     noise = torch.randn(samples, dims, generator=torch.Generator().manual_seed(1))
     sigmas = flux_sigmas(STEPS, 0)
     task = Task(mixture.velocity, lambda x: x, lambda x: {"reward": mixture.reward(x)})
-    plain = euler(mixture.velocity, noise, sigmas)
-    found = {"plain": (plain, {"nfe": STEPS, "verifications": 0})}
-    for name, schedule in PRESETS.items():
-        result = search(task, noise, sigmas, schedule)
+    baseline = euler(mixture.velocity, noise, sigmas)
+    found = {"baseline": (baseline, {"nfe": STEPS, "verifications": 0})}
+    for name, algorithm in PRESETS.items():
+        result = search(task, noise, sigmas, algorithm)
         found[name] = result.latents, result.report
     return [
         {
@@ -40,7 +40,7 @@ def on_mixture(dims, samples=400):
             "verifications": report["verifications"],
             "reward": mixture.reward(x).mean().item(),
             "held_out": mixture.held_out(x).mean().item(),
-            "log_density": (mixture.log_density(x) - mixture.log_density(plain)).mean().item(),
+            "log_density": (mixture.log_density(x) - mixture.log_density(baseline)).mean().item(),
         }
         for name, (x, report) in found.items()
     ]
@@ -49,20 +49,20 @@ def on_mixture(dims, samples=400):
 def on_miniature(restorer, degradations, presets=tuple(PRESETS), seed=0):
     """Rows {preset, degradation, photo, nfe, verifications, psnr, ssim, gmsd, near, reward, worse, seconds, overhead}.
 
-    25 steps on FLUX's sigmas. near is the exposure-matched PSNR to the degraded picture, in dB; reward the ensemble's value
-    in one cohort of all presets' pictures, over the plain sample's; worse whether the ensemble, comparing the two alone, values
-    the picture below the plain sample; overhead the share of the seconds outside model calls, decodes and verifiers.
+    25 steps on FLUX's sigmas. near is the exposure-matched PSNR to the degraded image, in dB; reward the ensemble's value
+    in one cohort of all presets' images, over the baseline's; worse whether the ensemble, comparing the two alone, values
+    the image below the baseline; overhead the share of the seconds outside model calls, decodes and verifiers.
     """
     rows = []
     for degradation in degradations:
         for i, (photo, clean) in enumerate(held_out_photos().items()):
             degraded = degrade_named(clean, degradation, seed=i)[None]
-            found = {name: _restored(restorer, degraded, name, seed) for name in ("plain", *presets)}
-            pictures = torch.cat([picture for picture, _ in found.values()])
+            found = {name: _restored(restorer, degraded, name, seed) for name in ("baseline", *presets)}
+            images = torch.cat([image for image, _ in found.values()])
             ensemble = DefaultEnsemble()
-            measured = ensemble.measure(pictures, degraded)
+            measured = ensemble.measure(images, degraded)
             together = ensemble.combine(measured)
-            full, near = quality(pictures, clean.expand_as(pictures)), downsampled_psnr(pictures, degraded)
+            full, near = quality(images, clean.expand_as(images)), downsampled_psnr(images, degraded)
             for k, (name, (_, costs)) in enumerate(found.items()):
                 alone = ensemble.combine({score: values[[0, k]] for score, values in measured.items()})
                 rows.append(
@@ -82,16 +82,16 @@ def on_miniature(restorer, degradations, presets=tuple(PRESETS), seed=0):
 
 
 def _restored(restorer, degraded, preset, seed):
-    """(picture, {nfe, verifications, seconds, overhead}) of one preset, or of the plain sample."""
+    """(image, {nfe, verifications, seconds, overhead}) of one preset, or of the baseline."""
     clock, started = _Clock(), time.perf_counter()
-    if preset == "plain":
-        picture, report = restorer.restore(degraded, [seed], STEPS, SHIFT), {"nfe": STEPS, "verifications": 0}
+    if preset == "baseline":
+        image, report = restorer.restore(degraded, [seed], STEPS, SHIFT), {"nfe": STEPS, "verifications": 0}
     else:
         with clock.watching(restorer):
-            picture, report = restorer.search(degraded, [seed], PRESETS[preset], clock.verifier(DefaultEnsemble()), STEPS, SHIFT)
+            image, report = restorer.search(degraded, [seed], PRESETS[preset], clock.verifier(DefaultEnsemble()), STEPS, SHIFT)
     seconds = time.perf_counter() - started
     overhead = 1 - clock.seconds / seconds if clock.seconds else 0.0
-    return picture, {"nfe": report["nfe"], "verifications": report["verifications"], "seconds": seconds, "overhead": overhead}
+    return image, {"nfe": report["nfe"], "verifications": report["verifications"], "seconds": seconds, "overhead": overhead}
 
 
 class _Clock:
@@ -150,15 +150,15 @@ def table(on, rows):
     lines += [
         "",
         f"On the miniature, {photos} held-out crops of 256 pixels, seed 0, {STEPS} steps on FLUX's sigmas: PSNR in dB / SSIM / "
-        "GMSD against the original, which no search sees; the ensemble's reward over the plain sample's; closeness to the degraded "
-        "picture in dB.",
+        "GMSD against the original, which no search sees; the ensemble's reward over the baseline's; closeness to the degraded "
+        "image in dB.",
         "",
         "| | NFE | verifications | "
         + " | ".join(f"{d} | reward | near" for d in degradations)
-        + " | worse than plain | seconds, of plain | overhead |",
+        + " | worse than the baseline | seconds over the baseline's | overhead |",
         "|---" * (6 + 3 * len(degradations)) + "|",
     ]
-    plain_seconds = _mean([row for row in rows if row["preset"] == "plain"], "seconds")
+    baseline_seconds = _mean([row for row in rows if row["preset"] == "baseline"], "seconds")
     for preset in dict.fromkeys(row["preset"] for row in rows):
         own = [row for row in rows if row["preset"] == preset]
         cells = []
@@ -169,10 +169,12 @@ def table(on, rows):
         lines.append(
             f"| {preset} | {_mean(own, 'nfe'):.0f} | {_mean(own, 'verifications'):.0f} | "
             + " | ".join(cells)
-            + f" | {sum(row['worse'] for row in own)} of {len(own)} | {_mean(own, 'seconds') / plain_seconds:.1f} | "
+            + f" | {sum(row['worse'] for row in own)} of {len(own)} | {_mean(own, 'seconds') / baseline_seconds:.1f} | "
             f"{_mean(own, 'overhead'):.1%} |"
         )
-    planned = ", ".join(f"{name} {plan(PRESETS[name], flux_sigmas(STEPS, 0))['nfe']}" for name in ("paper", "fast", "best"))
+    planned = ", ".join(
+        f"{name} {estimate_cost(PRESETS[name], flux_sigmas(STEPS, 0))['nfe']}" for name in ("paper", "quick", "balanced")
+    )
     lines += ["", f"Planned NFE on {STEPS} uniform steps: {planned}."]
     return "\n".join(lines)
 

@@ -9,7 +9,7 @@ from ..bundled import find
 from ..engine.average import MovingAverage
 from ..engine.draws import Draws
 from ..recipes.config import FluxIRConfig, UMMFConfig
-from ..recipes.memory_plan import accumulate, plan, random_batch, random_objective
+from ..recipes.memory_plan import accumulate, plan_memory, random_batch, random_objective
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "4090": 165, "3090": 71}
 """Dense bfloat16 TFLOP/s that the makers state, by a part of the device's name."""
@@ -26,7 +26,7 @@ def bench_training(path, recipe, steps=20):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not find(config.base.folder):
         raise ValueError(f"--config: {path} is for FLUX.1-dev, which needs a GPU; use a configuration of the miniature here.")
-    planned = plan(config)
+    planned = plan_memory(config)
 
     def measured():
         objective = random_objective(config, device)

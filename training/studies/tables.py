@@ -73,14 +73,14 @@ def ablation(work, steps):
     from ..diffusers_host.restorer import Restorer
     from ..miniature import export
     from ..miniature.evaluate import evaluate
-    from ..miniature.recipe import RECIPE, Plan, load_trained, train_adapter
+    from ..miniature.recipe import RECIPE, MiniatureSize, load_trained, train_adapter
 
     variants = {
         "f(u) and pixel loss (the paper)": RECIPE,
         "logit-normal timesteps instead of f(u)": replace(RECIPE, epsilon=None),
         "without the pixel loss": replace(RECIPE, alpha=0.0),
     }
-    plan = Plan()
+    plan = MiniatureSize()
     bank, autoencoder, transformer = load_trained(work, plan)
     rows = []
     for i, (name, recipe) in enumerate(variants.items()):
@@ -131,7 +131,7 @@ def tiles(model):
 def training():
     """(rows, Markdown) of the plans of the shipped configurations for FLUX.1-dev, and of the miniature's beside measured runs."""
     from ..recipes.config import CONFIGS, FluxIRConfig, UMMFConfig
-    from ..recipes.memory_plan import plan
+    from ..recipes.memory_plan import plan_memory
     from .bench_training import bench_training
 
     names = ("fluxir-24gb", "ummf-24gb", "fluxir", "ummf")
@@ -142,13 +142,13 @@ def training():
         [
             "What one process needs, planned for FLUX.1-dev, in GB, and the operations of a whole step.",
             "",
-            "| configuration | largest picture, how many at once | " + " | ".join(parts) + " | TFLOP a step |",
+            "| configuration | largest image, how many at once | " + " | ".join(parts) + " | TFLOP a step |",
             "|---" * (len(parts) + 3) + "|",
         ],
     )
     for name in names:
         config = kinds[name.split("-")[0]].load(CONFIGS / f"{name}.yaml")
-        planned = plan(config)
+        planned = plan_memory(config)
         rows.append({"configuration": name, **planned})
         cells = " | ".join(f"{planned[f'{part}_gb']:.1f}" for part in parts)
         largest = "{1} x {0}".format(*max(config.data.sizes, key=lambda size: size[0] * size[1]))
@@ -194,10 +194,10 @@ def fusion(work, steps):
     return [*rows, *bundled], f"Each variant trained for {steps} steps; trainable parameters: {trained}. {table}"
 
 
-def fast(teacher, model, control):
-    """(rows, Markdown) of `evaluate_fast` on the model folders; `control` may be None."""
+def few_steps(teacher, model, control):
+    """(rows, Markdown) of `evaluate_few_steps` on the model folders; `control` may be None."""
     from ..diffusers_host.restorer import Restorer
-    from .bench_few_steps import evaluate_fast, fast_table
+    from .bench_few_steps import evaluate_few_steps, few_step_table
 
-    rows = evaluate_fast(Restorer(teacher), Restorer(model), control and Restorer(control))
-    return rows, fast_table(rows)
+    rows = evaluate_few_steps(Restorer(teacher), Restorer(model), control and Restorer(control))
+    return rows, few_step_table(rows)

@@ -1,20 +1,20 @@
-"""The schedule nodes: every widget reaches the search it names, and Budget Plan says what it will cost."""
+"""The search algorithm nodes: every widget reaches the search it names, and Budget Plan says what it will cost."""
 
 import json
 
 import pytest
 import torch
 from comfyui_fluxir.fluxir_core.flow.kernels import CPS, KERNELS, ODE, OU, FlowGRPO, Relabel, Rotate
-from comfyui_fluxir.fluxir_core.search.evolutionary import Lineages
+from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
 from comfyui_fluxir.fluxir_core.search.look_ahead import FULL, Coarse, Native
 from comfyui_fluxir.fluxir_core.search.particles import SMC, Halving
 from comfyui_fluxir.fluxir_core.search.presets import PRESETS
-from comfyui_fluxir.fluxir_core.search.search import plan
+from comfyui_fluxir.fluxir_core.search.search import estimate_cost
 from comfyui_fluxir.fluxir_core.search.selectors import Argmax, PerLineage, Tournament
-from comfyui_fluxir.fluxir_core.search.stepwise import Greedy
+from comfyui_fluxir.fluxir_core.search.stepwise import StepwiseSearch
 
 SIGMAS = torch.linspace(1, 0, 26)
-CONTEST = dict(
+EVOLUTION = dict(
     lineages=2,
     children=2,
     rounds=3,
@@ -48,19 +48,19 @@ def made(node, **widgets):
     return node.execute(**widgets).result[0]
 
 
-def test_a_contest_schedule_holds_what_its_widgets_say(nodes):
-    found = made(nodes.ContestSchedule, **CONTEST)
-    assert (found.lineages, found.children, found.guard) == (2, 2, False)
+def test_an_evolutionary_search_holds_what_its_widgets_say(nodes):
+    found = made(nodes.EvolutionarySearchAlgorithm, **EVOLUTION)
+    assert (found.lineages, found.children, found.baseline_check) == (2, 2, False)
     assert found.rounds == pytest.approx((0.2, 0.4, 0.6)) and found.kernel == Rotate(0.7) and found.look_ahead == Coarse(4)
     for look, expected in (("to the end", FULL), ("native steps", Native(4))):
-        assert made(nodes.ContestSchedule, **{**CONTEST, "look_ahead": look}).look_ahead == expected
+        assert made(nodes.EvolutionarySearchAlgorithm, **{**EVOLUTION, "look_ahead": look}).look_ahead == expected
     for survival, selector in (("best of all", Argmax), ("child against parent", PerLineage), ("tournament", Tournament)):
-        assert isinstance(made(nodes.ContestSchedule, **{**CONTEST, "survival": survival}).selector, selector)
+        assert isinstance(made(nodes.EvolutionarySearchAlgorithm, **{**EVOLUTION, "survival": survival}).selector, selector)
 
 
 def test_no_rounds_is_best_of_n(nodes):
-    found = made(nodes.ContestSchedule, **{**CONTEST, "lineages": 15, "rounds": 0})
-    assert plan(found, SIGMAS)["nfe"] == 15 * 25
+    found = made(nodes.EvolutionarySearchAlgorithm, **{**EVOLUTION, "lineages": 15, "rounds": 0})
+    assert estimate_cost(found, SIGMAS)["nfe"] == 15 * 25
 
 
 @pytest.mark.parametrize("name", [name for name in KERNELS if name != ODE.name])
@@ -71,15 +71,15 @@ def test_every_kernel_can_be_chosen_and_strength_is_its_own_parameter(nodes, nam
         assert kernel in (OU(0.5), CPS(0.5), FlowGRPO(0.5), Rotate(0.5), Relabel(0.5), KERNELS["zero_drift"](0.5))
 
 
-def test_a_stepwise_schedule_holds_what_its_widgets_say(nodes):
+def test_a_stepwise_search_holds_what_its_widgets_say(nodes):
     widgets = dict(children=3, window=0.6, kernel="cps", strength=0.2, first_improvement=True, guard=False)
-    assert made(nodes.StepwiseSchedule, **widgets) == Greedy(3, 0.6, CPS(0.2), True, False)
+    assert made(nodes.StepwiseSearchAlgorithm, **widgets) == StepwiseSearch(3, 0.6, CPS(0.2), True, False)
 
 
-def test_a_particle_schedule_holds_what_its_widgets_say(nodes):
+def test_a_particle_search_holds_what_its_widgets_say(nodes):
     widgets = dict(particles=9, rounds=2, first_round=0.25, last_round=0.75, pressure=1.5, keep=0.4, guard=False)
-    assert made(nodes.ParticleSchedule, method="smc", **widgets) == SMC(9, (0.25, 0.75), strength=1.5, guard=False)
-    assert made(nodes.ParticleSchedule, method="halving", **widgets) == Halving(9, (0.25, 0.75), 0.4, False)
+    assert made(nodes.ParticleSearchAlgorithm, method="smc", **widgets) == SMC(9, (0.25, 0.75), strength=1.5, baseline_check=False)
+    assert made(nodes.ParticleSearchAlgorithm, method="halving", **widgets) == Halving(9, (0.25, 0.75), 0.4, False)
 
 
 @pytest.mark.parametrize(
@@ -93,25 +93,25 @@ def test_a_particle_schedule_holds_what_its_widgets_say(nodes):
 )
 def test_contradictions_are_refused_with_one_sentence(nodes, change, message):
     with pytest.raises(ValueError, match=f"^Contest Schedule: .*{message}"):
-        made(nodes.ContestSchedule, **{**CONTEST, **change})
+        made(nodes.EvolutionarySearchAlgorithm, **{**EVOLUTION, **change})
 
 
-def test_a_stepwise_schedule_names_itself(nodes):
+def test_a_stepwise_search_names_itself(nodes):
     with pytest.raises(ValueError, match="^Stepwise Schedule: cps: eta is 2.0"):
-        made(nodes.StepwiseSchedule, children=3, window=0.6, kernel="cps", strength=2.0, first_improvement=True, guard=False)
+        made(nodes.StepwiseSearchAlgorithm, children=3, window=0.6, kernel="cps", strength=2.0, first_improvement=True, guard=False)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_budget_of_every_preset_is_the_planners(budget, name):
     nfe, seconds, report = budget(SIGMAS, name)
     report = json.loads(report)
-    assert seconds == 0 and report.items() >= plan(PRESETS[name], SIGMAS).items() and nfe == report["nfe"]
+    assert seconds == 0 and report.items() >= estimate_cost(PRESETS[name], SIGMAS).items() and nfe == report["nfe"]
 
 
-def test_a_schedule_replaces_the_preset_and_timing_needs_both_inputs(budget):
-    own = Lineages(1, 2, (0.5,))
-    assert budget(SIGMAS, "paper", schedule=own)[0] == plan(own, SIGMAS)["nfe"]
+def test_an_algorithm_replaces_the_preset_and_timing_needs_both_inputs(budget):
+    own = EvolutionarySearch(1, 2, (0.5,))
+    assert budget(SIGMAS, "paper", schedule=own)[0] == estimate_cost(own, SIGMAS)["nfe"]
     with pytest.raises(ValueError, match="Budget Plan: timing a step needs both guider and latent_image"):
-        budget(SIGMAS, "fast", latent_image={"samples": torch.zeros(1, 16, 8, 8)})
+        budget(SIGMAS, "quick", latent_image={"samples": torch.zeros(1, 16, 8, 8)})
     with pytest.raises(ValueError, match="Budget Plan: the sigmas hold no step"):
-        budget(SIGMAS[:1], "fast")
+        budget(SIGMAS[:1], "quick")
