@@ -12,9 +12,11 @@ from .few_steps import DistilledSigmas, LQStartLatent
 from .fidelity import InventedDetail, RestorationFidelity
 from .fluxgen import SaveImagePairs, SelectImages
 from .folders import register_model_folders
+from .lucidflux import ApplyLucidFlux, ApplyLucidFluxLoRA, LoadLucidFlux, LucidFluxSigmas
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
 from .search import SearchReportChart, TTSSampler, TTSSamplerSelect
 from .search_algorithms import EvolutionarySearchAlgorithm, ParticleSearchAlgorithm, StepwiseSearchAlgorithm
+from .stored_prompt import LoadStoredPrompt
 from .tiles import TileModel
 from .ummf import ApplyUMMFLoRA, UMMFConditioning
 from .verifiers import NaturalImageVerifier, ScoreImages, VerifierEnsemble
@@ -29,6 +31,11 @@ class FluxIRExtension(ComfyExtension):
             LoadFluxIRAdapter,
             ApplyFluxIRAdapter,
             NullTextConditioning,
+            LoadLucidFlux,
+            ApplyLucidFluxLoRA,
+            ApplyLucidFlux,
+            LucidFluxSigmas,
+            LoadStoredPrompt,
             UMMFConditioning,
             ApplyUMMFLoRA,
             TileModel,

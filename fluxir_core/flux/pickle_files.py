@@ -5,16 +5,16 @@ from pathlib import Path
 
 import torch
 
-from .weight_files import AdapterFileError, read_safetensors
+from .weight_files import WeightFileError, read_safetensors
 
 
 def read_pickle(path):
-    """What the pickle at `path` holds, by torch's reader of tensors and plain values. Raises AdapterFileError on any other."""
+    """What the pickle at `path` holds, by torch's reader of tensors and plain values. Raises WeightFileError on any other."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise AdapterFileError(
+        raise WeightFileError(
             f"{Path(path).name} cannot be read as a file of nothing but weights ({reason}); download it again from its authors."
         ) from None
 
@@ -22,7 +22,7 @@ def read_pickle(path):
 def read_tensors(path):
     """(metadata, tensors by name) of a safetensors file or a pickle; names of nested dictionaries are joined by dots.
 
-    Raises AdapterFileError on any other file.
+    Raises WeightFileError on any other file.
     """
     if Path(path).suffix == ".safetensors":
         return read_safetensors(path)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from .pickle_files import read_tensors
-from .weight_files import AdapterFileError, check_finite
+from .weight_files import WeightFileError, check_finite
 
 _NAMES = (("prompt.text", "prompt.pooled"), ("txt", "vec"), ("prompt_embeds", "pooled_prompt_embeds"))
 """Of T5's tokens and CLIP's pooled vector: in this pack's files, in LucidFlux's, and as diffusers names them."""
@@ -23,20 +23,20 @@ class StoredPrompt(NamedTuple):
 def load_prompt(path):
     """Reads a StoredPrompt from a safetensors file or a pickle of tensors.
 
-    Raises AdapterFileError on another file, and on one without a prompt's two tensors, or with NaN or infinity in them.
+    Raises WeightFileError on another file, and on one without a prompt's two tensors, or with NaN or infinity in them.
     """
     name = Path(path).name
     metadata, tensors = read_tensors(path)
     found = next((pair for pair in _NAMES if all(key in tensors for key in pair)), None)
     if found is None:
-        raise AdapterFileError(
+        raise WeightFileError(
             f"{name} holds no prompt ({' or '.join(' with '.join(pair) for pair in _NAMES)}); choose a file of prompt embeddings, "
             "or write one with `fluxir convert --prompt`."
         )
     text, pooled = (tensors[key] for key in found)
     text, pooled = text[0] if text.ndim == 3 else text, pooled[0] if pooled.ndim == 2 else pooled
     if text.ndim != 2 or pooled.ndim != 1:
-        raise AdapterFileError(
+        raise WeightFileError(
             f"{name} holds a prompt of shapes {list(text.shape)} and {list(pooled.shape)} where FLUX needs [tokens, values] and "
             "[values]; choose another file."
         )

@@ -8,7 +8,7 @@ import torch
 from ..flux.dimensions import HEAD_DIM, FluxDimensions
 from ..flux.pickle_files import read_tensors
 from ..flux.prompt_files import prompt_weights
-from ..flux.weight_files import AdapterFileError, LoadReport, check_finite, write_safetensors
+from ..flux.weight_files import WeightFileError, LoadReport, check_finite, write_safetensors
 from .model import LucidFlux, LucidFluxConfig
 
 KIND = "lucidflux"
@@ -27,7 +27,7 @@ class LoadedLucidFlux:
 def load_lucidflux(path):
     """Reads LucidFlux's weights, from the authors' file or a safetensors file. Returns a LoadedLucidFlux.
 
-    Raises AdapterFileError on a file that is neither, is no LucidFlux, lacks weights, has weights of the wrong shape, or holds
+    Raises WeightFileError on a file that is neither, is no LucidFlux, lacks weights, has weights of the wrong shape, or holds
     NaN or infinity. Of a pickle nothing but tensors is read.
     """
     name = Path(path).name
@@ -36,17 +36,17 @@ def load_lucidflux(path):
         config = _config(weights)
         expected = LucidFlux(config, device="meta").state_dict()
     except (ArithmeticError, AttributeError, KeyError, RuntimeError, ValueError):
-        raise AdapterFileError(f"{name} is no LucidFlux file; choose lucidflux.pth of W2GenAI/LucidFlux.") from None
+        raise WeightFileError(f"{name} is no LucidFlux file; choose lucidflux.pth of W2GenAI/LucidFlux.") from None
     report = LoadReport(
         matched=[key for key in expected if key in weights],
         missing=[key for key in expected if key not in weights],
         unused=[key for key in weights if key not in expected],
     )
     if report.missing:
-        raise AdapterFileError(f"{name} is incomplete: {report}; download it again.")
+        raise WeightFileError(f"{name} is incomplete: {report}; download it again.")
     for key in report.matched:
         if weights[key].shape != expected[key].shape:
-            raise AdapterFileError(
+            raise WeightFileError(
                 f"{name}: {key} has shape {list(weights[key].shape)} where its other weights need {list(expected[key].shape)}; "
                 "download it again."
             )
@@ -64,7 +64,7 @@ def save_lucidflux(path, loaded, prompt=None, metadata=None):
 
 
 def check_lucidflux_base(config, base):
-    """Raises AdapterFileError unless the branches of `config` fit a base of sizes `base` (FluxDimensions)."""
+    """Raises WeightFileError unless the branches of `config` fit a base of sizes `base` (FluxDimensions)."""
     fields = ("hidden_size", "num_heads", "context_dim", "vec_dim", "in_channels", "guidance_embed")
     different = [
         f"{field} {getattr(config.dims, field)} instead of {getattr(base, field)}"
@@ -72,7 +72,7 @@ def check_lucidflux_base(config, base):
         if getattr(config.dims, field) != getattr(base, field)
     ]
     if different:
-        raise AdapterFileError(
+        raise WeightFileError(
             f"LucidFlux was made for another base model ({', '.join(different)}); choose FLUX.1-dev or a fine-tune of it."
         )
 

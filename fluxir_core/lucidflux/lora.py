@@ -16,7 +16,7 @@ _PARTS = {
 def load_branch_lora(path):
     """{module of LucidFlux: PeftLayer} of a LoRA on its branches, modulations or connector.
 
-    Raises AdapterFileError on a file that is no such LoRA.
+    Raises WeightFileError on a file that is no such LoRA.
     """
     return rename(load_peft(path), _module, path, "LucidFlux")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from comfyui_fluxir.fluxir_core.flux.prompt_files import load_prompt
 from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents
-from comfyui_fluxir.fluxir_core.flux.weight_files import AdapterFileError
+from comfyui_fluxir.fluxir_core.flux.weight_files import WeightFileError
 from comfyui_fluxir.fluxir_core.lucidflux.files import check_lucidflux_base, load_lucidflux, save_lucidflux
 from comfyui_fluxir.fluxir_core.lucidflux.images import fit
 from comfyui_fluxir.fluxir_core.lucidflux.model import LucidFlux
@@ -212,7 +212,7 @@ class Harmful:
 @pytest.mark.parametrize("read", [load_lucidflux, load_prompt])
 def test_a_pickle_of_more_than_tensors_is_not_run(read, tmp_path, capsys):
     torch.save({"condition_lq": Harmful(), "txt": Harmful()}, tmp_path / "harmful.pth")
-    with pytest.raises(AdapterFileError, match=r"^harmful.pth cannot be read as a file of nothing but weights"):
+    with pytest.raises(WeightFileError, match=r"^harmful.pth cannot be read as a file of nothing but weights"):
         read(tmp_path / "harmful.pth")
     assert "unpickled" not in capsys.readouterr().out
 
@@ -220,7 +220,7 @@ def test_a_pickle_of_more_than_tensors_is_not_run(read, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["torn.pth", "torn.safetensors"])
 def test_a_torn_file_is_refused_in_one_sentence(name, tmp_path):
     (tmp_path / name).write_bytes(b"not a file of weights")
-    with pytest.raises(AdapterFileError, match=f"^{name} cannot be read as a .*; download it again"):
+    with pytest.raises(WeightFileError, match=f"^{name} cannot be read as a .*; download it again"):
         load_lucidflux(tmp_path / name)
 
 
@@ -241,7 +241,7 @@ def without(weights, key):
 )
 def test_a_wrong_file_is_refused(weights, tmp_path, change, message):
     save_file(change(weights), tmp_path / "wrong.safetensors")
-    with pytest.raises(AdapterFileError, match=f"^wrong.safetensors.*{message}"):
+    with pytest.raises(WeightFileError, match=f"^wrong.safetensors.*{message}"):
         load_lucidflux(tmp_path / "wrong.safetensors")
 
 
@@ -250,9 +250,9 @@ def test_a_base_of_other_sizes_is_refused(path):
 
     config = load_lucidflux(path).config
     check_lucidflux_base(config, replace(config.dims, double_blocks=19, single_blocks=38))
-    with pytest.raises(AdapterFileError, match="hidden_size 128 instead of 3072.; choose FLUX.1-dev"):
+    with pytest.raises(WeightFileError, match="hidden_size 128 instead of 3072.; choose FLUX.1-dev"):
         check_lucidflux_base(config, replace(config.dims, hidden_size=3072))
-    with pytest.raises(AdapterFileError, match="guidance_embed True instead of False"):
+    with pytest.raises(WeightFileError, match="guidance_embed True instead of False"):
         check_lucidflux_base(config, replace(config.dims, guidance_embed=False))
 
 
@@ -281,5 +281,5 @@ def test_a_prompt_is_read_in_every_public_layout(weights, tmp_path, path):
 )
 def test_a_file_without_a_prompt_is_refused(content, message, tmp_path):
     torch.save(content, tmp_path / "prompt.pt")
-    with pytest.raises(AdapterFileError, match=f"^prompt.pt.*{message}"):
+    with pytest.raises(WeightFileError, match=f"^prompt.pt.*{message}"):
         load_prompt(tmp_path / "prompt.pt")

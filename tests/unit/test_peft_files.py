@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flux.weight_files import AdapterFileError
+from comfyui_fluxir.fluxir_core.flux.weight_files import WeightFileError
 from comfyui_fluxir.fluxir_core.lora.peft_files import load_peft, merge
 from comfyui_fluxir.fluxir_core.lucidflux.files import load_lucidflux
 from comfyui_fluxir.fluxir_core.lucidflux.lora import load_branch_lora
@@ -51,7 +51,7 @@ def test_without_its_configuration_a_lora_is_taken_as_it_is(tmp_path):
 @pytest.mark.parametrize(("options", "message"), [({"use_dora": True}, "which is no part of a plain LoRA|is a DoRA")], ids=["dora"])
 def test_another_kind_is_refused(tmp_path, options, message):
     _, path = saved(tmp_path, target_modules=["to_q"], **options)
-    with pytest.raises(AdapterFileError, match=message):
+    with pytest.raises(WeightFileError, match=message):
         load_peft(path)
 
 
@@ -67,14 +67,14 @@ def test_another_kind_is_refused(tmp_path, options, message):
 def test_a_broken_file_is_refused(tmp_path, change, message):
     _, path = saved(tmp_path)
     save_file(change(load_file(path)), path)
-    with pytest.raises(AdapterFileError, match=f"^adapter_model.safetensors.*{message}"):
+    with pytest.raises(WeightFileError, match=f"^adapter_model.safetensors.*{message}"):
         load_peft(path)
 
 
 def test_a_lora_of_other_sizes_is_not_merged(tmp_path):
     _, path = saved(tmp_path)
     other = network().state_dict()
-    with pytest.raises(AdapterFileError, match="^a.safetensors changes conv, which is of another size here"):
+    with pytest.raises(WeightFileError, match="^a.safetensors changes conv, which is of another size here"):
         merge(other | {"conv.weight": torch.zeros(4, 3, 1, 1)}, load_peft(path), "a.safetensors")
 
 
@@ -116,5 +116,5 @@ def test_lucidnft_changes_the_parts_that_its_code_names(tmp_path):
 
 def test_a_lora_of_another_network_is_not_lucidnfts(tmp_path):
     _, path = saved(tmp_path)
-    with pytest.raises(AdapterFileError, match="^adapter_model.safetensors changes conv, which is no part of LucidFlux; choose"):
+    with pytest.raises(WeightFileError, match="^adapter_model.safetensors changes conv, which is no part of LucidFlux; choose"):
         load_branch_lora(path)
