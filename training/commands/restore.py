@@ -16,6 +16,7 @@ from ...fluxir_core.verify.ensemble import DefaultEnsemble
 from ..diffusers_host.model_folder import LATENT
 from ..diffusers_host.restorer import PATCH, TILES_AT_ONCE, Restorer
 
+ADAPTERS = ("fluxir", "ummf", "lucidflux")
 PER_IMAGE = ("score", "baseline_score", "winner")
 
 
@@ -28,7 +29,10 @@ def add_arguments(parser):
     parser.add_argument("output", type=Path, metavar="OUT", help="where the restored image is written")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the output over the input's (default 1)")
     parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see the README)")
-    parser.add_argument("--adapter", choices=("fluxir", "ummf"), default="fluxir", help="what shows the model the image")
+    parser.add_argument("--adapter", choices=ADAPTERS, default="fluxir", help="what shows the model the image")
+    parser.add_argument(
+        "--cleaned", type=Path, metavar="FILE", help="what a degradation remover makes of IN, for --adapter lucidflux; of any size"
+    )
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
     parser.add_argument("--few-steps", type=int, metavar="N", help="N steps, by the folder's student: 1, 2 or 4")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
@@ -53,14 +57,16 @@ def run(arguments):
         raise SystemExit("fluxir restore: --few-steps goes with neither --preset nor --tile; choose one.")
     if arguments.tile is not None and arguments.tile < 64:
         raise SystemExit(f"fluxir restore: --tile is {arguments.tile} pixels; use at least 64.")
+    if (arguments.cleaned is None) == (arguments.adapter == "lucidflux"):
+        raise ValueError("--cleaned goes with --adapter lucidflux, and lucidflux with it; give both or neither.")
     image = load_image(arguments.input)[None]
-    if arguments.scale != 1:
-        size = [max(PATCH, round(extent * arguments.scale)) for extent in image.shape[-2:]]
-        image = F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    size = [max(PATCH, round(extent * arguments.scale)) for extent in image.shape[-2:]]
+    image = _resized(image, size)
+    cleaned = arguments.cleaned and _resized(load_image(arguments.cleaned)[None], size)
     on_gpu = torch.cuda.is_available()
     machine = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
     restorer = Restorer(arguments.model, *machine, arguments.adapter)
-    settings = {"steps": arguments.steps, "shift": 1.15}
+    settings = {"steps": arguments.steps}
     tile = None
     if arguments.tile:
         tile = TiledRun(arguments.tile // LATENT, TILES_AT_ONCE)
@@ -79,6 +85,7 @@ def run(arguments):
                 tile=tile,
                 callback=bar.update,
                 fidelity=arguments.fidelity,
+                cleaned=cleaned,
             )
         searched |= {name: value[0] if value else None for name, value in searched.items() if name in PER_IMAGE}
     elif arguments.few_steps is not None:
@@ -93,6 +100,7 @@ def run(arguments):
                 tile=tile,
                 callback=lambda *_: bar.update(),
                 fidelity=arguments.fidelity,
+                cleaned=cleaned,
             )
         searched = {"nfe": arguments.steps, "nfe_planned": arguments.steps}
     seconds = time.perf_counter() - started
@@ -114,3 +122,10 @@ def run(arguments):
             "fidelity": arguments.fidelity,
         }
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _resized(image, size):
+    """`image` (1, 3, H, W) at `size` (height, width)."""
+    if list(image.shape[-2:]) == size:
+        return image
+    return F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
