@@ -13,6 +13,7 @@ from .fidelity import InventedDetail, RestorationFidelity
 from .fluxgen import SaveImagePairs, SelectImages
 from .folders import register_model_folders
 from .lucidflux import ApplyLucidFlux, ApplyLucidFluxLoRA, LoadLucidFlux, LucidFluxSigmas
+from .peft_lora import ApplyPEFTLoRA, ApplyVAELoRA
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
 from .search import SearchReportChart, TTSSampler, TTSSamplerSelect
 from .search_algorithms import EvolutionarySearchAlgorithm, ParticleSearchAlgorithm, StepwiseSearchAlgorithm
@@ -36,6 +37,8 @@ class FluxIRExtension(ComfyExtension):
             ApplyLucidFlux,
             LucidFluxSigmas,
             LoadStoredPrompt,
+            ApplyPEFTLoRA,
+            ApplyVAELoRA,
             UMMFConditioning,
             ApplyUMMFLoRA,
             TileModel,

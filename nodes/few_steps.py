@@ -91,8 +91,16 @@ class LQStartLatent(io.ComfyNode):
             search_aliases=["flux-ir", "noised latent", "add noise", "start latent", "few steps", "img2img"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that will sample: it knows how its latents are scaled and noised."),
-                io.Noise.Input("noise", tooltip="From Random Noise; its seed decides the start."),
-                io.Sigmas.Input("sigmas", tooltip="From Distilled Sigmas: the first says how much noise. It must be below 1."),
+                io.Noise.Input(
+                    "noise",
+                    optional=True,
+                    tooltip="From Random Noise; its seed decides the start. Leave it out for one-step restorers such as OMGSR, which "
+                    "begin at the degraded latent itself.",
+                ),
+                io.Sigmas.Input(
+                    "sigmas",
+                    tooltip="From Distilled Sigmas, or ManualSigmas: the first says how much noise there is. It must be below 1.",
+                ),
                 io.Latent.Input("degraded", tooltip="The degraded picture from VAE Encode."),
             ],
             outputs=[
@@ -101,7 +109,7 @@ class LQStartLatent(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, noise, sigmas, degraded) -> io.NodeOutput:
+    def execute(cls, model, sigmas, degraded, noise=None) -> io.NodeOutput:
         sampling = model.get_model_object("model_sampling")
         if not isinstance(sampling, comfy.model_sampling.CONST):
             raise ValueError(
@@ -114,7 +122,9 @@ class LQStartLatent(io.ComfyNode):
                 "denoise below 1."
             )
         clean = in_model_space(model, degraded, START_NODE)
-        start = sampling.noise_scaling(sigmas[0], noise.generate_noise(degraded).to(clean), clean)
+        start = clean
+        if noise is not None:
+            start = sampling.noise_scaling(sigmas[0], noise.generate_noise(degraded).to(clean), clean)
         # Between two samplers core keeps a flow's state divided by 1 - sigma: the next one multiplies it again.
         unscaled = sampling.inverse_noise_scaling(sigmas[0], start)
         return io.NodeOutput({**degraded, "samples": model.model.process_latent_out(unscaled)})

@@ -4,7 +4,6 @@ import logging
 from functools import partial
 from typing import NamedTuple
 
-import comfy.lora
 import comfy.model_patcher
 import comfy.ops
 import folder_paths
@@ -19,7 +18,7 @@ from ..fluxir_core.lucidflux.model import LucidFlux
 from ..fluxir_core.lucidflux.schedule import lucidflux_sigmas
 from .lucidflux_hooks import NODE, Images, LucidFluxHooks
 from .native_flux import attention, flux_dimensions, make_managed, native_flux
-from .peft_lora import as_core_lora
+from .peft_lora import patch
 from .runtime import image_planes
 
 KEY = "fluxir_lucidflux"
@@ -98,9 +97,7 @@ class ApplyLucidFluxLoRA(io.ComfyNode):
         except WeightFileError as error:
             raise WeightFileError(f"{LORA_NODE}: {error}") from None
         patcher = lucidflux.patcher.clone()
-        patches = comfy.lora.load_lora(as_core_lora(layers), {module: f"{module}.weight" for module in layers})
-        changed = patcher.add_patches(patches, strength)
-        if len(changed) < len(layers):
+        if patch(patcher, layers, {module: f"{module}.weight" for module in layers}, strength) < len(layers):
             raise WeightFileError(
                 f"{LORA_NODE}: {lora_name} changes parts that {lucidflux.name} lacks; choose the LoRA made for it."
             )
