@@ -1,4 +1,4 @@
-"""A test-time search as a ComfyUI sampler function: the Task of fluxir_core.search made of a guider and VAEs."""
+"""A test-time search as a ComfyUI sampler function: the Task of fluxir_core.searches made of a guider and VAEs."""
 
 import logging
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from comfy.samplers import KSAMPLER, Sampler
 from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.execution.tiles import crop_to_tile
 from ..fluxir_core.image.montage import montage
-from ..fluxir_core.search.search import estimate_cost, search
-from ..fluxir_core.search.task import Task
+from ..fluxir_core.searches.search import estimate_cost, search
+from ..fluxir_core.searches.task import Task
 from ..fluxir_core.verify.fidelity import downsampled_psnr
 from .runtime import to_planes
 from .verifiers import LoadedVerifier

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from .image import encoded, linear, per_image, side_of
+from .image import linear_to_srgb, per_image, side_of, srgb_to_linear
 
 
 def convolve(image, kernel):
@@ -109,7 +109,7 @@ def camera_path(draw, points=2048):
 @per_image
 def motion_blur(image, strength, draw):
     """Camera shake: light is averaged along a random path of up to 8 % of the image's side (`camera_path`)."""
-    return encoded(convolve(linear(image), spread(camera_path(draw) * strength * LONGEST * side_of(image))))
+    return linear_to_srgb(convolve(srgb_to_linear(image), spread(camera_path(draw) * strength * LONGEST * side_of(image))))
 
 
 @per_image
@@ -120,4 +120,4 @@ def defocus_blur(image, strength, draw):
     """
     radius = strength * WIDEST * side_of(image) * draw.uniform(0.8, 1.2)
     blades, angle, roundness = draw.choice((5, 6, 7, 8, 9)), draw.uniform(0, 2 * math.pi), draw.uniform()
-    return encoded(convolve(linear(image), aperture(radius, blades, angle, roundness)))
+    return linear_to_srgb(convolve(srgb_to_linear(image), aperture(radius, blades, angle, roundness)))

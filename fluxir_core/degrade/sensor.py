@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from .basic import downscale, upscale
 from .blur import convolve, gaussian
-from .image import encoded, linear, per_image, smooth_field
+from .image import linear_to_srgb, per_image, smooth_field, srgb_to_linear
 
 SHOT = 0.012
 """Variance per unit of light at strength 1; with 0.00012 at 0.1 the range of Brooks et al. 2019 (Unprocessing), 3.1."""
@@ -43,8 +43,8 @@ def sensor_error(light, shot, read, draw):
 def sensor_noise(image, strength, draw):
     """A camera's noise at high sensitivity (`sensor_error`), in linear light; its deviation grows with the strength."""
     shot = SHOT * strength**2
-    light = linear(image)
-    return encoded(light + sensor_error(light, shot, read_noise(shot, draw), draw))
+    light = srgb_to_linear(image)
+    return linear_to_srgb(light + sensor_error(light, shot, read_noise(shot, draw), draw))
 
 
 STOPS, UNEVEN, DIM_SHOT = 4.5, 0.3, 0.0012
@@ -61,9 +61,9 @@ def low_light(image, strength, draw):
     """
     stops = strength * STOPS * draw.uniform(0.85, 1.15)
     lost = 1 + UNEVEN * (2 * smooth_field(draw, *image.shape[1:]) - 1)
-    light = linear(image) * 2 ** (-stops * lost.to(image))
+    light = srgb_to_linear(image) * 2 ** (-stops * lost.to(image))
     shot = DIM_SHOT * strength**2
-    return encoded(light + sensor_error(light, shot, read_noise(shot, draw), draw))
+    return linear_to_srgb(light + sensor_error(light, shot, read_noise(shot, draw), draw))
 
 
 FACTOR, SOFTEST = 4, 0.25

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from .blur import aperture, convolve, gaussian, spread
-from .image import encoded, linear, per_image, side_of, smooth_field
+from .image import linear_to_srgb, per_image, side_of, smooth_field, srgb_to_linear
 
 DROPS, RADIUS, SPREAD = 100, 0.015, 0.6
 """At strength 1: number of drops, their median radius as a share of the image's side, the deviation of its logarithm."""
@@ -53,7 +53,7 @@ def raindrops(image, strength, draw):
     cover, refraction, rim = (part.to(image) for part in drops_on_glass(draw, height, width, count))
     defocus = aperture(0.004 * side * draw.uniform(0.6, 1.5))
 
-    light = linear(image)
+    light = srgb_to_linear(image)
     sigma = 0.02 * side  # a drop shows much of the scene on few pixels
     scene = convolve(light, gaussian(int(3 * sigma) + 1, sigma))
     rows = torch.arange(height, device=image.device).view(-1, 1) + 0.5 + refraction[0]
@@ -63,7 +63,7 @@ def raindrops(image, strength, draw):
     sky = (refraction[0] / (0.3 * side)).clamp(-1, 1)  # the lower part of a drop sees up
     view = view * (1 - 0.3 * sky) * (1 - 0.5 * rim**6)
     blurred = convolve(torch.cat([view * cover, cover[None]]), defocus)
-    return encoded(light * (1 - blurred[3:]) + blurred[:3])
+    return linear_to_srgb(light * (1 - blurred[3:]) + blurred[:3])
 
 
 LAYERS = (
@@ -103,9 +103,9 @@ def snow(image, strength, draw):
     where a smooth random field is high. Flakes fall during the exposure and draw streaks, longer the nearer they are.
     """
     height, width = image.shape[1:]
-    side, light = side_of(image), linear(image)
+    side, light = side_of(image), srgb_to_linear(image)
     haze = HAZE * strength * (0.5 + 0.5 * smooth_field(draw, height, width)).to(image)
-    light = light + haze * (linear(torch.tensor(VEIL)).to(image) - light)
+    light = light + haze * (srgb_to_linear(torch.tensor(VEIL)).to(image) - light)
 
     slant, speed, white = 0.4 * draw.normals().item(), draw.uniform(1, 6), draw.uniform(0.9, 1)
     for most, radius, opacity in LAYERS:
@@ -113,7 +113,7 @@ def snow(image, strength, draw):
         streak = torch.tensor([math.cos(angle), math.sin(angle)]) * speed * radius * side
         z = opacity * flakes(strength, most, radius * side, streak, height, width, draw).to(image)
         light = light + z * (white - light).clamp(min=0)
-    return encoded(light)
+    return linear_to_srgb(light)
 
 
 LEFT = {
@@ -149,9 +149,9 @@ def underwater(image, strength, draw):
     distance = strength * FARTHEST * (0.3 + 0.35 * up + 0.35 * smooth_field(draw, height, width))
     fading, veil, distance = (part.to(image) for part in (fading, veil, distance))
 
-    light = linear(image) * torch.exp(-fading * strength * depth)
+    light = srgb_to_linear(image) * torch.exp(-fading * strength * depth)
     sigma = BLUR * strength * side_of(image)
     scattered = convolve(light, gaussian(int(3 * sigma) + 1, sigma))
     forward = 1 - torch.exp(-0.3 * distance)
     light = (light + forward * (scattered - light)) * torch.exp(-fading * distance)
-    return encoded(light + veil * (1 - torch.exp(-ratio * fading * distance)))
+    return linear_to_srgb(light + veil * (1 - torch.exp(-ratio * fading * distance)))

@@ -166,7 +166,7 @@ def in_groups(items, size):
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def tiled(function, x, run):
+def map_tiles(function, x, run):
     """`function(crops, tiles)` on groups of tiles of x (..., H, W), blended to x's shape.
 
     It gets a list of crops with their tiles and returns as many results of the crops' shapes.

@@ -27,7 +27,7 @@ def candidate_sheet(images, values, scores, winner, baseline=None):
 
 
 def search_sheet(report, finalists, image=0):
-    """The chart of `report` (see fluxir_core.search.search) with the candidate sheet of one image's finalists below it.
+    """The chart of `report` (see fluxir_core.searches.search) with the candidate sheet of one image's finalists below it.
 
     `finalists` (n * B, 3, H, W) in [0, 1]: everyone in the final selection for each of the B images, candidate by candidate.
     Raises ValueError when they are not as many as the report's, and when the batch has no such image.
@@ -46,8 +46,8 @@ def search_sheet(report, finalists, image=0):
         last = len(values) - 1
         winner = report["winner"][image]
         scores = {name: rows[image] for name, rows in report["finalist_scores"].items()}
-        guarded = report["baseline_score"] is not None
-        sheet = candidate_sheet(own, values, scores, last if winner < 0 else winner, last if guarded else None)
+        compared = report["baseline_score"] is not None
+        sheet = candidate_sheet(own, values, scores, last if winner < 0 else winner, last if compared else None)
     else:
         sheet = montage(own, ["the only one: nothing was compared"], (), WIDTH)
     both = Image.new("RGB", (WIDTH, chart.height + sheet.height))

@@ -8,7 +8,7 @@ MARGIN, INK, GRID, DOT, LINE = 48, (40, 40, 40), (225, 225, 225), (150, 170, 210
 
 
 def search_chart(report, image=0, size=(768, 432)):
-    """A PIL image of the rounds of `report` (see fluxir_core.search.search) for one image of the batch.
+    """A PIL image of the rounds of `report` (see fluxir_core.searches.search) for one image of the batch.
 
     The score is the mean over the verifiers of z-scores over all rounds, so that rounds can be compared; dots are
     candidates, the line joins the best of those chosen. Raises ValueError when the batch has no such image.

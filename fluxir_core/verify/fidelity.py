@@ -20,7 +20,7 @@ WHITE, DARKEST, MARGIN = 0.9, 1 / 16, 0.02
 """An image whose brightest hundredth is under WHITE is underexposed, by at most 1 / DARKEST; tolerance of the limits."""
 
 
-def matched(reference, images):
+def reference_batch(reference, images):
     """The degraded input `reference` as a batch beside `images` (B, 3, H, W): ((B or 1, 3, h, w), finite)."""
     reference = reference.to(images.device)
     reference = reference[None] if reference.ndim == 3 else reference
@@ -58,7 +58,7 @@ def _white_noise(planes):
 def _compare(images, reference):
     """(PSNR, the limit it should reach), in dB: (B,), (B or 1,)."""
     images, finite = normalize(images, minimum=1)
-    reference, whole = matched(reference, images)
+    reference, whole = reference_batch(reference, images)
     size = [max(1, extent // FACTOR) for extent in images.shape[2:]]
     given = F.interpolate(reference, size, mode="area").flatten(2)
     found = F.interpolate(images, size, mode="area").flatten(2)

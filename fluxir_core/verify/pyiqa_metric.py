@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from ..image.pixels import normalize
-from .fidelity import matched
+from .fidelity import reference_batch
 from .pretrained import VerifierFileError
 
 
@@ -158,7 +158,7 @@ class PyIQAMetric:
             raise ValueError(f"PyIQAMetric: {self.name} needs a reference; connect the degraded input.")
         images, finite = normalize(images, minimum=1)
         if compares:
-            reference, whole = matched(reference, images)
+            reference, whole = reference_batch(reference, images)
             reference = _resized(reference, images.shape[2:]).expand_as(images)
             finite = finite & whole
         device = next((tensor.device for tensor in self.module.parameters()), images.device)

@@ -6,7 +6,7 @@ With a reference, a candidate may be as bad as the degraded input and a little w
 import torch
 
 from ..image.pixels import luma, normalize
-from .fidelity import matched, missing_light
+from .fidelity import missing_light, reference_batch
 from .statistics import noise_blocks
 
 NOISE, BLOCKINESS, TINT, SLACK = 10 / 255, 1.6, 0.06, 1.25
@@ -46,7 +46,7 @@ def vetoes(images, reference=None):
     refused = {"nan": ~finite}
     limits = NOISE, BLOCKINESS
     if reference is not None:
-        given, whole = matched(reference, images)
+        given, whole = reference_batch(reference, images)
         given = normalize(given)[0]
         measured = noise_level(luma(given)), blockiness(luma(given))
         limits = [(SLACK * level).clamp(min=limit) for level, limit in zip(measured, limits)]

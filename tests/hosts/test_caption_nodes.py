@@ -148,8 +148,8 @@ def test_a_network_that_does_not_fit_is_refused_in_one_sentence(nodes, monkeypat
 
 def test_the_network_is_let_go_afterwards(nodes, monkeypatch):
     made = []
-    moved = nodes.moved
-    monkeypatch.setattr(nodes, "moved", lambda module: (made.append(weakref.ref(module)), moved(module))[1])
+    make_patcher = nodes.make_patcher
+    monkeypatch.setattr(nodes, "make_patcher", lambda module: (made.append(weakref.ref(module)), make_patcher(module))[1])
     with torch.inference_mode():
         nodes.CaptionImage.execute(photo()[0], FOLDER)
     assert len(made) == 1 and made[0]() is None

@@ -40,7 +40,7 @@ def distilled(nodes, steps, name=STUDENT):
     return nodes.DistilledSigmas.execute(name, steps).result[0]
 
 
-def taught(model):
+def with_student(model):
     import nodes as core
 
     return core.LoraLoaderModelOnly().load_lora_model_only(model, STUDENT, 1.0)[0]
@@ -134,13 +134,13 @@ def test_both_hosts_reach_the_same_latent(host, nodes, steps):
         found = euler(lambda x, t: student.velocity(x, t, condition, torch.full_like(t, 4.0)), start, sigmas)
     expected = unpack_latents(found, 8, 8) / SCALE + SHIFT
     bare = sampled(host.apply(), sigmas, lq)
-    for model in (host.apply(taught(host.model)), taught(host.apply())):  # the LoRA before or after the adapter
+    for model in (host.apply(with_student(host.model)), with_student(host.apply())):  # the LoRA before or after the adapter
         torch.testing.assert_close(sampled(model, sigmas, lq), expected, rtol=1e-3, atol=1e-3)
     assert (expected - bare).abs().mean() > 0.05
 
 
 def test_a_search_over_a_student_starts_where_the_student_does(host, vae, nodes):
-    lq, sigmas, model = random_latent(1), distilled(nodes, 4), taught(host.apply())
+    lq, sigmas, model = random_latent(1), distilled(nodes, 4), with_student(host.apply())
     best, finalists, report = run(host, vae, model=model, latent={"samples": lq}, steps=sigmas, preset="best_of_n")
     torch.testing.assert_close(finalists["samples"][:1], sampled(model, sigmas, lq), rtol=1e-4, atol=1e-4)
     assert report["nfe"] == 15 * 4 and torch.isfinite(best["samples"]).all()
@@ -153,8 +153,8 @@ def test_a_student_restores_beside_ummf_too(host, nodes):
     positive = UMMFConditioning.execute(prompt(3), {"samples": lq}).result[0]
     reading = ApplyUMMFLoRA.execute(host.model, "tiny-ummf.safetensors", 1.0).result[0]
     slow = sampled(reading, sigmas, lq, positive=positive)
-    fast = sampled(taught(reading), sigmas, lq, positive=positive)
-    before = ApplyUMMFLoRA.execute(taught(host.model), "tiny-ummf.safetensors", 1.0).result[0]
+    fast = sampled(with_student(reading), sigmas, lq, positive=positive)
+    before = ApplyUMMFLoRA.execute(with_student(host.model), "tiny-ummf.safetensors", 1.0).result[0]
     torch.testing.assert_close(fast, sampled(before, sigmas, lq, positive=positive), rtol=1e-3, atol=1e-3)
     assert (fast - slow).abs().mean() > 0.01 and torch.isfinite(fast).all()
 
@@ -166,7 +166,7 @@ def test_a_student_reads_no_images(host, nodes):
         ApplyUMMFLoRA.execute(host.model, STUDENT, 1.0)
 
 
-def contest(nodes, student=None, **options):
+def evolutionary_search(nodes, student=None, **options):
     from comfyui_fluxir.nodes.search_algorithms import EvolutionarySearchAlgorithm
 
     settings = dict(
@@ -193,10 +193,10 @@ def test_a_student_looks_ahead_for_the_slow_model(host, vae, nodes, shared):
 
     base = host.model if shared else comfy.sd.load_diffusion_model(str(host.paths["diffusion_models"]))
     slow, lq = host.apply(), random_latent(1)
-    best, finalists, report = run(host, vae, model=slow, schedule=contest(nodes, taught(host.apply(base))))
+    best, finalists, report = run(host, vae, model=slow, schedule=evolutionary_search(nodes, with_student(host.apply(base))))
     assert report["nfe"] == report["nfe_planned"] == 6 + 6 and report["student_calls"] == 4 * 3 + 4 * 2
     torch.testing.assert_close(finalists["samples"][-1:], sampled(slow, torch.linspace(1, 0, 7), torch.zeros_like(lq)))
-    _, _, own = run(host, vae, model=slow, schedule=contest(nodes))
+    _, _, own = run(host, vae, model=slow, schedule=evolutionary_search(nodes))
     assert own["nfe"] > report["nfe"] and own["log"][0]["values"] != report["log"][0]["values"]
 
 
@@ -213,11 +213,11 @@ def test_cancelling_while_a_student_looks_ahead_keeps_the_best(host, vae, nodes,
         return sample(self, *arguments)
 
     monkeypatch.setattr(_Finisher, "_sample", cancelled)
-    search = contest(nodes, taught(host.apply(host.model)))
+    search = evolutionary_search(nodes, with_student(host.apply(host.model)))
     best, _, report = run(host, vae, model=host.apply(), schedule=search, keep_best=True)
     assert report["stopped"] and report["log"] and best["samples"].isfinite().all()
 
 
 def test_half_a_student_is_refused(host, nodes):
     with pytest.raises(ValueError, match="^Contest Schedule: a student needs both student and student_sigmas"):
-        contest(nodes, student_sigmas=distilled(nodes, 2))
+        evolutionary_search(nodes, student_sigmas=distilled(nodes, 2))

@@ -144,7 +144,7 @@ def test_outside_a_noise_mask_the_image_stays_and_inside_it_is_drawn(nodes, host
 
 
 def test_a_search_looks_ahead_through_it(nodes, host, vae):
-    from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
+    from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
 
     lq, latent = random_latent(1, batch=2), {"samples": torch.zeros(2, 16, 8, 8)}
     models = [guided(nodes, host.model, lq, fidelity) for fidelity in (0.0, 0.3, 1.0)]

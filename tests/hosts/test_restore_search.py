@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
-from comfyui_fluxir.fluxir_core.search.presets import PRESETS
-from comfyui_fluxir.fluxir_core.search.search import estimate_cost
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost
 from comfyui_fluxir.fluxir_core.verify.ensemble import DefaultEnsemble
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.diffusers_host.restorer import Restorer
@@ -55,7 +55,7 @@ def test_restore_searches_and_reports_what_it_did(folder, preset):
 
 
 def test_the_plain_sample_of_a_search_is_restores_own(folder):
-    from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
+    from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
 
     restorer, images = Restorer(folder), torch.rand(2, 3, 40, 72, generator=torch.Generator().manual_seed(0))
     found, report = restorer.search(images, [5, 6], EvolutionarySearch(1, 0), DefaultEnsemble(), steps=3)

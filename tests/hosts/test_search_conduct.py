@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.search.presets import PRESETS
-from comfyui_fluxir.fluxir_core.search.search import estimate_cost
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost
 
 from .search_host import Judge, baseline, run, sigmas, verifier
 
@@ -169,7 +169,7 @@ def test_the_real_decoder_judges_the_finalists_only(host, vae):
 
 
 def test_the_degraded_image_keeps_the_search_near_it(host, vae):
-    """The verifier likes bright pictures only; the fidelity guard refuses those that leave the input."""
+    """The verifier likes bright images only; the fidelity check refuses those that leave the input."""
     base = vae.decode(baseline(host))
     _, _, free = run(host, vae, preset="best_of_n")
     _, _, near = run(host, vae, preset="best_of_n", degraded=base)

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.search.presets import PRESETS
-from comfyui_fluxir.fluxir_core.search.search import estimate_cost
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost
 
 from .comfy_host import prompt, random, random_latent
 from .search_host import Calls, baseline, guider, noise, run, sigmas, verifier
@@ -17,7 +17,7 @@ def masked(batch=1):
 
 @pytest.mark.parametrize("case", ["text to image", "cfg", "image to image", "mask", "batch"])
 def test_a_search_of_nothing_is_cores_euler_sampler_bit_for_bit(host, vae, case):
-    from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
+    from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
 
     options = {
         "text to image": {},

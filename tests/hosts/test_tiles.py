@@ -290,7 +290,7 @@ def test_nothing_of_a_run_outlives_it(host, tile):
 
 
 def test_a_search_runs_over_the_whole_of_a_tiled_image(host, tile, vae):
-    from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
+    from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
 
     from . import search_host
 
@@ -302,7 +302,7 @@ def test_a_search_runs_over_the_whole_of_a_tiled_image(host, tile, vae):
 
 
 def test_a_search_chooses_for_each_tile_against_its_part_of_the_degraded_image(host, tile, vae):
-    from comfyui_fluxir.fluxir_core.search.stepwise import StepwiseSearch
+    from comfyui_fluxir.fluxir_core.searches.stepwise import StepwiseSearch
 
     from . import search_host
 

@@ -49,7 +49,7 @@ def test_before_and_after_stand_in_cores_own_comparison(name):
     graph = read(name, "workflows/api")
     shown = graph[node_of(graph, "ImageCompare")]["inputs"]
     assert shown["image_a"] != shown["image_b"]
-    if name not in SIZES:  # those start from a photo, or spoil a good one, and save the restored one
+    if name not in SIZES:  # those start from a photo, or degrade a good one, and save the restored one
         assert graph[shown["image_a"][0]]["class_type"] in ("LoadImage", "DegradeImage")
         assert shown["image_b"] == graph[node_of(graph, "SaveImage")]["inputs"]["images"]
 
@@ -138,10 +138,10 @@ def test_the_muted_verifier_judges_too_once_its_weights_are_there(stocked):
     assert {"clip_score", "niqe"} <= scores.keys()
 
 
-def test_an_evaluation_measures_the_restored_photo_against_the_one_before_it_was_spoiled(stocked):
+def test_an_evaluation_measures_the_restored_photo_against_the_one_before_it_was_degraded(stocked):
     graph = read("fluxir_evaluate_miniature.json", "workflows/api")
-    spoiled = node_of(graph, "DegradeImage")
-    graph[spoiled]["inputs"]["strength"] = 0.0  # then the degraded photo is the original
+    degraded = node_of(graph, "DegradeImage")
+    graph[degraded]["inputs"]["strength"] = 0.0  # then the degraded photo is the original
     texts = texts_of(stocked, graph)
     before, after = (
         next(texts[node] for node, content in graph.items() if content["_meta"]["title"] == title) for title in ("Before", "After")

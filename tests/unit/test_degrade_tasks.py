@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from comfyui_fluxir.fluxir_core.degrade.blur import aperture, convolve, gaussian, sinc, spread
-from comfyui_fluxir.fluxir_core.degrade.image import Draw, encoded, linear
+from comfyui_fluxir.fluxir_core.degrade.image import Draw, linear_to_srgb, srgb_to_linear
 from comfyui_fluxir.fluxir_core.degrade.real_esrgan import KERNELS, poisson
 from comfyui_fluxir.fluxir_core.degrade.sensor import SHOT, sensor_error
 from comfyui_fluxir.fluxir_core.degrade.tasks import TASKS
@@ -141,7 +141,7 @@ def point_spread(name, seed, strength=1.0, side=129):
     """The light of a single bright pixel after `name`, its sum, and the deviations along and across its longer direction."""
     image = torch.zeros(1, 3, side, side)
     image[..., side // 2, side // 2] = 1
-    light = linear(TASKS[name](image, strength, [seed]))[0, 0].double()
+    light = srgb_to_linear(TASKS[name](image, strength, [seed]))[0, 0].double()
     y, x = torch.meshgrid(*[torch.arange(side, dtype=torch.float64) - side // 2] * 2, indexing="ij")
     places, weights = torch.stack([y, x], -1).view(-1, 2), (light / light.sum()).view(-1, 1)
     middle = (places * weights).sum(0)
@@ -175,30 +175,30 @@ def test_sensor_noise_obeys_the_variance_law():
 
 def test_shot_noise_grows_with_the_light_and_with_the_strengths_square():
     levels = (0.1, 0.2, 0.4)
-    noisy = [linear(TASKS["sensor noise"](encoded(flat(level, 256)), 0.5, [1]))[0, 1] for level in levels]
+    noisy = [srgb_to_linear(TASKS["sensor noise"](linear_to_srgb(flat(level, 256)), 0.5, [1]))[0, 1] for level in levels]
     variances = [green[0::2, 1::2].var() for green in noisy]
     slopes = [(b - a) / (v - u) for a, b, u, v in zip(variances, variances[1:], levels, levels[1:])]
     assert slopes == pytest.approx([SHOT / 4] * 2, rel=0.1)
 
 
 def test_low_light_is_darker_and_relatively_noisier():
-    gray = encoded(flat(0.5, images=8))
-    dim = linear(TASKS["low light"](gray, 1, range(8)))
+    gray = linear_to_srgb(flat(0.5, images=8))
+    dim = srgb_to_linear(TASKS["low light"](gray, 1, range(8)))
     exposures = dim.mean((1, 2, 3)) / 0.5
     assert 2 ** (-4.5 * 1.15 * 1.3) < exposures.min() and exposures.max() < 2 ** (-4.5 * 0.85 * 0.7)
-    noisy = linear(TASKS["sensor noise"](gray, math.sqrt(0.1), range(8)))  # the same sensor in full light
+    noisy = srgb_to_linear(TASKS["sensor noise"](gray, math.sqrt(0.1), range(8)))  # the same sensor in full light
     rough = [(light[..., 1:] - light[..., :-1]).std() / light.mean() for light in (dim, noisy)]
     assert rough[0] > 2 * rough[1]
 
 
 def test_water_takes_red_most_and_all_colors_to_its_own_with_distance():
-    kept = linear(TASKS["underwater"](encoded(flat(0.5, images=12)), 0.3, range(12))).mean((2, 3)) / 0.5
+    kept = srgb_to_linear(TASKS["underwater"](linear_to_srgb(flat(0.5, images=12)), 0.3, range(12))).mean((2, 3)) / 0.5
     assert (kept[:, 0] < kept[:, 1:].min(1).values).all()
     apart = []
     for strength in (0.2, 0.6, 1):
         black, white = (TASKS["underwater"](flat(level, images=12), strength, range(12)) for level in (0, 1))
         assert (black[:, 0] < black[:, 1:].amax(1)).all()  # the veil is blue or green
-        apart.append(linear(white) - linear(black))
+        apart.append(srgb_to_linear(white) - srgb_to_linear(black))
     assert apart[0].mean() > apart[1].mean() > apart[2].mean() > 0
     assert apart[2][:, :, :20].mean() < apart[2][:, :, -20:].mean()  # the top is farther
 

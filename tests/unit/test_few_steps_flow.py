@@ -8,10 +8,10 @@ from comfyui_fluxir.fluxir_core.flow.exploration import sample_gammas, trajector
 from comfyui_fluxir.fluxir_core.flow.few_step_sigmas import jump_costs, optimal_schedule, schedule_cost
 from comfyui_fluxir.fluxir_core.flow.kernels import OU, Relabel, Renoise
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
-from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
-from comfyui_fluxir.fluxir_core.search.look_ahead import FULL, Student
-from comfyui_fluxir.fluxir_core.search.search import search
-from comfyui_fluxir.fluxir_core.search.task import Task
+from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
+from comfyui_fluxir.fluxir_core.searches.look_ahead import FULL, Student
+from comfyui_fluxir.fluxir_core.searches.search import search
+from comfyui_fluxir.fluxir_core.searches.task import Task
 
 
 def gaussian(deviation):

@@ -83,7 +83,7 @@ def test_equal_scores_are_all_kept_and_no_number_is_dropped():
         select({"a": [math.nan]})
 
 
-def test_a_guards_refusal_drops_however_many_it_refuses():
+def test_a_vetos_refusal_drops_however_many_it_refuses():
     assert select({"veto_noise": [-1.0, -1.0, 0.0]}).dropped_by == [["veto_noise"], ["veto_noise"], []]
 
 

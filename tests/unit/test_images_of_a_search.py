@@ -7,9 +7,9 @@ from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
 from comfyui_fluxir.fluxir_core.image import candidates
 from comfyui_fluxir.fluxir_core.image.chart import DOT, LINE, search_chart
 from comfyui_fluxir.fluxir_core.image.montage import montage
-from comfyui_fluxir.fluxir_core.search.presets import PRESETS
-from comfyui_fluxir.fluxir_core.search.search import search
-from comfyui_fluxir.fluxir_core.search.task import Task
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import search
+from comfyui_fluxir.fluxir_core.searches.task import Task
 from comfyui_fluxir.training.studies.gaussian_mixture import GaussianMixture
 
 MIXTURE = GaussianMixture(16)

@@ -10,16 +10,16 @@ from comfyui_fluxir.fluxir_core.execution.oom import is_out_of_memory
 from comfyui_fluxir.fluxir_core.flow.kernels import CPS, Relabel, Renoise, ZeroDrift
 from comfyui_fluxir.fluxir_core.flow.noise import keyed_noise
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
-from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
-from comfyui_fluxir.fluxir_core.search.look_ahead import FULL, TWEEDIE, Coarse, Native
-from comfyui_fluxir.fluxir_core.search.particles import SMC, Halving
-from comfyui_fluxir.fluxir_core.search.presets import PRESETS
-from comfyui_fluxir.fluxir_core.search.search import estimate_cost, search
-from comfyui_fluxir.fluxir_core.search.selectors import PerLineage
-from comfyui_fluxir.fluxir_core.search.state import SearchState
-from comfyui_fluxir.fluxir_core.search.stepwise import StepwiseSearch
-from comfyui_fluxir.fluxir_core.search.task import Task
-from comfyui_fluxir.fluxir_core.search.trajectories import Trajectories
+from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
+from comfyui_fluxir.fluxir_core.searches.look_ahead import FULL, TWEEDIE, Coarse, Native
+from comfyui_fluxir.fluxir_core.searches.particles import SMC, Halving
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost, search
+from comfyui_fluxir.fluxir_core.searches.selectors import PerLineage
+from comfyui_fluxir.fluxir_core.searches.state import SearchState
+from comfyui_fluxir.fluxir_core.searches.stepwise import StepwiseSearch
+from comfyui_fluxir.fluxir_core.searches.task import Task
+from comfyui_fluxir.fluxir_core.searches.trajectories import Trajectories
 from comfyui_fluxir.fluxir_core.verify.aggregate import mean_z, rank_sum
 from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
 from comfyui_fluxir.training.studies.gaussian_mixture import GaussianMixture

@@ -4,10 +4,10 @@ import pytest
 import torch
 from comfyui_fluxir.fluxir_core.execution.tiles import TileGrid
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
-from comfyui_fluxir.fluxir_core.search.search import estimate_cost, search
-from comfyui_fluxir.fluxir_core.search.stepwise import StepwiseSearch
-from comfyui_fluxir.fluxir_core.search.task import Task
-from comfyui_fluxir.fluxir_core.search.tile_choice import compose_noise
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost, search
+from comfyui_fluxir.fluxir_core.searches.stepwise import StepwiseSearch
+from comfyui_fluxir.fluxir_core.searches.task import Task
+from comfyui_fluxir.fluxir_core.searches.tile_choice import compose_noise
 
 SIGMAS = flux_sigmas(6, 0)
 SIDE, TILE = 48, 16

@@ -35,7 +35,7 @@ def images_in(folder):
     return found
 
 
-def paired(lq, out, hq=None):
+def pair_images(lq, out, hq=None):
     """The folders' images by name: ({name: (restored, degraded, original or None)}, sentences on those without partner).
 
     Raises ValueError when no restored image has a degraded one.
@@ -81,7 +81,7 @@ def write_rows(path, rows):
 
 
 def measure(pairs, evaluation, path=None, device="cpu"):
-    """Measures `pairs` (see `paired`): ({name: {metric: float}}, sentences on those that could not be measured).
+    """Measures `pairs` (see `pair_images`): ({name: {metric: float}}, sentences on those that could not be measured).
 
     With `path`, a CSV, every row is written when it is measured. Rows that are there already, of unchanged files and with
     all of `evaluation`'s metrics, are taken as they are; rows of other images stay in the file.
@@ -154,7 +154,7 @@ def run(arguments):
             raise ValueError(f"{option}: the folder of {path} is missing; make it or name another.")
     if arguments.plot and arguments.plot.suffix.lower() != ".png":
         raise ValueError(f"--plot: {arguments.plot} is no PNG file; let it end in .png.")
-    pairs, remarks = paired(arguments.lq, arguments.out, arguments.hq)
+    pairs, remarks = pair_images(arguments.lq, arguments.out, arguments.hq)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluation = Evaluation(dict.fromkeys(arguments.metrics), any(paths[2] for paths in pairs.values()), device)
     found, refused = measure(pairs, evaluation, arguments.csv, device)

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from ...fluxir_core.execution.tiles import TiledRun
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
-from ...fluxir_core.search.presets import PRESETS
-from ...fluxir_core.search.search import estimate_cost
+from ...fluxir_core.searches.presets import PRESETS
+from ...fluxir_core.searches.search import estimate_cost
 from ...fluxir_core.verify.ensemble import DefaultEnsemble
 from ..diffusers_host.model_folder import LATENT
 from ..diffusers_host.restorer import PATCH, TILES_AT_ONCE, Restorer

@@ -6,13 +6,13 @@ import torch
 from torch.nn import functional as F
 
 from ...fluxir_core.execution.micro_batches import MicroBatches
-from ...fluxir_core.execution.tiles import Tile, tiled
+from ...fluxir_core.execution.tiles import Tile, map_tiles
 from ...fluxir_core.flow.fidelity_guidance import fidelity_guidance
 from ...fluxir_core.flow.rectified_flow import broadcast, clean_estimate, euler, flux_sigmas, interpolate
 from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 from ...fluxir_core.lucidflux.schedule import lucidflux_sigmas
-from ...fluxir_core.search.search import search
-from ...fluxir_core.search.task import Task
+from ...fluxir_core.searches.search import search
+from ...fluxir_core.searches.task import Task
 from ...fluxir_core.verify.fidelity import downsampled_psnr
 from .fluxir_host import FluxIRHost
 from .lora_host import LoRAHost
@@ -136,7 +136,7 @@ class Restorer:
 
         All noise beyond the first is keyed by each image's own seed. `at_once` candidates share a model call; fewer where
         memory runs out. `callback(count)` runs after every call with the candidates it evaluated. Returns (restored
-        images, the report of fluxir_core.search.search).
+        images, the report of fluxir_core.searches.search).
         """
         model = _ConditionedModel(self, images, tile=tile, fidelity=fidelity, cleaned=cleaned)
         batch = len(images)
@@ -181,8 +181,8 @@ class _ConditionedModel:
 
     def noise(self, seeds):
         """The initial tokens (B, N, 64) that ComfyUI would draw for `seeds`."""
-        drawn = torch.cat([_noise(self.degraded[:1].shape, seed) for seed in seeds])
-        return pack_latents(drawn).to(self.restorer.device)
+        latents = torch.cat([_noise(self.degraded[:1].shape, seed) for seed in seeds])
+        return pack_latents(latents).to(self.restorer.device)
 
     def velocity(self, x, t):
         """v at x (rows, N, 64), rows candidate by candidate, and t (rows,), as faithful to the input as was asked."""
@@ -190,13 +190,13 @@ class _ConditionedModel:
         if self.fidelity == 0:
             return v
         clean = unpack_latents(clean_estimate(x, v, t), *self.grid)
-        drawn = fidelity_guidance(clean, _tile(self.degraded, x).to(clean), t, self.fidelity)
-        return (x - pack_latents(drawn)) / broadcast(t, x)
+        latents = fidelity_guidance(clean, _tile(self.degraded, x).to(clean), t, self.fidelity)
+        return (x - pack_latents(latents)) / broadcast(t, x)
 
     def _free_velocity(self, x, t):
         if self.tile is not None and max(self.grid) > self.tile.tile:
             latents = unpack_latents(x, *self.grid)
-            return pack_latents(tiled(lambda crops, tiles: self._tiles_velocity(crops, tiles, t), latents, self.tile))
+            return pack_latents(map_tiles(lambda crops, tiles: self._tiles_velocity(crops, tiles, t), latents, self.tile))
         rows = len(x)
         if rows not in self.conditions:
             self.conditions[rows] = self._prepare(x, [Tile(*self.grid, 0, 0)])

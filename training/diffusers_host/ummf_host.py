@@ -9,7 +9,7 @@ from ...fluxir_core.flux.keymap import diffusers_parts
 from ...fluxir_core.lora.lora import layer_key
 from ...fluxir_core.ummf.condition_stream import ConditionBranch, condition_positions
 from ...fluxir_core.ummf.kv_cache import CachedCondition, KVCache
-from ..engine.processes import sharded
+from ..engine.processes import is_sharded
 from .transformer import call_transformer, exact_time, flux_dimensions
 
 
@@ -80,7 +80,7 @@ class UMMFHost:
 
     def _show(self, shown, t, guidance):
         # The blocks of a sharded transformer have their weights in their own calls alone: nothing can be computed ahead.
-        if self.branch.mode.constant and not torch.is_grad_enabled() and not sharded(self.transformer):
+        if self.branch.mode.constant and not torch.is_grad_enabled() and not is_sharded(self.transformer):
             recalled = self.cache.recall(self.branch, shown.tokens, shown.ids, shown.pooled, _attention)
             return CachedCondition(*recalled, self.strength)
         self.cache.clear()  # a training step changes the LoRA

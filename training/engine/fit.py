@@ -9,7 +9,7 @@ import torch
 
 from .average import MovingAverage
 from .draws import Draws
-from .processes import any_process, load_optimizer, local, sharded, sharded_like, whole
+from .processes import any_process, is_sharded, load_optimizer, local, sharded_like, whole
 from .run_folder import RunFolder, check_identity
 from .stopping import Stopped, StopSignal
 
@@ -140,7 +140,7 @@ def _accumulate(model, batches, run, step, accelerator):
 
 
 def _save(folder, step, adapter, average, optimizer, described, accelerator):
-    if accelerator.is_main_process or sharded(adapter):  # every process gives its shards
+    if accelerator.is_main_process or is_sharded(adapter):  # every process gives its shards
         state = whole(
             {
                 "step": step,

@@ -171,7 +171,7 @@ def train_distill(folder, work, uniform=False, amounts=Amounts()):
     path = folder / "loras" / f"{base}-few-steps.safetensors"
     path.parent.mkdir(exist_ok=True)
     metadata = {
-        **described(load_adapter(loaded.adapter_path).metadata, {"distill": asdict(recipe)}),
+        **describe_training(load_adapter(loaded.adapter_path).metadata, {"distill": asdict(recipe)}),
         "data": loaded.batches.description,
     }
     save_few_steps(path, student.bfloat16(), schedules, metadata)
@@ -184,11 +184,11 @@ def write(loaded, out, made):
     if out.resolve() != loaded.folder.resolve():
         shutil.copytree(loaded.folder, out, dirs_exist_ok=True, ignore=LEFT_OUT)
     metadata = {key: value for key, value in source.metadata.items() if key not in ("config", "schedules")}
-    metadata |= {**described(metadata, made), "data": loaded.batches.description}
+    metadata |= {**describe_training(metadata, made), "data": loaded.batches.description}
     save_adapter(out / "fluxir_adapters" / loaded.adapter_path.name, loaded.host.adapter.bfloat16(), metadata)
 
 
-def described(metadata, made):
+def describe_training(metadata, made):
     """The file's description of its training with what was `made` further, and its hash; licence and base as they were."""
     configuration = json.dumps({**json.loads(metadata.get("training_config", "{}")), **made}, sort_keys=True)
     kept = {name: metadata[name] for name in ("licence", "base_model") if name in metadata}

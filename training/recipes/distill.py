@@ -97,10 +97,10 @@ def train_student(host, lessons, schedules, recipe, checkpoint, autocast=torch.b
             part = first(batch, few)
             z_t = interpolate(part.clean, noise[:few], t)
             plain = call(host, part, z_t, t, recipe.guidance).float()
-        taught, weights = [states[s].float() for s in sigmas[1:]], fair_weights(states[0.0].float(), batch.clean)
-        between = [(weights * errors(z, wanted)).mean() for z, wanted in zip(walked[:-1], taught[:-1])]
+        teacher, weights = [states[s].float() for s in sigmas[1:]], fair_weights(states[0.0].float(), batch.clean)
+        between = [(weights * errors(z, wanted)).mean() for z, wanted in zip(walked[:-1], teacher[:-1])]
         middle = torch.stack(between).mean() if between else torch.zeros((), device=noise.device)
-        end, truth = ((weights * errors(walked[-1], wanted)).mean() for wanted in (taught[-1], batch.clean))
+        end, truth = ((weights * errors(walked[-1], wanted)).mean() for wanted in (teacher[-1], batch.clean))
         flow = F.mse_loss(plain, noise[:few] - part.clean)
         loss = recipe.middle * middle + recipe.end * end + recipe.truth * truth + recipe.flow * flow
 
@@ -129,11 +129,11 @@ def errors(found, wanted):
     return (found - wanted).square().flatten(1).mean(1)
 
 
-def fair_weights(taught, clean):
+def fair_weights(teacher, clean):
     """Weights (B,) of mean 1, the inverse of the teacher's own errors: with them a loss follows the mean PSNR, in which every
     image counts alike, instead of the images that hardly anything can be told of. Errors below a tenth of their mean
     count as that."""
-    own = errors(taught, clean)
+    own = errors(teacher, clean)
     weights = 1 / own.clamp(min=own.mean() / 10)
     return weights / weights.mean()
 

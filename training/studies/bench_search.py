@@ -8,9 +8,9 @@ import torch
 from ...fluxir_core.degrade.presets import degrade_named
 from ...fluxir_core.flow.rectified_flow import euler, flux_sigmas
 from ...fluxir_core.image.quality import quality
-from ...fluxir_core.search.presets import PRESETS
-from ...fluxir_core.search.search import estimate_cost, search
-from ...fluxir_core.search.task import Task
+from ...fluxir_core.searches.presets import PRESETS
+from ...fluxir_core.searches.search import estimate_cost, search
+from ...fluxir_core.searches.task import Task
 from ...fluxir_core.verify.ensemble import DefaultEnsemble
 from ...fluxir_core.verify.fidelity import downsampled_psnr
 from ..miniature.held_out import held_out_photos
@@ -19,7 +19,7 @@ from .gaussian_mixture import GaussianMixture
 STEPS, SHIFT = 25, 1.15
 
 
-def on_mixture(dims, samples=400):
+def on_gaussian_mixture(dims, samples=400):
     """Rows {preset, nfe, verifications, reward, held_out, log_density}, means over `samples`; log_density is the change.
 
     25 uniform steps; reward is what the search sees, held_out a projection near it that no search sees.
@@ -134,7 +134,7 @@ class _Replaced:
 
 
 def table(on, rows):
-    """Markdown of `on_mixture` rows {dims: rows} and of `on_miniature` rows."""
+    """Markdown of `on_gaussian_mixture` rows {dims: rows} and of `on_miniature` rows."""
     lines = [f"On an exact Gaussian mixture, {STEPS} uniform steps: reward / held-out reward / change of log-density.", ""]
     lines += [
         "| | NFE | verifications | " + " | ".join(f"{dims} dimensions" for dims in on) + " |",

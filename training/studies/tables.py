@@ -167,9 +167,9 @@ def training():
 def tts(model, degradations):
     """(rows, Markdown) of the searches on the mixture, and on the model folder `model` over the held-out photos."""
     from ..diffusers_host.restorer import Restorer
-    from .bench_search import on_miniature, on_mixture, table
+    from .bench_search import on_gaussian_mixture, on_miniature, table
 
-    mixture = {dims: on_mixture(dims) for dims in (16, 64)}
+    mixture = {dims: on_gaussian_mixture(dims) for dims in (16, 64)}
     rows = on_miniature(Restorer(model), degradations)
     return [*({"dims": dims, **row} for dims in mixture for row in mixture[dims]), *rows], table(mixture, rows)
 
