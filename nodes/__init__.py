@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ApplyFluxIRAdapter, LoadFluxIRAdapter, NullTextConditioning
+from .align import AlignToInput, DriftVerifier
 from .budget_plan import BudgetPlan
 from .caption import CaptionImage, DegradationCheck
 from .color import MatchColor
@@ -47,6 +48,8 @@ class FluxIRExtension(ComfyExtension):
             DistilledSigmas,
             LQStartLatent,
             MatchColor,
+            AlignToInput,
+            DriftVerifier,
             RestorationFidelity,
             InventedDetail,
             TTSSampler,
