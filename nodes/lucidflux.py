@@ -217,7 +217,7 @@ class LucidFluxSigmas(io.ComfyNode):
             node_id="FluxIRLucidFluxSigmas",
             display_name="LucidFlux Sigmas",
             category="FluxIR/LucidFlux",
-            description="The steps that LucidFlux's authors sample with: fewer at high noise than FLUX's own.",
+            description="The steps that LucidFlux's authors sample with: more of them at low noise than FLUX's own.",
             search_aliases=["scheduler", "sigmas", "lucidflux", "steps", "fluxir"],
             inputs=[
                 io.Latent.Input("latent", tooltip="What is sampled: its size decides how the steps are spread."),
