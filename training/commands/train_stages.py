@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from ...fluxir_core.verify.selection import OWN
+from ..diffusers_host.model_folder import model_folder
 from ..miniature.stages import CLOSENESS, QUICK, Amounts, train_distill, train_reinforce, train_tasks
+from ..outputs import check_folder
 
 STAGES = {
     "tasks": ("an adapter that handles all seven restoration tasks, from the bundled one", "miniature"),
@@ -36,6 +38,7 @@ def add_arguments(recipes):
 def run(arguments):
     amounts = QUICK if arguments.quick else Amounts()
     if arguments.recipe == "distill":
+        check_folder("--model", model_folder(arguments.model))
         print(train_distill(arguments.model, arguments.work, arguments.uniform, amounts))
     elif arguments.recipe == "reinforce":
         train_reinforce(arguments.model, arguments.work, arguments.out, arguments.reward, amounts)

@@ -86,8 +86,7 @@ def load_lucidflux_models(folder, device="cpu", dtype=torch.float32):
     sentence on another folder.
     """
     folder = model_folder(folder)
-    path = only_file(folder / "lucidflux")
-    loaded, prompt = load_lucidflux(path), load_prompt(path)
+    loaded, prompt = load_lucidflux(only_file(folder / "lucidflux")), load_lucidflux_prompt(folder)
     network = LucidFlux(loaded.config)
     network.load_state_dict(loaded.state_dict)
     transformer, vae = open_transformer(folder, dtype), open_vae(folder, dtype)
@@ -96,6 +95,11 @@ def load_lucidflux_models(folder, device="cpu", dtype=torch.float32):
         module.to(device=device, dtype=dtype).eval().requires_grad_(False)
     prompt = StoredPrompt(prompt.text.to(device, dtype), prompt.pooled.to(device, dtype), prompt.words)
     return LucidFluxModels(transformer, vae, network, prompt, image_encoder)
+
+
+def load_lucidflux_prompt(folder):
+    """The StoredPrompt of a model folder. Raises ValueError as `load_lucidflux_models`."""
+    return load_prompt(only_file(model_folder(folder) / "lucidflux"))
 
 
 def _open_image_encoder(folder, width):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import torch
 from torch.nn import functional as F
 
+from ...fluxir_core.adapter.checkpoint import load_adapter
 from ...fluxir_core.execution.micro_batches import MicroBatches
 from ...fluxir_core.execution.tiles import Tile, map_tiles
 from ...fluxir_core.flow.fidelity_guidance import fidelity_guidance
@@ -14,10 +15,11 @@ from ...fluxir_core.lucidflux.schedule import lucidflux_sigmas
 from ...fluxir_core.searches.search import search
 from ...fluxir_core.searches.task import Task
 from ...fluxir_core.verify.fidelity import downsampled_psnr
+from ..data.prompts import load_prompt_encoder
 from .fluxir_host import FluxIRHost
 from .lora_host import LoRAHost
-from .lucidflux_host import LucidFluxHost, load_lucidflux_models
-from .model_folder import LATENT, load_models
+from .lucidflux_host import LucidFluxHost, load_lucidflux_models, load_lucidflux_prompt
+from .model_folder import LATENT, load_models, model_folder, only_file
 from .ummf_host import UMMFHost
 
 PATCH = 16
@@ -29,51 +31,53 @@ TILES_AT_ONCE = 4
 
 
 SHIFT = 1.15
-"""FLUX's time shift mu, but for LucidFlux, whose own depends on the size."""
+"""FLUX's time shift mu. LucidFlux has its own, which depends on the size."""
 
 
 class Restorer:
     """A FLUX transformer with its adapter and VAE, on `device`, taking and giving images.
 
     `folder` is as for `training.diffusers_host.model_folder.load_models`. `adapter` says what shows the model the degraded image:
-    "fluxir", "ummf" for the folder's LoRA, or "lucidflux", for which `folder` is as for `load_lucidflux_models`. The models
-    compute in `dtype`, the sampler in float32. Raises ValueError when the folder has no LoRA.
+    "fluxir", "ummf" for the folder's LoRA, or "lucidflux", for which `folder` is as for `load_lucidflux_models`. `prompt` says
+    what the images show; the empty one is the adapter's own. The models compute in `dtype`, the sampler in float32. Raises
+    ValueError when the folder has no LoRA, or no text encoders for a prompt.
     """
 
-    def __init__(self, folder, device="cpu", dtype=torch.float32, adapter="fluxir"):
-        self.device, self.dtype = device, dtype
+    def __init__(self, folder, device="cpu", dtype=torch.float32, adapter="fluxir", prompt=""):
+        self.folder, self.device, self.dtype = folder, device, dtype
+        encoded = _encode(prompt, folder, adapter, device, dtype) if prompt else None  # first: both may not fit
+        load = load_lucidflux_models if adapter == "lucidflux" else load_models
+        models = load(folder, device, dtype)
+        self._lucidflux = models if adapter == "lucidflux" else None
+        self.vae = models.vae
         if adapter == "lucidflux":
-            self._lucidflux = models = load_lucidflux_models(folder, device, dtype)
-            self.host, self.vae, self.guidance = LucidFluxHost(models.transformer, models.network), models.vae, models.guidance
-            self.prompt, self.schedules, self.student = models.prompt[:2], {}, None
-            return
-        self._lucidflux, models = None, load_models(folder, device, dtype)
-        self.vae, self.guidance = models.vae, models.adapter.config.guidance
-        self.prompt = models.adapter.null_text, models.adapter.null_pooled
-        if adapter == "fluxir":
-            self.host = FluxIRHost(models.transformer, models.adapter)
-        elif models.lora is None:
-            raise ValueError(f"--adapter: {folder} has no loras folder; put a UMMF LoRA there, or use fluxir.")
+            own, self.guidance, self.schedules, few_steps = models.prompt[:2], models.guidance, {}, None
+            self.host = LucidFluxHost(models.transformer, models.network)
         else:
-            self.host = UMMFHost(models.transformer, models.lora, models.mode)
-        self.schedules = models.schedules
-        self.student = models.few_steps and LoRAHost(self.host, models.few_steps, strength=0.0)
+            own = models.adapter.null_text, models.adapter.null_pooled
+            self.guidance, self.schedules, few_steps = models.adapter.config.guidance, models.schedules, models.few_steps
+            if adapter == "fluxir":
+                self.host = FluxIRHost(models.transformer, models.adapter)
+            elif models.lora is None:
+                raise ValueError(f"--adapter: {folder} has no loras folder; put a UMMF LoRA there, or use fluxir.")
+            else:
+                self.host = UMMFHost(models.transformer, models.lora, models.mode)
+        self.text, self.pooled = own if encoded is None else (part.to(device, dtype) for part in encoded)
+        self.student = few_steps and LoRAHost(self.host, few_steps, strength=0.0)
 
     def sigmas(self, steps, shift, size):
-        """Sigmas for images of `size` (height, width): FLUX's with `shift`, or LucidFlux's own where that is None."""
+        """Sigmas for images of `size` (height, width): FLUX's with `shift`, or where that is None those of the adapter."""
         if shift is None and self._lucidflux:
             return lucidflux_sigmas(steps, *size)
         return flux_sigmas(steps, SHIFT if shift is None else shift)
 
     def see(self, images, degraded, cleaned):
-        """What the host's `prepare` sees of `images` (B, 3, H, W) beside their latents `degraded`: (whole, by place), the latter
-        [(tensor, its pixels a latent pixel)]. `cleaned` is a degradation remover's, for LucidFlux. Raises ValueError without."""
+        """What the host's `prepare` sees of `images` (B, 3, H, W) and their latents `degraded`: (whole, by place), the latter
+        [(tensor, its pixels a latent pixel)]. `cleaned` is a degradation remover's. Raises ValueError where it is needed."""
         if self._lucidflux is None:
             return (), [(degraded, 1)]
         if cleaned is None or cleaned.shape != images.shape:
-            raise ValueError(
-                "LucidFlux needs the degradation remover's image, of the size of the degraded one; give it by --cleaned."
-            )
+            raise ValueError("LucidFlux needs the degradation remover's image, of the size of the degraded one; give it by --cleaned.")
         features = self._lucidflux.features(cleaned.to(self.device))
         return (features,), [(image.to(self.device, self.dtype), LATENT) for image in (images, cleaned)]
 
@@ -85,15 +89,16 @@ class Restorer:
 
         `seeds` holds one seed an image; image i starts from the noise ComfyUI draws for seeds[i]. `steps` Euler steps on
         FLUX's sigmas with `shift` (see `sigmas`); `strength` 0 leaves the adapter out. `tile`: a
-        fluxir_core.execution.tiles.TiledRun, by which the model sees the images, or None. `sigmas` (S + 1,) replace steps and shift; where the first is below 1, sampling
-        starts from the noised degraded latent. `fidelity` in [0, 1] draws the result towards the degraded image, see
-        fluxir_core.flow.fidelity_guidance. `cleaned` (B, 3, H, W) is what a degradation remover makes of them, for LucidFlux.
+        fluxir_core.execution.tiles.TiledRun, by which the model sees the images, or None. `sigmas` (S + 1,) replace steps and
+        shift; where the first is below 1, sampling starts from the noised degraded latent. `fidelity` in [0, 1] draws the result
+        towards the degraded image, see fluxir_core.flow.fidelity_guidance. `cleaned` (B, 3, H, W) is what a degradation remover
+        makes of the images, for LucidFlux. Raises ValueError when a model gives NaN or infinity.
         """
         model = _ConditionedModel(self, images, strength, tile, fidelity, cleaned)
         sigmas = (self.sigmas(steps, shift, model.padded_size) if sigmas is None else torch.tensor(sigmas)).to(self.device)
         noise = model.noise(seeds)
         start = interpolate(pack_latents(model.degraded).float(), noise, sigmas[0].expand(len(noise)))
-        return model.decode(euler(model.velocity, start, sigmas, callback)).cpu()
+        return model.result(euler(model.velocity, start, sigmas, callback))
 
     def restore_few_steps(self, images, seeds, steps, callback=None, fidelity=0.0):
         """As `restore` in the few `steps` that the folder's schedules are for, by its student where it has one.
@@ -101,7 +106,7 @@ class Restorer:
         Raises ValueError when there is no schedule of so many steps.
         """
         if steps not in self.schedules:
-            known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir algorithm`"
+            known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir schedule`"
             raise ValueError(f"--few-steps: the model folder has no schedule for {steps} steps; {known}.")
         with self.student_enabled():
             return self.restore(images, seeds, callback=callback, sigmas=self.schedules[steps], fidelity=fidelity)
@@ -160,7 +165,16 @@ class Restorer:
         )
         noise, sigmas = model.noise(seeds), self.sigmas(steps, shift, model.padded_size)
         found = search(task, noise, sigmas, algorithm, keys=seeds)
-        return model.decode(found.latents).cpu(), found.report
+        return model.result(found.latents), found.report
+
+
+def _encode(prompt, folder, adapter, device, dtype):
+    """(text, pooled) of `prompt` by the model folder's text encoders, which are gone when it returns."""
+    if adapter == "lucidflux":
+        tokens = len(load_lucidflux_prompt(folder).text)
+    else:
+        tokens = load_adapter(only_file(model_folder(folder) / "fluxir_adapters")).config.text_tokens
+    return load_prompt_encoder(folder, tokens, device, dtype)(prompt)
 
 
 class _ConditionedModel:
@@ -173,7 +187,7 @@ class _ConditionedModel:
         margins = (0, -width % PATCH, 0, -height % PATCH)
         padded, cleaned = (None if each is None else F.pad(each, margins, mode="replicate") for each in (images, cleaned))
         self.padded_size = padded.shape[-2:]
-        self.degraded = restorer.vae.encode(padded.to(restorer.device, restorer.dtype))
+        self.degraded = self._finite(restorer.vae.encode(padded.to(restorer.device, restorer.dtype)), "VAE's encoder")
         self.whole, self.by_place = restorer.see(padded, self.degraded, cleaned)
         self.grid = self.degraded.shape[-2:]
         self.conditions = {}
@@ -213,8 +227,7 @@ class _ConditionedModel:
         by_place = [torch.cat([tile.times(scale).of(_tile(seen, x)) for tile in tiles]) for seen, scale in self.by_place]
         by_place = [pack_latents(part) if scale == 1 else part for part, (_, scale) in zip(by_place, self.by_place)]
         whole = [_tile(seen, x).repeat(len(tiles), 1, 1) for seen in self.whole]
-        text, pooled = restorer.prompt
-        prompt = (text.expand(rows, -1, -1), pooled.expand(rows, -1))
+        prompt = (restorer.text.expand(rows, -1, -1), restorer.pooled.expand(rows, -1))
         return restorer.host.prepare(*by_place, *whole, *prompt, image_ids(*tiles[0][:2]).to(restorer.device))
 
     def _call(self, x, t, condition):
@@ -226,6 +239,16 @@ class _ConditionedModel:
         images = self.restorer.vae.decode(unpack_latents(tokens, *self.grid).to(self.restorer.dtype))
         height, width = self.size
         return images[..., :height, :width].float().clamp(0, 1)
+
+    def result(self, tokens):
+        """As `decode`, on the CPU. Raises ValueError unless everything is finite: NaN would be written as black."""
+        return self._finite(self.decode(self._finite(tokens, "base model or its adapter")), "VAE's decoder").cpu()
+
+    def _finite(self, values, model):
+        if not values.isfinite().all():
+            folder, dtype = self.restorer.folder, str(self.restorer.dtype).removeprefix("torch.")
+            raise ValueError(f"--model: {folder}'s {model} gives NaN or infinity in {dtype}; download its weights again.")
+        return values
 
 
 def _tile(images, rows):

@@ -13,6 +13,7 @@ from ..diffusers_host.fluxir_host import FluxIRHost
 from ..engine.fit import RunConfig, fit
 from ..engine.optimizers import OptimizerConfig
 from ..engine.processes import make_accelerator
+from ..outputs import deliver
 from ..recipes.fluxir import FluxIRObjective, FluxIRRecipe
 from . import export
 from .bank import draw_bank, encode_bank
@@ -62,7 +63,7 @@ def train_miniature(plan, work, out, device="cpu"):
     transformer = train_base(bank, plan.base_steps, Checkpoint(work / "base.pt"), device, seed=plan.seed)
     adapter = train_adapter(bank, autoencoder, transformer, RECIPE, plan, work / "fluxir")
     training = {"plan": asdict(plan), "recipe": asdict(RECIPE), "optimizer": asdict(OPTIMIZER)}
-    export.write(Path(out), autoencoder, transformer, adapter, training)
+    deliver(out, lambda folder: export.write(folder, autoencoder, transformer, adapter, training))
 
 
 def train_adapter(bank, autoencoder, transformer, recipe, plan, folder):
@@ -78,7 +79,7 @@ def train_adapter(bank, autoencoder, transformer, recipe, plan, folder):
     device = next(transformer.parameters()).device
     host = FluxIRHost(transformer.requires_grad_(False), adapter.to(device))
     objective = FluxIRObjective(host, autoencoder.requires_grad_(False).decode, recipe)
-    run = RunConfig(steps=plan.adapter_steps, batch=BATCH, micro_batch=BATCH, seed=plan.seed, checkpoint_every=200, keep=1)
+    run = RunConfig(steps=plan.adapter_steps, batch=BATCH, micro_batch=BATCH, seed=plan.seed, checkpoint_every=200)
     batches = MiniatureBatches(plan.size, BATCH, False, bank, plan.seed, device)
     adapter.load_state_dict(fit(objective, batches, OPTIMIZER, run, folder, make_accelerator()))
     host.remove()
@@ -96,5 +97,5 @@ def load_trained(work, plan, device="cpu"):
 def _check_plan(plan, path):
     written = json.dumps(asdict(plan), indent=2)
     if path.exists() and path.read_text() != written:
-        raise SystemExit(f"fluxir train miniature: {path.parent} holds another plan's work; choose another --work folder.")
+        raise ValueError(f"{path.parent} holds another plan's work; choose another --work folder.")
     path.write_text(written)
