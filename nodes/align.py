@@ -27,7 +27,7 @@ class AlignToInput(io.ComfyNode):
             search_aliases=["pixel shift", "register", "drift", "offset", "align images", "kontext", "qwen edit", "zoom", "fluxir"],
             inputs=[
                 io.Image.Input("restored", tooltip="The restored images."),
-                io.Image.Input("degraded", tooltip="What they restore, of any size: one for each, or one for all."),
+                io.Image.Input("degraded", tooltip="The degraded images, of any size: one for each, or one for all."),
                 io.Boolean.Input(
                     "correct_scale",
                     default=True,

@@ -223,7 +223,11 @@ class LucidFluxSigmas(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="What is sampled: its size decides how the steps are spread."),
                 io.Int.Input("steps", default=20, min=1, max=1000, tooltip="The authors take 20 to 50."),
             ],
-            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced with euler, or TTS Sampler.")],
+            outputs=[
+                io.Sigmas.Output(
+                    display_name="sigmas", tooltip="For SamplerCustomAdvanced with euler, or TTS Sampler (test-time search)."
+                )
+            ],
         )
 
     @classmethod
