@@ -60,7 +60,7 @@ def test_the_verifier_takes_the_image_that_has_not_moved_alone_and_in_an_ensembl
     still, slid = pair
     (drift,) = nodes[0].DriftVerifier.execute().result
     (natural,) = nodes[1].NaturalImageVerifier.execute().result
-    (ensemble,) = nodes[1].VerifierEnsemble.execute({"verifier0": natural, "verifier1": drift}, "mean z-score").result
+    (ensemble,) = nodes[1].VerifierEnsemble.execute({"verifier0": natural, "verifier1": drift}, "by score").result
     for verifier in (drift, ensemble):
         scores = json.loads(nodes[1].ScoreImages.execute(torch.cat([slid, still]), verifier, still).result[2])
         assert scores["scores"]["drift"][1] > -0.1 > scores["scores"]["drift"][0]

@@ -46,7 +46,7 @@ def folder(weights, tmp_path_factory):
         "prompt": "restore",
     }
     torch.save(prompt, folder / "prompt_embeddings.pt")
-    out = folder / "lucidflux" / "lucidflux.safetensors"
+    out = folder / "lucidflux" / "lucidflux_whole.safetensors"
     main(["convert", str(folder / "lucidflux.pth"), str(out), "--prompt", str(folder / "prompt_embeddings.pt")])
     torch.manual_seed(0)
     size = dict(hidden_size=12, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16)
@@ -113,11 +113,11 @@ def test_the_two_hosts_restore_the_same_image(folder, comfy):
         seen = SiglipVisionModel.from_pretrained(folder / "siglip").eval()(pixel_values=pixels).last_hidden_state
 
     folder_paths.add_model_folder_path("model_patches", str(folder / "lucidflux"))
-    lucidflux = LoadLucidFlux.execute("lucidflux.safetensors").result[0]
+    lucidflux = LoadLucidFlux.execute("lucidflux_whole.safetensors").result[0]
     model = comfy.sd.load_diffusion_model(str(folder / "diffusion_models" / "mini-flux.safetensors"))
     images = (image.movedim(1, -1) for image in (degraded, cleaned))
     model = ApplyLucidFlux.execute(model, lucidflux, *images, {"last_hidden_state": seen}, 1.0, 0.0, 1.0).result[0]
-    (prompt,) = LoadStoredPrompt.execute("lucidflux.safetensors", 4.0).result
+    (prompt,) = LoadStoredPrompt.execute("lucidflux_whole.safetensors", 4.0).result
     from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
 
     guider = comfy.samplers.CFGGuider(model)
@@ -167,7 +167,7 @@ def test_restore_asks_for_the_cleaned_image(folder, options):
 
 
 def test_converting_keeps_the_prompt_and_its_words(folder):
-    with safe_open(folder / "lucidflux" / "lucidflux.safetensors", "pt") as file:
+    with safe_open(folder / "lucidflux" / "lucidflux_whole.safetensors", "pt") as file:
         assert {"prompt.text", "prompt.pooled"} <= set(file.keys())
         assert file.metadata()["prompt"] == "restore" and file.metadata()["kind"] == "lucidflux"
 

@@ -48,7 +48,7 @@ def test_one_step_is_taken_from_the_degraded_latent_itself(host, nodes):
     model.set_model_unet_function_wrapper(record)
     lq = random_latent(1, batch=2)
     (sigmas,) = ManualSigmas.execute(f"{SIGMA}, 0").result
-    (start,) = nodes[0].LQStartLatent.execute(model, sigmas, {"samples": lq}).result
+    (start,) = nodes[0].NoisyStartLatent.execute(model, sigmas, {"samples": lq}).result
     with torch.inference_mode():
         euler = comfy.samplers.sampler_object("euler")
         found = SamplerCustomAdvanced.execute(Noise_EmptyNoise(), guider(model), euler, sigmas, start).result[0]["samples"]
@@ -211,7 +211,7 @@ def test_one_step_with_everything_of_a_one_step_restorer(host, vaes, nodes, lora
     model = TileModel.execute(model, 64, 0.5).result[0]
     image = torch.rand(1, 96, 128, 3, generator=torch.Generator().manual_seed(1))
     sigmas = torch.tensor([SIGMA, 0.0])
-    (start,) = nodes[0].LQStartLatent.execute(model, sigmas, {"samples": encoder.encode(image)}).result
+    (start,) = nodes[0].NoisyStartLatent.execute(model, sigmas, {"samples": encoder.encode(image)}).result
     with torch.inference_mode():
         euler = comfy.samplers.sampler_object("euler")
         made = guider(model, prompt(3, guidance=1.0))
