@@ -26,7 +26,20 @@ PER_IMAGE = ("score", "baseline_score", "winner")
 VAE_TILE = 64
 """Latent pixels a side in which `--tile` codes images."""
 BAR = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
-SETTINGS = ("scale", "model", "adapter", "cleaned", "steps", "few_steps", "seed", "tile", "fidelity", "preset", "prompt", "verifiers")
+SETTINGS = (
+    "scale",
+    "model",
+    "adapter",
+    "cleaned",
+    "steps",
+    "few_steps",
+    "seed",
+    "tile",
+    "fidelity",
+    "preset",
+    "prompt",
+    "verifiers",
+)
 """What an image in an output folder depends on: a run with others does not go on there."""
 VERIFIERS = "fluxir_verifiers"
 """The folder of the model folder with the verifiers' weights, laid out as ComfyUI's models/fluxir_verifiers."""

@@ -77,7 +77,9 @@ class Restorer:
         if self._lucidflux is None:
             return (), [(degraded, 1)]
         if cleaned is None or cleaned.shape != images.shape:
-            raise ValueError("LucidFlux needs the degradation remover's image, of the size of the degraded one; give it by --cleaned.")
+            raise ValueError(
+                "LucidFlux needs the degradation remover's image, of the size of the degraded one; give it by --cleaned."
+            )
         features = self._lucidflux.features(cleaned.to(self.device))
         return (features,), [(image.to(self.device, self.dtype), LATENT) for image in (images, cleaned)]
 
