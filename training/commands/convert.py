@@ -9,6 +9,7 @@ from ...fluxir_core.flux.prompt_files import load_prompt
 from ...fluxir_core.lora.peft_files import merge
 from ...fluxir_core.lucidflux.files import load_lucidflux, save_lucidflux
 from ...fluxir_core.lucidflux.lora import load_branch_lora
+from ..outputs import check_apart, check_file
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
 
@@ -24,6 +25,8 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    check_file("OUT", arguments.output)
+    check_apart({"OUT": arguments.output}, {"IN": arguments.input, "--prompt": arguments.prompt, "--lora": arguments.lora})
     loaded = load_lucidflux(arguments.input)
     metadata = {"source": arguments.input.name, "licence": "FLUX.1-dev Non-Commercial"}
     if arguments.lora:
@@ -36,6 +39,5 @@ def run(arguments):
     prompt = arguments.prompt and load_prompt(arguments.prompt)
     if prompt and prompt.words:
         metadata["prompt"] = prompt.words
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     save_lucidflux(arguments.output, loaded, prompt, metadata)
     logging.info("%s: %s%s", arguments.output, loaded.report, ", with its prompt" if prompt else "")

@@ -49,7 +49,7 @@ def add_arguments(parser):
     parser.add_argument("input", type=Path, metavar="IN", help="the degraded image, or a folder of images and folders")
     parser.add_argument("output", type=Path, metavar="OUT", help="the restored image's file, or the folder for all; resumes there")
     parser.add_argument("--scale", type=number(0.25, 8), default=1.0, help="size of the output over the input's (default 1)")
-    parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see the README)")
+    parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see docs/command-line.md)")
     parser.add_argument("--adapter", choices=ADAPTERS, default="fluxir", help="what shows the model the image")
     parser.add_argument(
         "--cleaned",
