@@ -25,7 +25,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    check_file("OUT", arguments.output)
+    check_file("OUT", arguments.output, (".safetensors",), make_folder=True)
     check_apart({"OUT": arguments.output}, {"IN": arguments.input, "--prompt": arguments.prompt, "--lora": arguments.lora})
     loaded = load_lucidflux(arguments.input)
     metadata = {"source": arguments.input.name, "licence": "FLUX.1-dev Non-Commercial"}
@@ -39,5 +39,6 @@ def run(arguments):
     prompt = arguments.prompt and load_prompt(arguments.prompt)
     if prompt and prompt.words:
         metadata["prompt"] = prompt.words
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     save_lucidflux(arguments.output, loaded, prompt, metadata)
     logging.info("%s: %s%s", arguments.output, loaded.report, ", with its prompt" if prompt else "")
