@@ -33,11 +33,16 @@ def degrade_named(image, name, seed):
 
 
 def degrade_random(image, generator):
-    """A random degradation of `image` (3, H, W) in [0, 1]: blur, a smaller size, little light, noise and JPEG, each by chance."""
+    """A random degradation of `image` (3, H, W) in [0, 1]: blur, a smaller size, little light, noise and JPEG, each by chance.
+
+    Two images in five show one kind alone, or the three of `strong`, at a random strength; the others any mixture.
+    """
 
     def uniform(low, high):
         return low + (high - low) * torch.rand((), generator=generator).item()
 
+    if uniform(0, 1) < 0.4:
+        return _one_kind(image, generator, uniform)
     size = image.shape[1:]
     if uniform(0, 1) < 0.35:
         image = low_light(image, uniform(0.06, 0.5), generator)
@@ -49,7 +54,21 @@ def degrade_random(image, generator):
         if uniform(0, 1) < 0.6:
             image = gaussian_noise(image, uniform(1, 12), generator, grey=uniform(0, 1) < 0.3)
     elif uniform(0, 1) < 0.65:
-        image = gaussian_noise(image, uniform(5, 45), generator, grey=uniform(0, 1) < 0.2)
+        image = gaussian_noise(image, uniform(3, 55), generator, grey=uniform(0, 1) < 0.2)
     if uniform(0, 1) < 0.55:
-        image = jpeg(image, uniform(25, 90))
+        image = jpeg(image, uniform(10, 90))
     return upscale(image, size) if image.shape[1:] != size else image
+
+
+def _one_kind(image, generator, uniform):
+    kind = int(uniform(0, 5))
+    if kind == 0:
+        return gaussian_noise(image, uniform(5, 55), generator)
+    if kind == 1:
+        return jpeg(image, uniform(8, 70))
+    if kind == 2:
+        return low_light(image, uniform(0.06, 0.4), generator)
+    if kind == 3:
+        small = gaussian_noise(downscale(image, uniform(2, 4.2)), uniform(0, 8), generator)
+        return upscale(jpeg(small, uniform(50, 95)), image.shape[1:])
+    return jpeg(gaussian_noise(low_light(image, uniform(0.06, 0.4), generator), uniform(5, 45), generator), uniform(25, 80))

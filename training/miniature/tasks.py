@@ -1,55 +1,23 @@
-"""The seven restoration tasks for the miniature: its training pictures, degraded by each of them."""
+"""The seven restoration tasks for the miniature: its training images, degraded by each of them."""
 
 import torch
 
 from ...fluxir_core.degrade import TASKS, degrade_random
-from ..data.batches import MiniatureBatches
-from .autoencoder import open_autoencoder
-from .bank import drawn_bank, encoded_bank
 
 MIXTURE = 1 / 4
-"""The share of pictures that are degraded at random as in `fluxir train miniature`, so that the adapter stays good at it."""
+"""The share of images that are degraded at random as in `fluxir train miniature`, so that the adapter stays good at it."""
 STRENGTHS = (0.15, 0.9)
 
 
-def task_versions(image, plan, index):
-    """`plan.versions` degradations of `image` (3, H, W) uint8, the `index`-th of the bank, by tasks drawn at random."""
-    generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + index + 500_000_007)
+def degrade_by_tasks(image, generator):
+    """`image` (3, H, W) in [0, 1] degraded by one of the seven tasks at a random strength, or by a random mixture."""
 
     def uniform(low=0.0, high=1.0):
         return low + (high - low) * torch.rand((), generator=generator).item()
 
-    picture, versions, tasks = image.float() / 255, [], list(TASKS.values())
-    for _ in range(plan.versions):
-        if uniform() < MIXTURE:
-            versions.append(degrade_random(picture, generator))
-        else:
-            degrade = tasks[torch.randint(len(tasks), (), generator=generator)]
-            seed = torch.randint(2**31, (), generator=generator).item()
-            versions.append(degrade(picture[None], uniform(*STRENGTHS), [seed])[0])
-    return (torch.stack(versions) * 255).round().byte()
-
-
-class TaskBatches(MiniatureBatches):
-    """Crops of the miniature's training pictures under the seven tasks, with the empty prompt.
-
-    `plan` (recipe.Plan) says what is drawn; bank and latents are made once and kept in `work`. `mixture_only` degrades all
-    of them at random instead. `decode` is that of the autoencoder in the model folder `folder`, on latents (B, 16, h, w).
-    """
-
-    description = (
-        "procedural dead-leaves scenes and crops of photos bundled with scikit-image, degraded by seven restoration tasks and "
-        "by random mixtures"
-    )
-
-    def __init__(self, folder, plan, batch, work, seed=0, device="cpu", mixture_only=False):
-        work.mkdir(parents=True, exist_ok=True)
-        autoencoder = open_autoencoder(folder, device)
-        made = () if mixture_only else (task_versions, "tasks")
-        bank = encoded_bank(plan, work, autoencoder, *drawn_bank(plan, work), *made)
-        super().__init__(plan.size, batch, False, bank, seed, device)
-        self.decode = autoencoder.decode
-
-    def whole(self, step):
-        """The whole batch of step `step`."""
-        return self(step, range(self.rows(step)))
+    if uniform() < MIXTURE:
+        return degrade_random(image, generator)
+    tasks = list(TASKS.values())
+    degrade = tasks[torch.randint(len(tasks), (), generator=generator)]
+    seed = torch.randint(2**31, (), generator=generator).item()
+    return degrade(image[None], uniform(*STRENGTHS), [seed])[0]
