@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from .verify.pictures import normalise
+from .image.pixels import normalize
 
 SOURCE = "Qwen/Qwen2.5-VL-7B-Instruct on Hugging Face"
 REQUEST = (
@@ -126,7 +126,7 @@ class Captioner:
         return captions
 
     def _seen(self, pictures):
-        pictures, finite = normalise(pictures, SHORTEST_SIDE)
+        pictures, finite = normalize(pictures, SHORTEST_SIDE)
         if not finite.all():
             raise ValueError(f"caption: picture {finite.tolist().index(False) + 1} holds NaN or infinity; give one without.")
         return [_pixels(picture) for picture in pictures]

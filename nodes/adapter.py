@@ -11,11 +11,13 @@ import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
-from ..fluxir_core.adapter import AdapterFileError, FluxIRAdapter, check_base, load_adapter
-from .adapter_injection import FluxIRInjection
+from ..fluxir_core.adapter.checkpoint import check_base, load_adapter
+from ..fluxir_core.adapter.model import FluxIRAdapter
+from ..fluxir_core.flux.weight_files import WeightFileError
+from .adapter_hooks import FluxIRHooks
 from .degraded_latent import in_model_space
 from .folders import ADAPTERS
-from .native_flux import attach, attention, flux_dimensions, managed, native_flux
+from .native_flux import attach, attention, flux_dimensions, make_managed, native_flux
 
 KEY = "fluxir"
 Adapter = io.Custom("FLUXIR_ADAPTER")
@@ -57,12 +59,12 @@ class LoadFluxIRAdapter(io.ComfyNode):
         path = folder_paths.get_full_path_or_raise(ADAPTERS, adapter_name)
         try:
             loaded = load_adapter(path)
-        except AdapterFileError as error:
-            raise AdapterFileError(f"Load FluxIR Adapter: {error}") from None
+        except WeightFileError as error:
+            raise WeightFileError(f"Load FluxIR Adapter: {error}") from None
         logging.info("FluxIR adapter %s: %s", adapter_name, loaded.report)
         weights = loaded.state_dict
         build = partial(FluxIRAdapter, loaded.config, ops=comfy.ops.manual_cast, attention=attention)
-        patcher = managed(build, weights)
+        patcher = make_managed(build, weights)
         return io.NodeOutput(LoadedFluxIR(adapter_name, patcher, weights["null_text"], weights["null_pooled"]))
 
 
@@ -122,8 +124,8 @@ class ApplyFluxIRAdapter(io.ComfyNode):
         network = adapter.patcher.model
         try:
             check_base(network.config, flux_dimensions(flux))
-        except AdapterFileError as error:
-            raise AdapterFileError(f"Apply FluxIR Adapter: {adapter.name}: {error}") from None
+        except WeightFileError as error:
+            raise WeightFileError(f"Apply FluxIR Adapter: {adapter.name}: {error}") from None
         if start_percent >= end_percent:
             raise ValueError(
                 f"Apply FluxIR Adapter: start_percent {start_percent} is not below end_percent {end_percent}, so the "
@@ -132,11 +134,11 @@ class ApplyFluxIRAdapter(io.ComfyNode):
         lq = in_model_space(model, degraded, "Apply FluxIR Adapter")
         model = model.clone()
         if strength != 0:
-            injection = FluxIRInjection(network, lq, strength, start_percent, end_percent)
-            model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, injection.diffusion_model)
-            model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, injection.prepare_sampling)
-            model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, injection.pre_run)
-            model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, injection.cleanup)
+            hooks = FluxIRHooks(network, lq, strength, start_percent, end_percent)
+            model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, hooks.diffusion_model)
+            model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, hooks.prepare_sampling)
+            model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, hooks.pre_run)
+            model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, hooks.cleanup)
             attach(model, KEY, adapter.patcher)
         return io.NodeOutput(model)
 

@@ -11,10 +11,9 @@ from comfy_api.latest import io, ui
 from torch.nn import functional as F
 
 from ..fluxir_core.caption import MOST_TOKENS, Captioner
-from ..fluxir_core.verify.usable import removal_check
+from ..fluxir_core.verify.removal_check import removal_check
 from .folders import CAPTIONERS
-from .runtime import load_whole, moved, show
-from .verifiers import to_planes
+from .runtime import load_whole, make_patcher, show, to_planes
 
 CATEGORY = "FluxIR/conditioning"
 QWEN_FOLDER = "Qwen2.5-VL-7B-Instruct"
@@ -131,7 +130,7 @@ class CaptionImage(io.ComfyNode):
         try:
             captioner = Captioner(_folders()[model])
             if not captioner.knows(pictures):
-                patcher = moved(captioner.module)  # held until the caption is made
+                patcher = make_patcher(captioner.module)  # held until the caption is made
                 load_whole([patcher])
             (caption,) = captioner(pictures, on_token)
         except (ValueError, ImportError) as error:

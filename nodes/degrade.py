@@ -5,9 +5,9 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.degrade.picture import check
+from ..fluxir_core.degrade.image import check
 from ..fluxir_core.degrade.tasks import TASKS
-from .verifiers import to_planes
+from .runtime import to_planes
 
 
 class DegradeImage(io.ComfyNode):

@@ -8,8 +8,7 @@ import comfy.utils
 from comfy_api.latest import io, ui
 
 from ..fluxir_core.verify.evaluation import Evaluation, markdown
-from .runtime import moved, show
-from .verifiers import to_planes
+from .runtime import make_patcher, show, to_planes
 
 
 class EvaluateRestoration(io.ComfyNode):
@@ -61,7 +60,7 @@ class EvaluateRestoration(io.ComfyNode):
                 )
         try:
             evaluation = Evaluation(names, original is not None)
-            patchers = [moved(metric.module) for metric in evaluation.metrics.values()]  # held until all is measured
+            patchers = [make_patcher(metric.module) for metric in evaluation.metrics.values()]  # held until all is measured
             management.load_models_gpu(patchers)
             progress, rows = comfy.utils.ProgressBar(len(restored)), []
             for number in range(len(restored)):

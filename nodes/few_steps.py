@@ -7,7 +7,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.adapter import AdapterFileError, read_schedules
+from ..fluxir_core.flux.weight_files import WeightFileError
+from ..fluxir_core.lora.few_steps import read_schedules
 from .degraded_latent import in_model_space
 from .folders import ADAPTERS
 
@@ -66,8 +67,8 @@ class DistilledSigmas(io.ComfyNode):
             raise ValueError(f"{SIGMAS_NODE}: there is no {file_name} in {' or '.join(FOLDERS)}; choose another file.")
         try:
             schedules = read_schedules(path)
-        except AdapterFileError as error:
-            raise AdapterFileError(f"{SIGMAS_NODE}: {error}") from None
+        except WeightFileError as error:
+            raise WeightFileError(f"{SIGMAS_NODE}: {error}") from None
         if steps not in schedules:
             if not schedules:
                 raise ValueError(

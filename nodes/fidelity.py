@@ -6,10 +6,10 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.flow.guidance import drawn_to_input
-from ..fluxir_core.image.invented import heat_map, invented_detail
+from ..fluxir_core.flow.fidelity_guidance import fidelity_guidance
+from ..fluxir_core.image.invented_detail import heat_map, invented_detail
 from .degraded_latent import as_rows, in_model_space
-from .verifiers import to_planes
+from .runtime import to_planes
 
 FIDELITY_NODE = "Restoration Fidelity"
 DETAIL_NODE = "Invented Detail"
@@ -63,7 +63,7 @@ class RestorationFidelity(io.ComfyNode):
         def draw(args):
             clean = args["denoised"]
             rows = as_rows(lq, clean, len(clean), FIDELITY_NODE)
-            return drawn_to_input(clean, rows, args["sigma"].to(clean), fidelity)
+            return fidelity_guidance(clean, rows, args["sigma"].to(clean), fidelity)
 
         if fidelity != 0:
             model.set_model_sampler_post_cfg_function(draw)

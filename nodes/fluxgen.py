@@ -10,11 +10,12 @@ import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..fluxir_core.data import ShardWriter
+from ..fluxir_core.data.shards import ShardWriter
 from ..fluxir_core.image.files import png_bytes
 from ..fluxir_core.image.montage import contact_sheet
 from ..fluxir_core.verify.selection import KEEP, reasons, select, table
-from .verifiers import Verifier, to_planes
+from .runtime import to_planes
+from .verifiers import Verifier
 
 CATEGORY = "FluxIR/data"
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..fluxir_core.verify import Ensemble
 from ..fluxir_core.verify.aesthetic import AestheticPredictor
 from ..fluxir_core.verify.clip_score import CLIPScore
+from ..fluxir_core.verify.ensemble import Ensemble
 from ..fluxir_core.verify.image_reward import ImageReward
 from ..fluxir_core.verify.pyiqa_metric import PyIQAMetric
 from .folders import VERIFIERS
-from .runtime import moved
+from .runtime import make_patcher
 from .verifiers import LoadedVerifier, Verifier
 
 CATEGORY = "FluxIR/search/verifiers"
@@ -42,7 +42,7 @@ def _managed(node, make):
         verifier = make()
     except (ValueError, ImportError) as error:
         raise ValueError(f"{node}: {error}") from None
-    return io.NodeOutput(LoadedVerifier(Ensemble([verifier], name=f"{verifier.name}_verifier"), (moved(verifier.module),)))
+    return io.NodeOutput(LoadedVerifier(Ensemble([verifier], name=f"{verifier.name}_verifier"), (make_patcher(verifier.module),)))
 
 
 def _schema(node_id, display_name, description, inputs, aliases):

@@ -8,13 +8,13 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.flow import PRESETS
-from ..fluxir_core.image import search_chart
 from ..fluxir_core.image.candidates import search_sheet
-from .runtime import drawn
-from .schedules import Schedule
-from .search_world import Search, image_planes
-from .verifiers import Verifier, to_planes
+from ..fluxir_core.image.chart import search_chart
+from ..fluxir_core.search.presets import PRESETS
+from .runtime import image_planes, pil_to_image, to_planes
+from .search_algorithms import SearchAlgorithm
+from .search_sampler import SearchSampler
+from .verifiers import Verifier
 
 METADATA = "fluxir_search"
 
@@ -31,11 +31,13 @@ def _search_inputs():
         io.Combo.Input(
             "preset",
             options=list(PRESETS),
-            default="fast",
+            default="quick",
             tooltip="The search. fast: four variants a step in the second half. best: from early on, until one is better. "
             "paper: ResFlow-Tuner's. best_of_n: 15 whole pictures. Budget Plan says what each costs.",
         ),
-        Schedule.Input("schedule", optional=True, tooltip="A search of your own, from a schedule node; replaces the preset."),
+        SearchAlgorithm.Input(
+            "schedule", optional=True, tooltip="A search of your own, from a schedule node; replaces the preset."
+        ),
         io.Image.Input(
             "degraded",
             optional=True,
@@ -109,7 +111,7 @@ class TTSSampler(io.ComfyNode):
             raise ValueError("TTS Sampler: latent_image holds NaN or infinity; encode the picture again.")
         latent["samples"] = samples
         keys = [int(index) for index in latent.get("batch_index", range(len(samples)))]
-        search = Search(
+        search = SearchSampler(
             "TTS Sampler", schedule or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keys, keep_best
         )
         sampled = guider.sample(
@@ -127,8 +129,8 @@ class TTSSampler(io.ComfyNode):
         if cls.hidden is not None and cls.hidden.extra_pnginfo is not None:
             cls.hidden.extra_pnginfo[METADATA] = report
         finalists = search.result.finalists.flatten(0, 1).to(sampled)
-        plain = {k: v for k, v in latent.items() if k not in ("noise_mask", "batch_index")}
-        return io.NodeOutput({**latent, "samples": sampled}, {**plain, "samples": finalists}, json.dumps(report))
+        unmasked = {k: v for k, v in latent.items() if k not in ("noise_mask", "batch_index")}
+        return io.NodeOutput({**latent, "samples": sampled}, {**unmasked, "samples": finalists}, json.dumps(report))
 
 
 class TTSSamplerSelect(io.ComfyNode):
@@ -146,7 +148,7 @@ class TTSSamplerSelect(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, verifier, preset, schedule=None, degraded=None, final_vae=None, keep_best=False) -> io.NodeOutput:
-        search = Search(
+        search = SearchSampler(
             "TTS Sampler Select", schedule or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keep_best=keep_best
         )
         return io.NodeOutput(search.sampler())
@@ -186,4 +188,4 @@ class SearchReportChart(io.ComfyNode):
             raise ValueError("Search Report Chart: the text is no search report; connect the report of a TTS Sampler.") from None
         except ValueError as error:
             raise ValueError(f"Search Report Chart: {error}") from None
-        return io.NodeOutput(drawn(chart))
+        return io.NodeOutput(pil_to_image(chart))

@@ -3,9 +3,9 @@
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
-from ..fluxir_core.flow.tiles import OVERLAP
-from .condition_injection import TILES
-from .tile_injection import NODE, TileInjection
+from ..fluxir_core.execution.tiles import OVERLAP
+from .tile_context import TILES
+from .tile_hooks import NODE, TileHooks
 
 
 class TileModel(io.ComfyNode):
@@ -58,12 +58,12 @@ class TileModel(io.ComfyNode):
     def execute(cls, model, tile, overlap) -> io.NodeOutput:
         if 0 < tile < 64:
             raise ValueError(f"{NODE}: tile is {tile} pixels; use 0 to choose by memory, or at least 64.")
-        model, injection = model.clone(), TileInjection(tile, overlap)
+        model, hooks = model.clone(), TileHooks(tile, overlap)
         for kind, hook in (
-            (WrappersMP.CALC_COND_BATCH, injection.calc_cond_batch),
-            (WrappersMP.PREPARE_SAMPLING, injection.prepare_sampling),
+            (WrappersMP.CALC_COND_BATCH, hooks.calc_cond_batch),
+            (WrappersMP.PREPARE_SAMPLING, hooks.prepare_sampling),
         ):
             model.remove_wrappers_with_key(kind, TILES)  # of two, the last decides
             model.add_wrapper_with_key(kind, TILES, hook)
-        model.add_callback_with_key(CallbacksMP.ON_CLEANUP, TILES, injection.cleanup)
+        model.add_callback_with_key(CallbacksMP.ON_CLEANUP, TILES, hooks.cleanup)
         return io.NodeOutput(model)

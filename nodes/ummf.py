@@ -13,9 +13,12 @@ import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
-from ..fluxir_core.adapter import FEW_STEPS, AdapterFileError, LoRA, check_lora_base, load_lora
-from .condition_injection import KEY, TILE, ConditionInjection, TileCond, strength_hook
-from .native_flux import attach, flux_dimensions, managed, native_flux
+from ..fluxir_core.flux.weight_files import WeightFileError
+from ..fluxir_core.lora.files import FEW_STEPS, check_lora_base, load_lora
+from ..fluxir_core.lora.lora import LoRA
+from .native_flux import attach, flux_dimensions, make_managed, native_flux
+from .tile_context import TILE, TileCond
+from .ummf_hooks import KEY, UMMFHooks, strength_hook
 
 CONDITIONING_NODE = "UMMF Conditioning"
 LORA_NODE = "Apply UMMF LoRA"
@@ -145,14 +148,14 @@ class ApplyUMMFLoRA(io.ComfyNode):
         path = folder_paths.get_full_path_or_raise("loras", lora_name)
         try:
             loaded = load_lora(path)
-        except AdapterFileError as error:
-            raise AdapterFileError(f"{LORA_NODE}: {error}") from None
+        except WeightFileError as error:
+            raise WeightFileError(f"{LORA_NODE}: {error}") from None
         if loaded.metadata.get("kind") == FEW_STEPS:
-            raise AdapterFileError(f"{LORA_NODE}: {lora_name} is a few-step LoRA, which reads no picture; load it with Load LoRA.")
+            raise WeightFileError(f"{LORA_NODE}: {lora_name} is a few-step LoRA, which reads no picture; load it with Load LoRA.")
         try:
             check_lora_base(loaded, dims)
-        except AdapterFileError as error:
-            raise AdapterFileError(f"{LORA_NODE}: {lora_name}: {error}") from None
+        except WeightFileError as error:
+            raise WeightFileError(f"{LORA_NODE}: {lora_name}: {error}") from None
         logging.info("UMMF LoRA %s: %s; %s", lora_name, loaded.report, loaded.mode)
         lora = None
         if loaded.mode.tokens == "all":
@@ -160,14 +163,14 @@ class ApplyUMMFLoRA(io.ComfyNode):
             model, _ = comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(path, safe_load=True), strength, 0)
         else:
             model = model.clone()
-            lora = managed(partial(LoRA, loaded.shapes, dims, ops=comfy.ops.manual_cast), loaded.state_dict)
+            lora = make_managed(partial(LoRA, loaded.shapes, dims, ops=comfy.ops.manual_cast), loaded.state_dict)
             attach(model, KEY, lora)
-        injection = ConditionInjection(loaded.mode, lora.model if lora else None, strength)
+        hooks = UMMFHooks(loaded.mode, lora.model if lora else None, strength)
         for kind, hook in (
-            (WrappersMP.DIFFUSION_MODEL, injection.diffusion_model),
-            (WrappersMP.PREPARE_SAMPLING, injection.prepare_sampling),
+            (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model),
+            (WrappersMP.PREPARE_SAMPLING, hooks.prepare_sampling),
         ):
             model.remove_wrappers_with_key(kind, KEY)  # one LoRA reads the pictures: the last
             model.add_wrapper_with_key(kind, KEY, hook)
-        model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, injection.cleanup)
+        model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, hooks.cleanup)
         return io.NodeOutput(model)

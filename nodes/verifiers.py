@@ -7,16 +7,22 @@ from typing import NamedTuple
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..fluxir_core.flow.aggregate import mean_z, rank_sum
-from ..fluxir_core.flow.batching import MicroBatches
+from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.image.candidates import candidate_sheet
-from ..fluxir_core.verify import DefaultEnsemble, Ensemble
-from .runtime import drawn, load_whole
+from ..fluxir_core.verify.aggregate import mean_z, rank_sum
+from ..fluxir_core.verify.ensemble import DefaultEnsemble, Ensemble
+from .runtime import load_whole, pil_to_image, to_planes
 
 AGGREGATORS = {"mean z-score": mean_z, "rank sum": rank_sum}
+
+
 Verifier = io.Custom("FLUXIR_VERIFIER")
+
+
 COPIES = 32
 """Sizes of a float32 picture that its scoring takes at most; the default ensemble was seen to take 23."""
+
+
 MOST_AT_ONCE = 8
 
 
@@ -44,11 +50,6 @@ class LoadedVerifier(NamedTuple):
 
         at_once = max(1, min(MOST_AT_ONCE // batch, int(management.get_free_memory(device) / needed)))
         return MicroBatches(batch, at_once)(score, pictures)
-
-
-def to_planes(images):
-    """IMAGE (B, H, W, C), any float type, as (B, 3, H, W) float32."""
-    return images[..., :3].float().expand(-1, -1, -1, 3).movedim(-1, 1)
 
 
 class NaturalImageVerifier(io.ComfyNode):
@@ -146,4 +147,4 @@ class ScoreImages(io.ComfyNode):
         report = {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in columns.items()}
         report = {"values": report.pop("values"), "scores": report}
         sheet = candidate_sheet(to_planes(images).cpu(), report["values"], report["scores"], best)
-        return io.NodeOutput(images[best : best + 1], best, json.dumps(report), drawn(sheet))
+        return io.NodeOutput(images[best : best + 1], best, json.dumps(report), pil_to_image(sheet))

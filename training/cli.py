@@ -14,10 +14,10 @@ COMMANDS = {
     "plan": ("plan", "what a search costs before it runs"),
     "export": ("export", "write the file that the nodes load from a training run"),
     "train": ("train", "train the weights the nodes load"),
-    "fluxgen": ("fluxgen.command", "make data to train restoration adapters on"),
+    "fluxgen": ("fluxgen", "make data to train restoration adapters on"),
     "schedule": ("schedule", "find the cheapest few-step schedules of a model"),
     "bench": ("bench", "measure what the adapter costs"),
-    "fit": ("fit_niqe", "fit a model that ships with the package"),
+    "fit": ("fit", "fit a model that ships with the package"),
     "results": ("results", "regenerate the README's tables"),
 }
 
@@ -31,7 +31,7 @@ def main(argv=None):
     for name, (module, summary) in COMMANDS.items():
         subparser = subcommands.add_parser(name, help=summary, description=summary)
         if argv[:1] == [name]:  # only the chosen command pays for its imports
-            command = importlib.import_module(f".{module}", __package__)
+            command = importlib.import_module(f".commands.{module}", __package__)
             command.add_arguments(subparser)
     arguments = parser.parse_args(argv)
     try:

@@ -6,13 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .block import DoubleStreamBlock
-from .dimensions import FluxDimensions
-from .keymap import diffusers_to_bfl
-from .layers import MLPEmbedder, attention, rotary_embedding, timestep_embedding
-
-EMBEDDING_DIM = 256
-"""Width of the sinusoidal timestep and guidance embeddings."""
+from ..flux.block import DoubleStreamBlock
+from ..flux.dimensions import FluxDimensions
+from ..flux.keymap import diffusers_to_bfl
+from ..flux.layers import EMBEDDING_DIM, MLPEmbedder, attention, rotary_embedding, timestep_embedding
 
 
 @dataclass(frozen=True)

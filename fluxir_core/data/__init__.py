@@ -1,4 +1,1 @@
-from .shards import ShardWriter, write_whole
-from .source import PictureSource, Record
-
-__all__ = ["PictureSource", "Record", "ShardWriter", "write_whole"]
+"""Images and their texts on disk: shards and folders."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..image.files import SUFFIXES, load_picture, picture_size
+from ..image.files import SUFFIXES, image_size, load_image
 from .shards import METADATA, Span, read_index
 
 CAPTION, DEGRADED = "txt", "lq"
@@ -32,7 +32,7 @@ class _Entry(NamedTuple):
     caption: Span | None
 
 
-class PictureSource:
+class ImageSource:
     """Random access to the pictures of `path`: a folder with shards in it, one shard, or a folder of photos and folders.
 
     In shards the good picture is `<key>.hq.<suffix>`, or `<key>.<suffix>` as elsewhere, the degraded one
@@ -71,7 +71,7 @@ class PictureSource:
     def __getitem__(self, index):
         """The Record of picture `index`. Raises ValueError, naming the file, when it cannot be read."""
         entry = self._entries[index]
-        hq, lq = (span and _read(load_picture, span, entry.name) for span in (entry.hq, entry.lq))
+        hq, lq = (span and _read(load_image, span, entry.name) for span in (entry.hq, entry.lq))
         if lq is not None and lq.shape != hq.shape:
             raise ValueError(f"{entry.name} and its degraded picture differ in size; make the pair again.")
         return Record(entry.key, hq, lq, self.metadata_of(index))
@@ -79,7 +79,7 @@ class PictureSource:
     def size_of(self, index):
         """(height, width) of picture `index`, from its header. Raises ValueError as reading it does."""
         entry = self._entries[index]
-        return _read(picture_size, entry.hq, entry.name)
+        return _read(image_size, entry.hq, entry.name)
 
     def bytes_of(self, index):
         """How many bytes the file of picture `index` has."""

@@ -11,14 +11,14 @@ from PIL import Image
 from torch.nn import functional as F
 
 
-def gaussian_noise(image, sigma, generator, grey=False):
-    """White Gaussian noise of standard deviation `sigma` on the 0-255 scale, one field for all channels when `grey`."""
-    noise = torch.randn((1 if grey else 3, *image.shape[1:]), generator=generator)
+def gaussian_noise(image, sigma, generator, gray=False):
+    """White Gaussian noise of standard deviation `sigma` on the 0-255 scale, one field for all channels when `gray`."""
+    noise = torch.randn((1 if gray else 3, *image.shape[1:]), generator=generator)
     return (image + noise * (sigma / 255)).clamp(0, 1)
 
 
 def jpeg(image, quality):
-    """JPEG compression at `quality` 1-100, colour at half resolution; Pillow's, on the CPU whatever the device."""
+    """JPEG compression at `quality` 1-100, color at half resolution; Pillow's, on the CPU whatever the device."""
     pixels = (image.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=int(quality))

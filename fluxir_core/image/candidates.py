@@ -9,27 +9,27 @@ from .montage import montage
 WIDTH = 768
 
 
-def candidate_sheet(pictures, values, scores, winner, plain=None):
+def candidate_sheet(pictures, values, scores, winner, baseline=None):
     """A PIL picture, WIDTH wide, of `pictures` (n, 3, H, W) in [0, 1], each above its rank and scores, the winner framed.
 
     `values`: n numbers by which they are ranked, the highest first; `scores`: {verifier: n numbers}. None is a refused
-    picture's number, and a verifier that gives several all the same is left out. `winner`, and the `plain` sample if there
+    picture's number, and a verifier that gives several all the same is left out. `winner`, and the `baseline` if there
     is one, are indices.
     """
     ranks = _ranks(values)
     scores = {name: own for name, own in scores.items() if len(own) == 1 or len(set(own)) > 1}
     labels = []
     for i in range(len(pictures)):
-        remarks = [text for text, index in (("winner", winner), ("plain", plain)) if index == i]
+        remarks = [text for text, index in (("winner", winner), ("baseline", baseline)) if index == i]
         lines = [", ".join([f"{ranks[i]}. of {len(values)}: {_number(values[i])}", *remarks])]
         labels.append("\n".join(lines + [f"{name} {_number(own[i])}" for name, own in scores.items()]))
     return montage(pictures, labels, (winner,), WIDTH)
 
 
 def search_sheet(report, finalists, picture=0):
-    """The chart of `report` (see fluxir_core.flow.search) with the candidate sheet of one picture's finalists below it.
+    """The chart of `report` (see fluxir_core.search.search) with the candidate sheet of one picture's finalists below it.
 
-    `finalists` (n * B, 3, H, W) in [0, 1]: everyone in the last contest for each of the B pictures, candidate by candidate.
+    `finalists` (n * B, 3, H, W) in [0, 1]: everyone in the final selection for each of the B pictures, candidate by candidate.
     Raises ValueError when they are not as many as the report's, and when the batch has no such picture.
     """
     chart = search_chart(report, picture, (WIDTH, 432))

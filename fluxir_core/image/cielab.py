@@ -1,8 +1,8 @@
-"""sRGB and CIELAB of float pictures (B, 3, H, W), and colours that sRGB does not have."""
+"""sRGB and CIELAB of float pictures (B, 3, H, W), and colors that sRGB does not have."""
 
 import torch
 
-# IEC 61966-2-1, with white D65 as the sum of each row: greys have a = b = 0.
+# IEC 61966-2-1, with white D65 as the sum of each row: grays have a = b = 0.
 _RGB_TO_XYZ = torch.tensor(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]],
     dtype=torch.float64,
@@ -33,18 +33,18 @@ def from_lab(lab):
 
 
 def into_gamut(pictures):
-    """`pictures` in [0, 1]: a colour that is not is mixed with the grey of its luma, as little as it takes.
+    """`pictures` in [0, 1]: a color that is not is mixed with the gray of its luma, as little as it takes.
 
-    The channels keep the order and the proportions of their differences, that is, the hue. Other colours stay bit for bit.
+    The channels keep the order and the proportions of their differences, that is, the hue. Other colors stay bit for bit.
     """
     luma = sum(weight * channel for weight, channel in zip(TO_XYZ[1], pictures.unbind(1)))[:, None].clamp(0, 1)
-    colour = pictures - luma
-    highest, lowest = colour.amax(1, keepdim=True), colour.amin(1, keepdim=True)
+    color = pictures - luma
+    highest, lowest = color.amax(1, keepdim=True), color.amin(1, keepdim=True)
     outside = ((pictures < 0) | (pictures > 1)).any(1, keepdim=True)
     share = torch.minimum((1 - luma) / highest.clamp(min=1e-9), luma / (-lowest).clamp(min=1e-9))
-    return torch.where(outside, luma + share.clamp(max=1) * colour, pictures).clamp(0, 1)
+    return torch.where(outside, luma + share.clamp(max=1) * color, pictures).clamp(0, 1)
 
 
 def _mixed(pictures, matrix):
-    """`matrix`, three rows of numbers, times every colour; as sums, which no device rounds to half precision."""
+    """`matrix`, three rows of numbers, times every color; as sums, which no device rounds to half precision."""
     return torch.stack([sum(weight * channel for weight, channel in zip(row, pictures.unbind(1))) for row in matrix], 1)

@@ -24,12 +24,12 @@ def _opened(file, name):
         raise ValueError(f"{name or file} cannot be read as a picture ({error}); give a PNG or JPEG file.") from None
 
 
-def load_picture(file, name=None):
+def load_image(file, name=None):
     """The picture in `file`, a path or an open binary file, as (3, H, W) float32 in [0, 1].
 
-    It is turned upright by EXIF (in a PNG, where that stands before the pixels), grey is repeated in three channels, CMYK
-    becomes RGB by Pillow's formula, transparent parts lie on white, of an animation the first frame is taken. 16-bit grey
-    keeps its precision; 16-bit colour has 8 bits after Pillow. Raises ValueError with one sentence, which calls the file
+    It is turned upright by EXIF (in a PNG, where that stands before the pixels), gray is repeated in three channels, CMYK
+    becomes RGB by Pillow's formula, transparent parts lie on white, of an animation the first frame is taken. 16-bit gray
+    keeps its precision; 16-bit color has 8 bits after Pillow. Raises ValueError with one sentence, which calls the file
     `name`, when it is missing, broken or no picture, holds floating-point numbers, or has more than Pillow's limit of 179
     million pixels.
     """
@@ -48,8 +48,8 @@ def load_picture(file, name=None):
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def picture_size(file, name=None):
-    """(height, width) that `load_picture` would give, from the file's header alone. Raises ValueError as it does."""
+def image_size(file, name=None):
+    """(height, width) that `load_image` would give, from the file's header alone. Raises ValueError as it does."""
     with _opened(file, name) as picture:
         width, height = picture.size
         return (width, height) if _orientation(picture) in TURNED else (height, width)
@@ -60,18 +60,18 @@ def _orientation(picture):
     return Image.Image.getexif(picture).get(ORIENTATION)
 
 
-def pil_picture(picture):
+def to_pil(picture):
     """`picture` (3, H, W) in [0, 1] as a PIL picture, 8 bits a channel."""
     return Image.fromarray((picture.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().cpu().numpy())
 
 
-def save_picture(picture, path):
+def save_image(picture, path):
     """Writes `picture` (3, H, W) in [0, 1] to `path`, 8 bits a channel; the format follows the file's suffix."""
-    pil_picture(picture).save(path)
+    to_pil(picture).save(path)
 
 
 def png_bytes(picture):
     """`picture` (3, H, W) in [0, 1] as a PNG file of 8 bits a channel."""
     file = io.BytesIO()
-    pil_picture(picture).save(file, "PNG")
+    to_pil(picture).save(file, "PNG")
     return file.getvalue()

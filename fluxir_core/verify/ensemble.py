@@ -4,12 +4,12 @@ import logging
 
 import torch
 
-from ..flow.aggregate import mean_z, rank
-from ..memory import is_out_of_memory
+from ..execution.oom import is_out_of_memory
+from .aggregate import mean_z, rank
 from .fidelity import Consistency
-from .guards import vetoes
 from .niqe import NIQE
 from .statistics import CoherentGradient, SpectralSlope
+from .vetoes import vetoes
 
 SHARP_ENOUGH = 0.7
 """Rank of sharpness above which more of it earns nothing: the sharpest candidates are the oversharpened ones."""
@@ -79,14 +79,14 @@ class DefaultEnsemble(Ensemble):
         super().__init__((NIQE(), CoherentGradient(), SpectralSlope()), name="natural_image")
 
     def measure(self, pictures, reference=None):
-        """As Ensemble.measure, with `consistency` where there is a reference and `guard_<name>`: 0, or -1 where it refuses."""
+        """As Ensemble.measure, with `consistency` where there is a reference and `veto_<name>`: 0, or -1 where it refuses."""
         found = super().measure(pictures, reference)
         if reference is not None:
             found["consistency"] = Consistency()(pictures, reference)
-        return found | {f"guard_{name}": -refused.float() for name, refused in vetoes(pictures, reference).items()}
+        return found | {f"veto_{name}": -refused.float() for name, refused in vetoes(pictures, reference).items()}
 
     def combine(self, measured):
-        refused = torch.stack([scores < 0 for name, scores in measured.items() if name.startswith("guard_")]).any(0)
+        refused = torch.stack([scores < 0 for name, scores in measured.items() if name.startswith("veto_")]).any(0)
         ranks = {member.name: rank(measured[member.name].masked_fill(refused, -torch.inf)) for member in self.members}
         ranks[CoherentGradient.name] = ranks[CoherentGradient.name].clamp(max=SHARP_ENOUGH)
         total = torch.stack(list(ranks.values())).mean(0)

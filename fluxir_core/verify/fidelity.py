@@ -1,13 +1,13 @@
 """Consistency with the degraded input: a limit to keep, never a quantity to raise.
 
 What a restoration is there to change costs nothing: exposure, as far as the input leaves room for it, and the input's
-own noise. Structure that the input does not have, and colour or contrast that it leaves no room for, cost.
+own noise. Structure that the input does not have, and color or contrast that it leaves no room for, cost.
 """
 
 import torch
 from torch.nn import functional as F
 
-from .pictures import normalise
+from ..image.pixels import normalize
 from .statistics import noise_blocks
 
 FACTOR = 4
@@ -26,7 +26,7 @@ def matched(reference, pictures):
     reference = reference[None] if reference.ndim == 3 else reference
     if len(reference) not in (1, len(pictures)):
         raise ValueError(f"verify: {len(reference)} references for {len(pictures)} pictures; give one, or one each.")
-    return normalise(reference, minimum=1)
+    return normalize(reference, minimum=1)
 
 
 def missing_light(white):
@@ -40,7 +40,7 @@ def _noise(reference, averaged):
     Measured at full and at half size (noise that was compressed or resized is coarse), white noise assumed from there on,
     in each quarter of the brightness range alone, because a sensor's noise depends on it.
     """
-    planes = normalise(reference)[0].flatten(0, 1)[:, None]
+    planes = normalize(reference)[0].flatten(0, 1)[:, None]
     powers = [_white_noise(planes) / averaged]
     if averaged >= 4:
         powers.append(_white_noise(F.avg_pool2d(planes, 2)) * 4 / averaged)
@@ -57,7 +57,7 @@ def _white_noise(planes):
 
 def _compare(pictures, reference):
     """(PSNR, the limit it should reach), in dB: (B,), (B or 1,)."""
-    pictures, finite = normalise(pictures, minimum=1)
+    pictures, finite = normalize(pictures, minimum=1)
     reference, whole = matched(reference, pictures)
     size = [max(1, extent // FACTOR) for extent in pictures.shape[2:]]
     given = F.interpolate(reference, size, mode="area").flatten(2)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from .pictures import blur, luma, normalise
+from ..image.pixels import blur, luma, normalize
 
 PATCH, STRIDE = 64, 32
 MODEL_FILE = Path(__file__).with_name("niqe.safetensors")
@@ -51,17 +51,17 @@ def _patches(plane, size, stride):
     return F.unfold(plane, size, stride=stride).transpose(1, 2)
 
 
-def features(grey):
-    """NIQE's features of `grey` (B, 1, H, W) in [0, 255], at least 64 pixels a side.
+def features(gray):
+    """NIQE's features of `gray` (B, 1, H, W) in [0, 255], at least 64 pixels a side.
 
     Returns ((B, P, 36) features of the P patches, (B, P) their sharpness: the mean local deviation, section II-B).
     """
-    grey = _crop_to_stride(grey)  # so that both scales hold the same patches
+    gray = _crop_to_stride(gray)  # so that both scales hold the same patches
     scales, sharpness = [], None
     for scale in (1, 2):
-        mean = blur(grey, 7 / 6, 3)
-        deviation = (blur(grey * grey, 7 / 6, 3) - mean * mean).clamp(min=0).sqrt()
-        structure = (grey - mean) / (deviation + 1)
+        mean = blur(gray, 7 / 6, 3)
+        deviation = (blur(gray * gray, 7 / 6, 3) - mean * mean).clamp(min=0).sqrt()
+        structure = (gray - mean) / (deviation + 1)
         size, stride = PATCH // scale, STRIDE // scale
         patches = _patches(structure, size, stride)
         if sharpness is None:
@@ -73,8 +73,8 @@ def features(grey):
             product = square * torch.roll(square, shift, dims=(-2, -1))
             found.append(_asymmetric_gaussian(product.flatten(-2)))
         scales.append(torch.cat(found, -1))
-        size = [extent // 2 for extent in grey.shape[2:]]
-        grey = F.interpolate(grey, size, mode="bicubic", antialias=True, align_corners=False)
+        size = [extent // 2 for extent in gray.shape[2:]]
+        gray = F.interpolate(gray, size, mode="bicubic", antialias=True, align_corners=False)
     return torch.cat(scales, -1), sharpness
 
 
@@ -95,7 +95,7 @@ class NIQE:
         self.model = load_file(MODEL_FILE) if model is None else model
 
     def __call__(self, pictures, reference=None):
-        pictures, finite = normalise(pictures)
+        pictures, finite = normalize(pictures)
         scores = torch.stack([self._distance(picture) for picture in pictures.split(1)])
         return torch.where(finite, -scores, -torch.inf)
 

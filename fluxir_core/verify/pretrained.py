@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from .pictures import normalise
+from ..image.pixels import normalize
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -117,7 +117,7 @@ def score_crops(pictures, side, module, score):
     `score` takes all crops of all pictures in one batch, (M, 3, side, side), normalised with CLIP's mean and deviation,
     on the device and in the precision of `module`, and returns (M,).
     """
-    pictures, finite = normalise(pictures)
+    pictures, finite = normalize(pictures)
     views = crops(pictures, side)
     mean, deviation = (views.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_DEVIATION))
     views = ((views - mean) / deviation).to(next(module.parameters()))

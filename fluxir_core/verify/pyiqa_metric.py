@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from ..image.pixels import normalize
 from .fidelity import matched
-from .pictures import normalise
 from .pretrained import VerifierFileError
 
 
@@ -156,7 +156,7 @@ class PyIQAMetric:
         compares = self.module.metric_mode == "FR"
         if compares and reference is None:
             raise ValueError(f"PyIQAMetric: {self.name} needs a reference; connect the degraded input.")
-        pictures, finite = normalise(pictures, minimum=1)
+        pictures, finite = normalize(pictures, minimum=1)
         if compares:
             reference, whole = matched(reference, pictures)
             reference = _resized(reference, pictures.shape[2:]).expand_as(pictures)
@@ -166,7 +166,7 @@ class PyIQAMetric:
         for index in finite.nonzero()[:, 0].tolist():
             shown = [planes[index : index + 1] for planes in ((pictures, reference) if compares else (pictures,))]
             with _seeded():
-                found = self.module(*(normalise(planes)[0].to(device) for planes in shown))
+                found = self.module(*(normalize(planes)[0].to(device) for planes in shown))
             scores[index] = torch.as_tensor(found).float().reshape(-1)[0].to(scores.device)
         scores = -scores if self.module.lower_better else scores
         return torch.where(finite & ~scores.isnan(), scores, -torch.inf)

@@ -16,7 +16,7 @@ PAPER = ("clipiqa+_vitL14_512", "maniqa-pipal", "musiq")
 OWN = {metric.name: metric for metric in (NIQE, CoherentGradient, SpectralSlope)}
 KEEP = 0.95
 FILE, KEPT, DROPPED_BY = "file", "kept", "dropped by"
-GUARD = "guard_"
+VETO = "veto_"
 """Begins the names of an ensemble's vetoes, which score 0 or, where they refuse, -1."""
 
 
@@ -46,7 +46,7 @@ def select(scores, keep=KEEP):
 
     A picture stays when each of its scores is at or above that metric's percentile 100 (1 - keep) among all pictures,
     with linear interpolation. One without a number (NaN or infinity) is dropped; a metric that has none for any is left out.
-    Guards of an ensemble drop what they refuse. Raises ValueError when no metric has a number.
+    Vetoes of an ensemble drop what they refuse. Raises ValueError when no metric has a number.
     """
     columns = {name: np.asarray(values, np.float64) for name, values in scores.items()}
     columns = {name: values for name, values in columns.items() if np.isfinite(values).any()}
@@ -54,7 +54,7 @@ def select(scores, keep=KEEP):
         raise ValueError("no metric has a number for any of the pictures; choose other metrics or pictures.")
     share = round(100 * (1 - keep), 9)  # a limit that falls on a score must not be above it
     limits = {
-        name: 0.0 if name.startswith(GUARD) else float(np.percentile(values[np.isfinite(values)], share))
+        name: 0.0 if name.startswith(VETO) else float(np.percentile(values[np.isfinite(values)], share))
         for name, values in columns.items()
     }
     rows = zip(*columns.values())
@@ -66,7 +66,7 @@ def select(scores, keep=KEEP):
 
 def reasons(row, selection, names):
     """What drops a picture of scores `row` {metric: number}, by the metrics `names`: "niqe -9.1 < -7.4, ..."."""
-    return ", ".join(name if name.startswith(GUARD) else f"{name} {row[name]:.4g} < {selection.limits[name]:.4g}" for name in names)
+    return ", ".join(name if name.startswith(VETO) else f"{name} {row[name]:.4g} < {selection.limits[name]:.4g}" for name in names)
 
 
 def table(files, scores, selection, unreadable=()):

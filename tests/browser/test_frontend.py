@@ -11,9 +11,9 @@ import pytest
 import torch
 from comfyui_fluxir.demo.comfyui import ComfyUIServer
 from comfyui_fluxir.demo.environment import NEWEST, browser_path, can_install_browser, comfyui_path
-from comfyui_fluxir.demo.frontend import READY, opened, settings
-from comfyui_fluxir.demo.help_pictures import DOCS, PICTURES, picture
-from comfyui_fluxir.fluxir_core.image import montage
+from comfyui_fluxir.fluxir_core.image.montage import montage
+from comfyui_fluxir.tools.frontend import READY, opened, settings
+from comfyui_fluxir.tools.help_images import DOCS, PICTURES, picture
 from PIL import Image
 
 from ..hosts.workflow_host import PACK, free_port, read, stock

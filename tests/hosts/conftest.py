@@ -7,8 +7,8 @@ import pytest
 import torch
 from comfyui_fluxir.demo.comfyui import ComfyUIServer
 from comfyui_fluxir.demo.environment import NEWEST, OLDEST, comfyui_path
-from comfyui_fluxir.fluxir_core.adapter import bfl_to_diffusers
-from comfyui_fluxir.fluxir_core.tokens import image_ids
+from comfyui_fluxir.fluxir_core.flux.keymap import bfl_to_diffusers
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids
 
 from .tiny import flux_weights
 from .workflow_host import free_port

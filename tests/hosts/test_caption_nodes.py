@@ -8,7 +8,7 @@ import pytest
 import torch
 from comfyui_fluxir.demo.comfyui import ComfyUIError
 from comfyui_fluxir.fluxir_core import caption as core
-from comfyui_fluxir.fluxir_core.degrade import gaussian_noise
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_noise
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import TASKS
+from comfyui_fluxir.fluxir_core.degrade.tasks import TASKS
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 
@@ -65,7 +65,7 @@ def test_every_seed_the_widget_allows_works(node, batch, widgets):
     assert widgets["seed"].control_after_generate
 
 
-def test_alpha_is_passed_on_and_grey_becomes_colour(node, batch):
+def test_alpha_is_passed_on_and_gray_becomes_color(node, batch):
     alpha = torch.rand(3, 72, 64, 1)
     degraded = degrade(node, torch.cat([batch, alpha], -1), "snow", 0.5, 1)
     assert torch.equal(degraded, torch.cat([degrade(node, batch, "snow", 0.5, 1), alpha], -1))

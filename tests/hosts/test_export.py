@@ -3,13 +3,13 @@
 import pytest
 import torch
 import yaml
-from comfyui_fluxir.fluxir_core.image.files import save_picture
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.image.files import save_image
 from comfyui_fluxir.training.cli import main
-from comfyui_fluxir.training.config import FluxIRConfig, UMMFConfig
+from comfyui_fluxir.training.diffusers_host.model_folder import open_transformer
 from comfyui_fluxir.training.engine.run_folder import RunFolder
-from comfyui_fluxir.training.model_folder import open_transformer
-from comfyui_fluxir.training.train_recipe import make_adapter, make_objective
+from comfyui_fluxir.training.recipes.config import FluxIRConfig, UMMFConfig
+from comfyui_fluxir.training.recipes.train import make_adapter, make_objective
 
 from .comfy_host import picture, prompt
 
@@ -20,7 +20,7 @@ SCALE, SHIFT = 0.3611, 0.1159
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     for i in range(3):
-        save_picture(torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(i)), folder / f"{i}.png")
+        save_image(torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(i)), folder / f"{i}.png")
     return folder
 
 

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import add_schedules
-from comfyui_fluxir.fluxir_core.flow import euler, interpolate
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, interpolate
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.lora.few_steps import add_schedules
 
 from .comfy_host import picture, prompt
 from .search_host import guider, noise, run
@@ -119,8 +119,8 @@ def test_pure_noise_is_no_start(host, nodes, sigmas, said):
 
 @pytest.mark.parametrize("steps", STUDENT_SCHEDULES)
 def test_both_hosts_reach_the_same_latent(host, nodes, steps):
-    from comfyui_fluxir.training.lora_host import LoRAHost
-    from comfyui_fluxir.training.restore import Restorer
+    from comfyui_fluxir.training.diffusers_host.lora_host import LoRAHost
+    from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 
     lq, sigmas = picture(1), distilled(nodes, steps)
     eps = pack_latents(noise().generate_noise({"samples": lq}))
@@ -167,7 +167,7 @@ def test_a_student_reads_no_pictures(host, nodes):
 
 
 def contest(nodes, student=None, **options):
-    from comfyui_fluxir.nodes.schedules import ContestSchedule
+    from comfyui_fluxir.nodes.search_algorithms import EvolutionarySearchAlgorithm
 
     settings = dict(
         lineages=1,
@@ -183,7 +183,7 @@ def contest(nodes, student=None, **options):
         guard=True,
     )
     given = {"student": guider(student), "student_sigmas": distilled(nodes, 2)} if student else {}
-    return ContestSchedule.execute(**settings, **{**given, **options}).result[0]
+    return EvolutionarySearchAlgorithm.execute(**settings, **{**given, **options}).result[0]
 
 
 @pytest.mark.parametrize("shared", [True, False])

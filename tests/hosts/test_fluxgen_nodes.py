@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.data import PictureSource
-from comfyui_fluxir.fluxir_core.degrade import gaussian_blur
-from comfyui_fluxir.fluxir_core.verify import NIQE, CoherentGradient, Ensemble
+from comfyui_fluxir.fluxir_core.data.source import ImageSource
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur
+from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
+from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
+from comfyui_fluxir.fluxir_core.verify.statistics import CoherentGradient
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 
@@ -114,7 +116,7 @@ def test_pairs_are_saved_without_loss_and_every_run_adds_a_shard(nodes, batch, o
     degraded = batch.flip(0)
     first, second = save(nodes, batch, degraded), save(nodes, batch[:2], degraded[:2], prompt="a cup")
     assert [first, second] == [output / "sets" / f"v1.5_0000{n}_.tar" for n in (1, 2)] == sorted((output / "sets").iterdir())
-    source = PictureSource(output / "sets")
+    source = ImageSource(output / "sets")
     assert len(source) == 7 and source.skipped == []
     for number, picture in enumerate(batch.movedim(-1, 1)):
         assert torch.equal(source[number].hq, picture) and torch.equal(source[number].lq, degraded.movedim(-1, 1)[number])
@@ -127,7 +129,7 @@ def test_a_cancelled_run_leaves_no_shard_and_the_next_one_is_whole(nodes, batch,
         save(nodes, batch, batch)
     assert not list((output / "sets").glob("*.tar"))
     save(nodes, batch, batch)
-    assert len(PictureSource(output / "sets")) == len(batch)
+    assert len(ImageSource(output / "sets")) == len(batch)
 
 
 def test_pictures_that_are_no_pairs_are_refused(nodes, batch, output):
@@ -150,7 +152,7 @@ def test_the_shipped_graph_makes_a_data_set_of_what_it_keeps(server, tmp_path):
     for share in (0.8, 1.0):
         keep["inputs"]["keep"] = share
         sheets.append(server.run(graph)[node_of(graph, "SaveImage")][0])
-    source = PictureSource(server.base / "output" / tmp_path.name)
+    source = ImageSource(server.base / "output" / tmp_path.name)
     assert set(source.parts()) == {"pairs_00001_", "pairs_00002_"}
     first, second = map(len, source.parts().values())
     assert 0 < first < second <= 6

@@ -4,7 +4,7 @@ import asyncio
 import re
 
 import pytest
-from comfyui_fluxir.demo.help_pictures import COMPANY, DOCS, PICTURES, richest_workflow
+from comfyui_fluxir.tools.help_images import COMPANY, DOCS, PICTURES, richest_workflow
 from PIL import Image
 
 PICTURE = re.compile(r"!\[(.*?)\]\((.*?)\)")

@@ -82,7 +82,7 @@ def test_the_loaded_adapter_has_the_files_weights_and_sizes(tiny):
 
 
 def test_a_flux_models_dimensions_are_those_of_its_weights(nodes, tiny):
-    from comfyui_fluxir.fluxir_core.adapter import FluxDimensions
+    from comfyui_fluxir.fluxir_core.flux.dimensions import FluxDimensions
 
     expected = FluxDimensions.from_state_dict(load_file(tiny.paths["diffusion_models"]))
     assert nodes.flux_dimensions(tiny.model.model.diffusion_model) == expected == TINY

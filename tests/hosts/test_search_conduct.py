@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
+from comfyui_fluxir.fluxir_core.search.presets import PRESETS
+from comfyui_fluxir.fluxir_core.search.search import estimate_cost
 
-from .search_host import Judge, plain, run, sigmas, verifier
+from .search_host import Judge, baseline, run, sigmas, verifier
 
 
 def test_when_memory_runs_out_fewer_candidates_share_a_call(host, vae):
@@ -84,7 +85,7 @@ def test_cancelling_outside_the_model_keeps_the_best_too(host, vae, monkeypatch,
     if where == "showing":
         hook = lambda value, total, preview, **_: preview and cancel_in_the_second()  # noqa: E731
         monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
-    best, _, report = run(host, decoder, judge=judge, preset="fast", keep_best=True)
+    best, _, report = run(host, decoder, judge=judge, preset="quick", keep_best=True)
     assert report["stopped"] and len(rounds) == 2 and best["samples"].isfinite().all()
     assert not comfy.model_management.processing_interrupted()
 
@@ -101,7 +102,7 @@ def test_what_samples_is_brought_back_with_room_for_a_call_once_a_round(host, va
 
     monkeypatch.setattr(comfy.sampler_helpers, "prepare_sampling", counted)
     latent = {"samples": torch.zeros(2, 16, 8, 8)}
-    best, _, report = run(host, vae, latent=latent, preset="fast")
+    best, _, report = run(host, vae, latent=latent, preset="quick")
     rounds = len(report["log"])
     assert prepared == [(2, 16, 8, 8)] + rounds * [(2 * report["at_once"], 16, 8, 8)]
 
@@ -147,8 +148,8 @@ def test_a_broken_verifier_is_left_out_and_one_that_decides_nothing_leaves_the_p
     with_broken = run(host, vae, judge=verifier(Judge(), Fails()), preset="paper")[0]["samples"]
     assert torch.equal(with_broken, run(host, vae, preset="paper")[0]["samples"])
     for value in (0.0, float("nan")):
-        best, _, report = run(host, vae, judge=verifier(Constant(value)), preset="fast")
-        torch.testing.assert_close(best["samples"], plain(host), atol=1e-4, rtol=1e-4)
+        best, _, report = run(host, vae, judge=verifier(Constant(value)), preset="quick")
+        torch.testing.assert_close(best["samples"], baseline(host), atol=1e-4, rtol=1e-4)
         assert report["winner"] == [-1]
     with pytest.raises(ValueError, match="every verifier failed: fails .no weights.; choose others"):
         run(host, vae, judge=verifier(Fails()))
@@ -162,14 +163,14 @@ def test_the_real_decoder_judges_the_finalists_only(host, vae):
             decoded.append(len(latents))
             return vae.decode(latents)
 
-    _, _, report = run(host, vae, preset="fast", final_vae=Final())
+    _, _, report = run(host, vae, preset="quick", final_vae=Final())
     assert decoded == [1, 1]
-    assert report["verifications"] == plan(PRESETS["fast"], sigmas(), finish=True)["verifications"]
+    assert report["verifications"] == estimate_cost(PRESETS["quick"], sigmas(), finish=True)["verifications"]
 
 
 def test_the_degraded_picture_keeps_the_search_near_it(host, vae):
     """The verifier likes bright pictures only; the fidelity guard refuses those that leave the input."""
-    base = vae.decode(plain(host))
+    base = vae.decode(baseline(host))
     _, _, free = run(host, vae, preset="best_of_n")
     _, _, near = run(host, vae, preset="best_of_n", degraded=base)
     assert free["winner"] != [-1] and near["winner"] in ([-1], [0])

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
+from comfyui_fluxir.fluxir_core.search.presets import PRESETS
+from comfyui_fluxir.fluxir_core.search.search import estimate_cost
 
 from .comfy_host import picture, prompt, random
-from .search_host import Calls, guider, noise, plain, run, sigmas, verifier
+from .search_host import Calls, baseline, guider, noise, run, sigmas, verifier
 
 
 def masked(batch=1):
@@ -16,7 +17,7 @@ def masked(batch=1):
 
 @pytest.mark.parametrize("case", ["text to image", "cfg", "image to image", "mask", "batch"])
 def test_a_search_of_nothing_is_cores_euler_sampler_bit_for_bit(host, vae, case):
-    from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
+    from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
 
     options = {
         "text to image": {},
@@ -25,8 +26,8 @@ def test_a_search_of_nothing_is_cores_euler_sampler_bit_for_bit(host, vae, case)
         "mask": {"latent": masked()},
         "batch": {"latent": {"samples": torch.zeros(3, 16, 8, 8)}},
     }[case]
-    best, _, report = run(host, vae, schedule=Lineages(1, 0), **options)
-    assert torch.equal(best["samples"], plain(host, **options))
+    best, _, report = run(host, vae, schedule=EvolutionarySearch(1, 0), **options)
+    assert torch.equal(best["samples"], baseline(host, **options))
     assert report["nfe"] == report["nfe_planned"] == len(options.get("steps", sigmas())) - 1
 
 
@@ -34,22 +35,22 @@ def test_a_search_of_nothing_is_cores_euler_sampler_bit_for_bit(host, vae, case)
 def test_every_preset_finds_something_the_verifier_likes_better_and_pays_what_was_planned(host, vae, name):
     counted = Calls(host.model)
     best, finalists, report = run(host, vae, model=counted.model, preset=name)
-    planned = plan(PRESETS[name], sigmas())
+    planned = estimate_cost(PRESETS[name], sigmas())
     assert sum(counted.rows) == report["nfe"] <= planned["nfe"] and report["nfe"] >= planned["nfe_least"]
     assert report["verifications"] <= planned["verifications"]
 
     def bright(samples):
         return vae.decode(samples).mean((1, 2, 3))
 
-    assert (bright(best["samples"]) >= bright(plain(host)) - 1e-4).all()
-    if name not in ("fast", "best"):  # with random weights the estimate they go by says nothing of the end
-        assert (bright(best["samples"]) > bright(plain(host)) + 1e-4).all()
+    assert (bright(best["samples"]) >= bright(baseline(host)) - 1e-4).all()
+    if name not in ("quick", "balanced"):  # with random weights the estimate they go by says nothing of the end
+        assert (bright(best["samples"]) > bright(baseline(host)) + 1e-4).all()
     assert finalists["samples"].shape[1:] == best["samples"].shape[1:] and report["preset"] == name
 
 
 def test_the_plain_sample_is_the_last_finalist(host, vae):
     _, finalists, report = run(host, vae, preset="best_of_n")
-    torch.testing.assert_close(finalists["samples"][-1:], plain(host), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(finalists["samples"][-1:], baseline(host), atol=1e-4, rtol=1e-4)
     assert len(finalists["samples"]) == 16
 
 
@@ -62,7 +63,7 @@ def test_searches_keep_to_cfg_masks_denoise_and_batches(host, vae, case):
         "batch": {"latent": {"samples": torch.zeros(3, 16, 8, 8)}},
     }[case]
     best, _, report = run(host, vae, preset="paper", **options)
-    base = plain(host, **options)
+    base = baseline(host, **options)
     assert best["samples"].shape == base.shape and best["samples"].isfinite().all()
     assert (vae.decode(best["samples"]).mean((1, 2, 3)) >= vae.decode(base).mean((1, 2, 3)) - 1e-4).all()
     if case == "mask":
@@ -92,13 +93,13 @@ def test_each_picture_of_a_batch_is_restored_from_its_own_input(host, vae):
     """The adapter's degraded latents are tiled over the candidates: picture for picture as if sampled alone."""
     lq = picture(1, batch=2)
     both, _, _ = run(host, vae, model=host.apply(lq=lq), latent={"samples": torch.zeros(2, 16, 8, 8)}, preset="best_of_n")
-    drawn = noise().generate_noise({"samples": torch.zeros(2, 16, 8, 8)})
+    pil_to_image = noise().generate_noise({"samples": torch.zeros(2, 16, 8, 8)})
 
     class Second:
         seed = 7
 
         def generate_noise(self, latent):
-            return drawn[1:]
+            return pil_to_image[1:]
 
     from comfyui_fluxir.nodes.search import TTSSampler
 
@@ -158,12 +159,13 @@ def company(host, kind):
 @pytest.mark.parametrize("kind", ["LoRA", "ControlNet", "reference latents", "regions", "adapter"])
 def test_candidates_that_share_a_call_keep_their_own_conditioning(host, vae, monkeypatch, kind):
     """A batch of two pictures, eight candidates a call or one: whatever the graph holds meets its own picture."""
-    from comfyui_fluxir.nodes import search_world
 
     model, positive = company(host, kind)
+    from comfyui_fluxir.nodes import search_sampler
+
     options = {"model": model, "positive": positive, "latent": {"samples": torch.zeros(2, 16, 8, 8)}, "preset": "best_of_n"}
     together = run(host, vae, **options)[0]["samples"]
-    monkeypatch.setattr(search_world, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(search_sampler, "MOST_AT_ONCE", 1)
     best, _, report = run(host, vae, **options)
     assert report["at_once"] == 1
     torch.testing.assert_close(together, best["samples"], atol=3e-4, rtol=1e-3)
@@ -185,7 +187,7 @@ def test_the_sampler_form_gives_the_same_picture(host, vae):
 
 
 def test_the_same_search_twice_is_bit_for_bit_the_same(host, vae):
-    (first, _, report), (second, _, again) = (run(host, vae, preset="fast") for _ in range(2))
+    (first, _, report), (second, _, again) = (run(host, vae, preset="quick") for _ in range(2))
     assert torch.equal(first["samples"], second["samples"]) and report == again
 
 
@@ -207,6 +209,6 @@ def test_another_flow_model_is_searched_alike(comfy, vae, tmp_path):
     host = Schnell()
     host.model = model
     best, _, report = run(host, vae, preset="paper")
-    base = plain(host)
+    base = baseline(host)
     assert model.model.model_type.name == "FLOW" and report["winner"] != [-1]
     assert vae.decode(best["samples"]).mean() > vae.decode(base).mean()

@@ -104,7 +104,7 @@ def first_denoised(host, model, noise, **options):
 
 def blended(host, tile_of, noise, tile=64):
     """What the blend must be: every tile as a picture of its own, `tile_of(tile)` giving the model and options for it."""
-    from comfyui_fluxir.fluxir_core.flow.tiles import TileGrid
+    from comfyui_fluxir.fluxir_core.execution.tiles import TileGrid
 
     grid = TileGrid(*noise.shape[2:], tile // 8)
     parts = []
@@ -137,7 +137,7 @@ def test_a_degraded_latent_of_another_size_is_refused_with_the_whole_latents_siz
 
 def test_ummf_sees_the_tiles_part_of_its_picture_and_keeps_it_for_every_tile(host, tile, tmp_path, monkeypatch):
     import folder_paths
-    from comfyui_fluxir.fluxir_core.adapter import ConditionBranch
+    from comfyui_fluxir.fluxir_core.ummf.condition_stream import ConditionBranch
     from comfyui_fluxir.nodes.ummf import ApplyUMMFLoRA, UMMFConditioning
 
     from .tiny import write_tiny_lora
@@ -154,7 +154,7 @@ def test_ummf_sees_the_tiles_part_of_its_picture_and_keeps_it_for_every_tile(hos
     torch.testing.assert_close(first_denoised(host, tile(model), noise, **shown(lq)), expected, rtol=1e-4, atol=1e-4)
     computed, remember = [], ConditionBranch.remember
     monkeypatch.setattr(ConditionBranch, "remember", lambda *args: computed.append(len(args[1])) or remember(*args))
-    monkeypatch.setattr("comfyui_fluxir.nodes.tile_injection.MOST_AT_ONCE", 1)
+    monkeypatch.setattr("comfyui_fluxir.nodes.tile_hooks.MOST_AT_ONCE", 1)
     host.sample(tile(model), noise=noise, steps=3, **shown(lq))
     assert sum(computed) == 6  # once for each tile, not for each step
 
@@ -208,16 +208,18 @@ def test_restoration_fidelity_acts_on_the_blended_tiles(host, tile):
 
     noise, lq = picture(2, 1, *SIZE), picture(1, 1, *SIZE)
 
-    def drawn(model, fidelity):
+    def pil_to_image(model, fidelity):
         return RestorationFidelity.execute(model, {"samples": lq}, fidelity).result[0]
 
     pointwise = [Seen(host.model, torch.tanh).model for _ in range(2)]
-    results = [host.sample(model, noise=noise) for model in (drawn(tile(pointwise[0]), 0.4), drawn(pointwise[1], 0.4))]
+    results = [
+        host.sample(model, noise=noise) for model in (pil_to_image(tile(pointwise[0]), 0.4), pil_to_image(pointwise[1], 0.4))
+    ]
     torch.testing.assert_close(*results)
     restoring = host.apply(lq=lq)
-    orders = [host.sample(model, noise=noise) for model in (drawn(tile(restoring), 0.4), tile(drawn(restoring, 0.4)))]
+    orders = [host.sample(model, noise=noise) for model in (pil_to_image(tile(restoring), 0.4), tile(pil_to_image(restoring, 0.4)))]
     assert torch.equal(*orders)
-    free, given = (host.sample(drawn(tile(restoring), fidelity), noise=noise) for fidelity in (0.0, 1.0))
+    free, given = (host.sample(pil_to_image(tile(restoring), fidelity), noise=noise) for fidelity in (0.0, 1.0))
     torch.testing.assert_close(given, lq, atol=1e-5, rtol=1e-5)
     assert (orders[0] - lq).norm() < 0.9 * (free - lq).norm()
 
@@ -252,11 +254,11 @@ def test_the_tile_is_chosen_by_the_predicted_memory(host, tile, monkeypatch, sid
 
 
 def test_tiles_share_a_call_as_the_free_memory_allows(host, tile, monkeypatch):
-    from comfyui_fluxir.nodes import tile_injection
+    from comfyui_fluxir.nodes import tile_hooks
 
     needed = host.model.model.memory_required([2, 16, 8, 8])
     seen = Seen(host.model, torch.tanh)
-    monkeypatch.setattr(tile_injection.comfy.model_management, "get_free_memory", lambda *_: 4 * needed)
+    monkeypatch.setattr(tile_hooks.comfy.model_management, "get_free_memory", lambda *_: 4 * needed)
     host.sample(tile(seen.model), noise=picture(2, 1, *SIZE), steps=1)
     assert [len(call["input"]) for call in seen.calls] == [3, 3]
 
@@ -290,19 +292,19 @@ def test_nothing_of_a_run_outlives_it(host, tile):
 
 
 def test_a_search_runs_over_the_whole_of_a_tiled_picture(host, tile, vae):
-    from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
+    from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
 
     from . import search_host
 
     model, latent = tile(host.apply(lq=picture(1, 1, *SIZE))), {"samples": torch.zeros(1, 16, *SIZE)}
     options = dict(model=model, latent=latent, steps=search_host.sigmas(3))
-    found, _, report = search_host.run(host, vae, schedule=Lineages(1, 0), **options)
-    torch.testing.assert_close(found["samples"], search_host.plain(host, **options))
+    found, _, report = search_host.run(host, vae, schedule=EvolutionarySearch(1, 0), **options)
+    torch.testing.assert_close(found["samples"], search_host.baseline(host, **options))
     assert report["nfe"] == 3
 
 
 def test_a_search_chooses_for_each_tile_against_its_part_of_the_degraded_picture(host, tile, vae):
-    from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
+    from comfyui_fluxir.fluxir_core.search.stepwise import StepwiseSearch
 
     from . import search_host
 
@@ -319,7 +321,7 @@ def test_a_search_chooses_for_each_tile_against_its_part_of_the_degraded_picture
         model=tile(host.apply(lq=picture(1, 1, *SIZE))),
         latent={"samples": torch.zeros(1, 16, *SIZE)},
         steps=search_host.sigmas(3),
-        schedule=Greedy(3, 1.0, tile=64),
+        schedule=StepwiseSearch(3, 1.0, tile=64),
         judge=search_host.verifier(Near()),
         degraded=torch.rand(1, 2 * SIZE[0] * 8, 2 * SIZE[1] * 8, 3),
     )

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from comfyui_fluxir.demo.environment import NEWEST
-from comfyui_fluxir.fluxir_core.degrade import degrade_named
-from comfyui_fluxir.fluxir_core.flow.tiles import TileGrid
-from comfyui_fluxir.fluxir_core.image import load_picture, save_picture
+from comfyui_fluxir.fluxir_core.degrade.presets import degrade_named
+from comfyui_fluxir.fluxir_core.execution.tiles import TileGrid
+from comfyui_fluxir.fluxir_core.image.files import load_image, save_image
 from comfyui_fluxir.fluxir_core.image.seams import seam_score
-from comfyui_fluxir.training.bench_tiles import GATE, NAIVE, OURS, Restored, training_pictures
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 from comfyui_fluxir.training.miniature.scenes import load_photo
-from comfyui_fluxir.training.restore import Restorer
+from comfyui_fluxir.training.studies.bench_tiles import GATE, NAIVE, OURS, Restored, training_pictures
 from PIL import Image
 
 from .workflow_host import node_of, read
@@ -49,14 +49,14 @@ def test_four_megapixels_by_the_shipped_workflow(server):
     original = torch.from_numpy(mirrored).permute(2, 0, 1).float() / 255
     degraded = degrade_named(original, "noise", seed=0)
     (server.base / "input").mkdir(exist_ok=True)
-    save_picture(degraded, server.base / "input" / "four_megapixels.png")
+    save_image(degraded, server.base / "input" / "four_megapixels.png")
     graph = read("fluxir_large_picture_miniature.json", "workflows/api")
     graph[node_of(graph, "LoadImage")]["inputs"]["image"] = "four_megapixels.png"
     graph[node_of(graph, "KSampler")]["inputs"]["steps"] = 2
     for coder in ("VAEEncodeTiled", "VAEDecodeTiled"):  # as many pixels in fewer tiles take two thirds of the time
         graph[node_of(graph, coder)]["inputs"] |= {"tile_size": 1152, "overlap": 64}
     (saved,) = server.run(graph)[node_of(graph, "SaveImage")]
-    restored = load_picture(saved)
+    restored = load_image(saved)
     assert restored.shape == (3, side, side)
 
     def error(picture):

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import euler, flux_sigmas
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 
 from .comfy_host import Host, picture, prompt
 
@@ -16,13 +16,13 @@ def host(request, comfy, tmp_path_factory):
 
 
 def sample_in_diffusers(folder, noise, lq, conditioning, steps):
-    from comfyui_fluxir.training.host import DiffusersHost
-    from comfyui_fluxir.training.model_folder import load_models
+    from comfyui_fluxir.training.diffusers_host.fluxir_host import FluxIRHost
+    from comfyui_fluxir.training.diffusers_host.model_folder import load_models
 
     models = load_models(folder)
     [[text, extra]] = conditioning
     batch, grid = len(noise), noise.shape[-2:]
-    host = DiffusersHost(models.transformer, models.adapter)
+    host = FluxIRHost(models.transformer, models.adapter)
     with torch.no_grad():
         condition = host.prepare(
             pack_latents((lq - SHIFT) * SCALE),
@@ -52,7 +52,7 @@ def test_fluxir_restore_and_the_graph_give_the_same_picture(host):
     import comfy.sd
     import comfy.utils
     from comfyui_fluxir.nodes.adapter import NullTextConditioning
-    from comfyui_fluxir.training.restore import Restorer
+    from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 
     degraded = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     in_diffusers = Restorer(host.folder).restore(degraded, [5], steps=4)

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import KONTEXT, OMINI, ConditionMode, LoRA, save_lora
-from comfyui_fluxir.fluxir_core.flow import euler, flux_sigmas
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.lora.files import save_lora
+from comfyui_fluxir.fluxir_core.lora.lora import LoRA
+from comfyui_fluxir.fluxir_core.ummf.mode import KONTEXT, OMINI, ConditionMode
 
 from .comfy_host import picture, prompt
 from .test_ummf_diffusers import random_lora
@@ -52,7 +54,7 @@ def injection(nodes, model):
 @pytest.fixture
 def computed(monkeypatch):
     """How many pictures' keys and values were computed, by call."""
-    from comfyui_fluxir.fluxir_core.adapter import ConditionBranch
+    from comfyui_fluxir.fluxir_core.ummf.condition_stream import ConditionBranch
 
     rows, remember = [], ConditionBranch.remember
 
@@ -80,8 +82,8 @@ def test_our_stream_is_cores_own_way_with_references(host, nodes, loras):
 
 
 def in_diffusers(folder, mode, noise, lq, conditioning, steps=4):
-    from comfyui_fluxir.training.model_folder import load_models
-    from comfyui_fluxir.training.ummf_host import UMMFHost
+    from comfyui_fluxir.training.diffusers_host.model_folder import load_models
+    from comfyui_fluxir.training.diffusers_host.ummf_host import UMMFHost
 
     [[text, extra]] = conditioning
     batch, grid = len(noise), noise.shape[-2:]
@@ -214,9 +216,9 @@ def test_it_works_with_the_fluxir_adapter_and_another_attention(host, nodes, lor
 def test_text_that_the_models_own_mask_hides_is_not_there(host, nodes, loras, monkeypatch, kept, strength, large):
     """Eight prompt tokens with the last four hidden from all are four; the condition, by itself, sees no text at all."""
     if not kept:
-        from comfyui_fluxir.nodes import condition_injection
+        from comfyui_fluxir.nodes import ummf_hooks
 
-        monkeypatch.setattr(condition_injection.ConditionInjection, "_fits", lambda *_: False)
+        monkeypatch.setattr(ummf_hooks.UMMFHooks, "_fits", lambda *_: False)
     [[text, extra]] = prompt(3)
     hidden = torch.zeros(1, 24, 24)
     hidden[..., 4:8] = float("-inf")
@@ -294,8 +296,9 @@ def test_a_search_computes_the_conditions_keys_and_values_once(host, nodes, lora
     options = {"latent": {"samples": torch.zeros(2, 16, 8, 8)}, "positive": conditioned(nodes, lq), "preset": "best_of_n"}
     together = run(host, vae, model=model, **options)[0]["samples"]
     assert computed == [2]
-    from comfyui_fluxir.nodes import search_world
 
-    monkeypatch.setattr(search_world, "MOST_AT_ONCE", 1)
+    from comfyui_fluxir.nodes import search_sampler
+
+    monkeypatch.setattr(search_sampler, "MOST_AT_ONCE", 1)
     alone = run(host, vae, model=model, **options)[0]["samples"]
     torch.testing.assert_close(together, alone, atol=3e-4, rtol=1e-3)

@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import ConditionMode, LoRA
-from comfyui_fluxir.fluxir_core.tokens import image_ids
-from comfyui_fluxir.training.base_model import flux_dimensions
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids
+from comfyui_fluxir.fluxir_core.lora.lora import LoRA
+from comfyui_fluxir.fluxir_core.ummf.mode import ConditionMode
+from comfyui_fluxir.training.diffusers_host.model_folder import load_models
+from comfyui_fluxir.training.diffusers_host.transformer import call_transformer, flux_dimensions
+from comfyui_fluxir.training.diffusers_host.ummf_host import UMMFHost
 from comfyui_fluxir.training.engine.draws import Draws
-from comfyui_fluxir.training.fusion import AdditionHost, ControlNetHost
-from comfyui_fluxir.training.host import call_transformer
-from comfyui_fluxir.training.memory import _Allocations
 from comfyui_fluxir.training.miniature.autoencoder import NarrowTAESD, narrowed, widen
-from comfyui_fluxir.training.model_folder import load_models
-from comfyui_fluxir.training.ummf import UMMFObjective, UMMFRecipe
-from comfyui_fluxir.training.ummf_host import UMMFHost
+from comfyui_fluxir.training.recipes.memory_plan import _Allocations
+from comfyui_fluxir.training.recipes.ummf import UMMFObjective, UMMFRecipe
+from comfyui_fluxir.training.studies.fusion import AdditionHost, ControlNetHost
 from safetensors.torch import load_file
 
 from ..unit.tiny_training import FlatPictures, flow_error, run, tiny_host
@@ -114,7 +114,7 @@ def test_the_bundled_autoencoder_is_narrowed_exactly():
     net = NarrowTAESD()
     for (name, one), other in zip(net.state_dict().items(), narrowed(widen(net)).state_dict().values()):
         assert torch.equal(one, other), name
-    from comfyui_fluxir.training.model_folder import MINIATURE
+    from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 
     (vae,) = (MINIATURE / "vae").glob("*.safetensors")
     bundled, whole = narrowed(load_file(vae)), load_models("miniature").vae

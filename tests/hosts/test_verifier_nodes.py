@@ -62,7 +62,7 @@ def test_reward_models_score_through_comfyuis_memory_management(loaded, name):
 
 def test_pictures_are_scored_as_many_at_once_as_memory_holds(comfy, monkeypatch):
     import comfy.model_management
-    from comfyui_fluxir.fluxir_core.verify import Ensemble
+    from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
     from comfyui_fluxir.nodes.verifiers import COPIES, LoadedVerifier
 
     groups, freed = [], []
@@ -116,14 +116,14 @@ def test_the_papers_ensemble_ranks_by_three_reward_models(loaded):
 
 def test_the_sheet_shows_all_pictures_and_frames_the_best(comfy):
     from comfyui_fluxir.fluxir_core.image.candidates import candidate_sheet
-    from comfyui_fluxir.nodes.runtime import drawn
-    from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages, to_planes
+    from comfyui_fluxir.nodes.runtime import pil_to_image, to_planes
+    from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages
 
     with torch.inference_mode():
         _, best, report, sheet = ScoreImages.execute(images(count=5), NaturalImageVerifier.execute().result[0]).result
     report = json.loads(report)
     expected = candidate_sheet(to_planes(images(count=5)), report["values"], report["scores"], best)
-    assert torch.equal(sheet, drawn(expected)) and sheet.shape[2:] == (768, 3) and sheet.max() <= 1
+    assert torch.equal(sheet, pil_to_image(expected)) and sheet.shape[2:] == (768, 3) and sheet.max() <= 1
 
 
 def test_the_same_verifier_twice_is_refused(loaded):
@@ -134,7 +134,7 @@ def test_the_same_verifier_twice_is_refused(loaded):
 
 
 def test_the_natural_image_verifier_prefers_the_undistorted_and_knows_the_input(comfy):
-    from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise
+    from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur, gaussian_noise
     from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier
     from comfyui_fluxir.training.miniature.scenes import load_photo
 

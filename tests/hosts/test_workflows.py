@@ -113,7 +113,7 @@ def test_a_search_is_in_the_pictures_metadata_and_replays_to_the_identical_pictu
     with Image.open(saved) as picture:
         report, kept = json.loads(picture.text["fluxir_search"]), json.loads(picture.text["prompt"])
         first = np.asarray(picture)
-    assert report["preset"] == "fast" and report["nfe"] == report["nfe_planned"] and len(report["log"]) > 0
+    assert report["preset"] == "quick" and report["nfe"] == report["nfe_planned"] and len(report["log"]) > 0
     assert json.loads(picture.text["workflow"]) == ui
     # It changes nothing in the picture, but makes ComfyUI run it again.
     kept[node_of(kept, "TTSSampler")]["inputs"]["keep_best"] = True
@@ -163,7 +163,7 @@ def test_cancelling_a_search_leaves_the_server_as_it_was(stocked):
     with pytest.raises(ComfyUIError, match="^TTSSampler: interrupted"):
         stocked.run(graph, progress=cancel)
     assert asked == [200]
-    graph[sampler]["inputs"]["preset"] = "fast"
+    graph[sampler]["inputs"]["preset"] = "quick"
     assert stocked.run(graph)[node_of(graph, "SaveImage")]
 
 

@@ -5,7 +5,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from comfyui_fluxir.fluxir_core.adapter import load_adapter
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import load_adapter
 from PIL import Image
 
 from ..unit.public_captioner import write_qwen_folder

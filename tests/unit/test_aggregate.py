@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow.aggregate import mean_z, rank, rank_sum
-from comfyui_fluxir.fluxir_core.flow.selectors import Argmax, PerLineage, Tournament, resample, take, top
+from comfyui_fluxir.fluxir_core.search.selectors import Argmax, PerLineage, Tournament, resample, take, top
+from comfyui_fluxir.fluxir_core.verify.aggregate import mean_z, rank, rank_sum
 
 SCORES = {"a": torch.tensor([[0.1], [0.9], [0.4]]), "b": torch.tensor([[30.0], [10.0], [50.0]])}
 

@@ -2,15 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import (
-    EVALUATION,
-    degrade_named,
-    degrade_random,
-    downscale,
-    gaussian_blur,
-    gaussian_noise,
-    low_light,
-)
+from comfyui_fluxir.fluxir_core.degrade.basic import downscale, gaussian_blur, gaussian_noise, low_light
+from comfyui_fluxir.fluxir_core.degrade.presets import EVALUATION, degrade_named, degrade_random
 
 
 @pytest.fixture
@@ -53,13 +46,13 @@ def test_at_strength_zero_the_picture_is_unchanged(image):
 
 
 def test_noise_has_the_stated_deviation():
-    grey = torch.full((3, 128, 128), 0.5)
-    assert (gaussian_noise(grey, 10, generator()) - grey).std().item() * 255 == pytest.approx(10, rel=0.02)
+    gray = torch.full((3, 128, 128), 0.5)
+    assert (gaussian_noise(gray, 10, generator()) - gray).std().item() * 255 == pytest.approx(10, rel=0.02)
 
 
 def test_low_light_scales_the_light_and_not_the_encoded_pixels():
-    grey = torch.full((3, 256, 256), 0.5)
-    dark = low_light(grey, 0.25, generator(), read_noise=0)
+    gray = torch.full((3, 256, 256), 0.5)
+    dark = low_light(gray, 0.25, generator(), read_noise=0)
     assert (dark**2.2).mean().item() == pytest.approx(0.25 * 0.5**2.2, rel=0.02)
 
 

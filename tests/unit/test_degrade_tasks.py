@@ -5,13 +5,12 @@ import math
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import TASKS
-from comfyui_fluxir.fluxir_core.degrade.kernel import aperture, convolve, gaussian, sinc, spread
-from comfyui_fluxir.fluxir_core.degrade.picture import Draw
-from comfyui_fluxir.fluxir_core.degrade.rain import drops_on_glass
+from comfyui_fluxir.fluxir_core.degrade.blur import aperture, convolve, gaussian, sinc, spread
+from comfyui_fluxir.fluxir_core.degrade.image import Draw, encoded, linear
 from comfyui_fluxir.fluxir_core.degrade.real_esrgan import KERNELS, poisson
 from comfyui_fluxir.fluxir_core.degrade.sensor import SHOT, sensor_error
-from comfyui_fluxir.fluxir_core.degrade.srgb import encoded, linear
+from comfyui_fluxir.fluxir_core.degrade.tasks import TASKS
+from comfyui_fluxir.fluxir_core.degrade.weather import drops_on_glass
 from comfyui_fluxir.training.miniature.scenes import load_photo
 
 every_task = pytest.mark.parametrize("name", TASKS)
@@ -96,9 +95,9 @@ def test_values_outside_the_range_are_clipped_first(photos, name):
 
 
 @pytest.mark.parametrize("name", ["low resolution", "motion blur", "defocus blur", "raindrops", "snow"])
-def test_a_grey_picture_stays_grey(photos, name):
-    grey = photos.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    degraded = TASKS[name](grey, 0.8, [1, 2, 3])
+def test_a_gray_picture_stays_gray(photos, name):
+    gray = photos.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    degraded = TASKS[name](gray, 0.8, [1, 2, 3])
     assert (degraded - degraded.mean(1, keepdim=True)).abs().max() < 1e-4
 
 
@@ -183,16 +182,16 @@ def test_shot_noise_grows_with_the_light_and_with_the_strengths_square():
 
 
 def test_low_light_is_darker_and_relatively_noisier():
-    grey = encoded(flat(0.5, pictures=8))
-    dim = linear(TASKS["low light"](grey, 1, range(8)))
+    gray = encoded(flat(0.5, pictures=8))
+    dim = linear(TASKS["low light"](gray, 1, range(8)))
     exposures = dim.mean((1, 2, 3)) / 0.5
     assert 2 ** (-4.5 * 1.15 * 1.3) < exposures.min() and exposures.max() < 2 ** (-4.5 * 0.85 * 0.7)
-    noisy = linear(TASKS["sensor noise"](grey, math.sqrt(0.1), range(8)))  # the same sensor in full light
+    noisy = linear(TASKS["sensor noise"](gray, math.sqrt(0.1), range(8)))  # the same sensor in full light
     rough = [(light[..., 1:] - light[..., :-1]).std() / light.mean() for light in (dim, noisy)]
     assert rough[0] > 2 * rough[1]
 
 
-def test_water_takes_red_most_and_all_colours_to_its_own_with_distance():
+def test_water_takes_red_most_and_all_colors_to_its_own_with_distance():
     kept = linear(TASKS["underwater"](encoded(flat(0.5, pictures=12)), 0.3, range(12))).mean((2, 3)) / 0.5
     assert (kept[:, 0] < kept[:, 1:].min(1).values).all()
     apart = []

@@ -8,12 +8,14 @@ import types
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import gaussian_blur
-from comfyui_fluxir.fluxir_core.image import quality, save_picture
-from comfyui_fluxir.fluxir_core.verify import NIQE, downsampled_psnr
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur
+from comfyui_fluxir.fluxir_core.image.files import save_image
+from comfyui_fluxir.fluxir_core.image.quality import quality
 from comfyui_fluxir.fluxir_core.verify.evaluation import PAPER, Evaluation, markdown
-from comfyui_fluxir.training import evaluate
+from comfyui_fluxir.fluxir_core.verify.fidelity import downsampled_psnr
+from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.commands import evaluate
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 from torch import nn
@@ -54,9 +56,9 @@ def folders(photo, tmp_path):
     for folder in (lq, out, hq):
         folder.mkdir()
     for name, picture in {"a": photo, "b": photo.flip(2)}.items():
-        save_picture(nn.functional.avg_pool2d(picture, 2), lq / f"{name}.jpg")
-        save_picture(gaussian_blur(picture, 1), out / f"{name}.png")
-        save_picture(picture, hq / f"{name}.png")
+        save_image(nn.functional.avg_pool2d(picture, 2), lq / f"{name}.jpg")
+        save_image(gaussian_blur(picture, 1), out / f"{name}.png")
+        save_image(picture, hq / f"{name}.png")
     return lq, out, hq
 
 
@@ -202,7 +204,7 @@ def test_a_second_run_measures_only_what_is_new_or_changed(folders, tmp_path, me
     first = table_of(tmp_path / "t.csv")
     run(*given)
     assert len(measured) == 2 and table_of(tmp_path / "t.csv") == first
-    save_picture(photo.flip(2), folders[1] / "b.png")
+    save_image(photo.flip(2), folders[1] / "b.png")
     run(*given)
     assert len(measured) == 3 and table_of(tmp_path / "t.csv")["a"] == first["a"]
     assert float(table_of(tmp_path / "t.csv")["b"]["psnr"]) > float(first["b"]["psnr"])
@@ -212,7 +214,7 @@ def test_a_second_run_measures_only_what_is_new_or_changed(folders, tmp_path, me
 
 
 def test_an_interrupted_run_keeps_what_it_measured(folders, tmp_path, measured, monkeypatch):
-    given, load = (*folders, "--metrics", "--csv", tmp_path / "t.csv"), evaluate.load_picture
+    given, load = (*folders, "--metrics", "--csv", tmp_path / "t.csv"), evaluate.load_image
 
     def interrupted(path):
         if path.stem == "b":
@@ -220,7 +222,7 @@ def test_an_interrupted_run_keeps_what_it_measured(folders, tmp_path, measured, 
         return load(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "load_picture", interrupted)
+        patch.setattr(evaluate, "load_image", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(*given)
     assert set(table_of(tmp_path / "t.csv")) == {"a"}
@@ -248,9 +250,9 @@ def test_rows_of_other_pictures_stay_and_are_not_in_the_means(folders, tmp_path,
 
 def test_pictures_without_a_partner_or_that_cannot_be_measured_are_reported_and_the_rest_is_measured(folders, photo, capsys):
     lq, out, hq = folders
-    save_picture(photo, out / "c.png")
-    save_picture(photo[:, :64], lq / "d.png")
-    save_picture(photo, out / "d.png")
+    save_image(photo, out / "c.png")
+    save_image(photo[:, :64], lq / "d.png")
+    save_image(photo, out / "d.png")
     (hq / "a.png").unlink()
     run(*folders, "--metrics")
     said = capsys.readouterr().out
@@ -275,7 +277,7 @@ def only(folder, *names):
     for path in folder.iterdir():
         path.unlink()
     for name in names:
-        save_picture(torch.rand(3, 64, 64), folder / name)
+        save_image(torch.rand(3, 64, 64), folder / name)
     return folder
 
 

@@ -8,11 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.data import PictureSource, ShardWriter
-from comfyui_fluxir.fluxir_core.degrade import TASKS, gaussian_blur
-from comfyui_fluxir.fluxir_core.image import save_picture
-from comfyui_fluxir.fluxir_core.image.files import png_bytes
-from comfyui_fluxir.fluxir_core.verify import NIQE
+from comfyui_fluxir.fluxir_core.data.shards import ShardWriter
+from comfyui_fluxir.fluxir_core.data.source import ImageSource
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur
+from comfyui_fluxir.fluxir_core.degrade.tasks import TASKS
+from comfyui_fluxir.fluxir_core.image.files import png_bytes, save_image
+from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
 from comfyui_fluxir.fluxir_core.verify.selection import PAPER, read_table, select, table
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.fluxgen import degrade, work
@@ -42,7 +43,7 @@ def photos(crops, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, crop in enumerate(crops):
-        save_picture(crop, folder / f"{number}.png")
+        save_image(crop, folder / f"{number}.png")
     (folder / "broken.png").write_bytes(b"no picture")
     (folder / "empty.jpg").touch()
     return folder
@@ -83,7 +84,7 @@ def test_equal_scores_are_all_kept_and_no_number_is_dropped():
 
 
 def test_a_guards_refusal_drops_however_many_it_refuses():
-    assert select({"guard_noise": [-1.0, -1.0, 0.0]}).dropped_by == [["guard_noise"], ["guard_noise"], []]
+    assert select({"veto_noise": [-1.0, -1.0, 0.0]}).dropped_by == [["veto_noise"], ["veto_noise"], []]
 
 
 def test_a_table_is_read_back_as_what_was_kept(tmp_path):
@@ -155,7 +156,7 @@ def test_the_papers_metrics_are_asked_for_and_named_when_they_are_missing(shards
 def test_pairs_are_the_pictures_and_their_seeded_degradation(shards, photos, crops, tmp_path, capsys):
     for given, name in ((shards, "a"), (photos, "b")):
         run("degrade", given, tmp_path / name, "--seed", 3)
-        source = PictureSource(tmp_path / name)
+        source = ImageSource(tmp_path / name)
         assert source.keys == [str(number) for number in range(6)]
         for number, crop in enumerate(crops):
             record, seed = source[number], degrade.degradation_seed(3, str(number))
@@ -165,7 +166,7 @@ def test_pairs_are_the_pictures_and_their_seeded_degradation(shards, photos, cro
             assert (record.metadata["width"], record.metadata["height"]) == (80, 64)
         with Image.open(tmp_path / name / "pairs.png") as sheet:
             assert np.asarray(sheet).std() > 0
-    assert PictureSource(tmp_path / "a").metadata_of(2)["seed"] == 2
+    assert ImageSource(tmp_path / "a").metadata_of(2)["seed"] == 2
     assert "broken.png: broken.png cannot be read" in capsys.readouterr().out
 
 
@@ -173,7 +174,7 @@ def test_only_selected_pictures_become_pairs_with_their_scores(shards, tmp_path)
     run("select", shards, tmp_path / "chosen", *OWN)
     kept = read_table(tmp_path / "chosen" / "selection.csv")
     run("degrade", shards, tmp_path / "pairs", "--selection", tmp_path / "chosen" / "selection.csv")
-    pairs = PictureSource(tmp_path / "pairs")
+    pairs = ImageSource(tmp_path / "pairs")
     assert 0 < len(kept) < 6 and [pairs.metadata_of(i)["scores"] for i in range(len(pairs))] == list(kept.values())
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise
-from comfyui_fluxir.fluxir_core.image.invented import heat_map, invented_detail
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur, gaussian_noise
+from comfyui_fluxir.fluxir_core.image.invented_detail import heat_map, invented_detail
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from torch.nn import functional as F
 
@@ -54,9 +54,9 @@ def planted(pictures, kind):
         lambda p: 1 - p,
         lambda p: p * torch.tensor([0.7, 0.9, 0.6])[:, None, None] + 0.05,
     ],
-    ids=["the same", "darker", "paler", "gamma", "negative", "colour cast"],
+    ids=["the same", "darker", "paler", "gamma", "negative", "color cast"],
 )
-def test_another_brightness_contrast_or_colour_invents_nothing(photos, change):
+def test_another_brightness_contrast_or_color_invents_nothing(photos, change):
     share = invented_detail(change(photos), photos)
     assert share.shape == (4, 1, 144, 144) and share.mean() < 0.01 and share.max() < 0.1, (share.mean(), share.max())
 
@@ -136,7 +136,7 @@ def test_small_and_narrow_pictures_have_a_map(size):
     assert invented_detail(restored, restored).max() < 1e-4
 
 
-def test_the_heat_map_is_dim_grey_where_nothing_is_invented_and_hot_where_all_is(photos):
+def test_the_heat_map_is_dim_gray_where_nothing_is_invented_and_hot_where_all_is(photos):
     share = torch.zeros(4, 1, 144, 144)
     share[..., :72] = 1
     heat = heat_map(share, photos)

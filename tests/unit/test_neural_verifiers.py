@@ -65,7 +65,7 @@ def test_nan_scores_last_and_disturbs_nothing(verifiers, name):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(1, 70, 101), (4, 64, 64), (3, 1, 1), (3, 9, 400)])
-def test_grey_tiny_and_odd_pictures_have_scores(verifiers, name, shape):
+def test_gray_tiny_and_odd_pictures_have_scores(verifiers, name, shape):
     assert verifiers[name](torch.rand(2, *shape).half()).isfinite().all()
 
 

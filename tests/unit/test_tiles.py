@@ -4,9 +4,9 @@ import logging
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow.tiles import SMALLEST, TiledRun, TileGrid, tiled
+from comfyui_fluxir.fluxir_core.execution.tiles import SMALLEST, TiledRun, TileGrid, tiled
 from comfyui_fluxir.fluxir_core.image.seams import seam_score
-from comfyui_fluxir.training.bench_tiles import training_pictures
+from comfyui_fluxir.training.studies.bench_tiles import training_pictures
 
 SIZES = [(64, 64), (65, 97), (33, 264), (1, 70), (5, 3), (32, 32), (300, 31)]
 

@@ -2,19 +2,15 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise, jpeg
-from comfyui_fluxir.fluxir_core.flow.aggregate import rank
-from comfyui_fluxir.fluxir_core.verify import (
-    NIQE,
-    CoherentGradient,
-    Consistency,
-    DefaultEnsemble,
-    SpectralSlope,
-    downsampled_psnr,
-    vetoes,
-)
-from comfyui_fluxir.training.fit_niqe import fit
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur, gaussian_noise, jpeg
+from comfyui_fluxir.fluxir_core.verify.aggregate import rank
+from comfyui_fluxir.fluxir_core.verify.ensemble import DefaultEnsemble
+from comfyui_fluxir.fluxir_core.verify.fidelity import Consistency, downsampled_psnr
+from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
+from comfyui_fluxir.fluxir_core.verify.statistics import CoherentGradient, SpectralSlope
+from comfyui_fluxir.fluxir_core.verify.vetoes import vetoes
 from comfyui_fluxir.training.miniature.scenes import TRAINING_PHOTOS, build_bank, load_photo
+from comfyui_fluxir.training.studies.fit_niqe import fit
 
 WEIGHTLESS = [NIQE(), CoherentGradient(), SpectralSlope(), Consistency(), DefaultEnsemble()]
 LEFT_OUT = ("astronaut", "coffee", "motorcycle_left")
@@ -74,13 +70,13 @@ def test_the_default_picks_no_hack(scenes):
     grid[::8] = grid[:, ::8] = 0.15
     for index, clean in enumerate(scenes):
         given = noisy(gaussian_blur(clean, 1.5), 10)
-        grey = clean.mean(0)
+        gray = clean.mean(0)
         hacks = [
             clean + 4 * (clean - gaussian_blur(clean, 1.5)),  # oversharpened
             noisy(clean, 25),  # noise for texture
             clean + grid,
             scenes[(index + 1) % len(scenes)],  # another picture
-            grey + 2.5 * (clean - grey),  # saturated
+            gray + 2.5 * (clean - gray),  # saturated
         ]
         scores = DefaultEnsemble()(torch.stack([clean, given, *hacks]), given)
         assert scores[0] > scores[2:].max() and scores[1] > scores[2:].max()
@@ -119,7 +115,7 @@ def test_nan_scores_last_and_nothing_else_is_disturbed(verifier, scenes):
 
 @pytest.mark.parametrize("verifier", WEIGHTLESS, ids=lambda v: v.name)
 @pytest.mark.parametrize("shape", [(3, 96, 96), (1, 70, 101), (4, 64, 64), (3, 1, 1), (3, 16, 9)])
-def test_constant_grey_tiny_and_odd_pictures_have_scores(verifier, shape):
+def test_constant_gray_tiny_and_odd_pictures_have_scores(verifier, shape):
     pictures = torch.stack([torch.full(shape, 0.5), torch.rand(shape, generator=torch.Generator().manual_seed(0))])
     scores = verifier(pictures, pictures[0])
     assert scores.shape == (2,) and not scores.isnan().any() and scores[0].isfinite()

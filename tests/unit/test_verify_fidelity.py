@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import EVALUATION, degrade_named
-from comfyui_fluxir.fluxir_core.verify import Consistency, downsampled_psnr, vetoes
+from comfyui_fluxir.fluxir_core.degrade.presets import EVALUATION, degrade_named
+from comfyui_fluxir.fluxir_core.verify.fidelity import Consistency, downsampled_psnr
+from comfyui_fluxir.fluxir_core.verify.vetoes import vetoes
 from comfyui_fluxir.training.miniature.scenes import load_photo
 
 CROPS = (("astronaut", 0, 128), ("coffee", 100, 150), ("motorcycle_left", 200, 250), ("camera", 60, 130))
@@ -61,7 +62,7 @@ def test_a_picture_altered_in_one_place_costs(photos, name):
         assert cost(altered, given) > cost(clean, given) + 0.1
 
 
-def test_a_well_exposed_input_leaves_no_room_for_other_light_or_colour(photos):
+def test_a_well_exposed_input_leaves_no_room_for_other_light_or_color(photos):
     tinted = photos[1] * torch.tensor([1.0, 1.0, 0.5])[:, None, None]
     assert cost(photos[0] * 0.5, photos[0]) > 0.5 and cost(tinted, photos[1]) > 0.5
 

@@ -1,14 +1,15 @@
 """A transformer, an adapter and batches that train in a second."""
 
 import torch
-from comfyui_fluxir.fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter
-from comfyui_fluxir.fluxir_core.tokens import image_ids
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.dimensions import FluxDimensions
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids
 from comfyui_fluxir.training.data.batch import Batch
+from comfyui_fluxir.training.diffusers_host.fluxir_host import FluxIRHost
 from comfyui_fluxir.training.engine.fit import RunConfig, fit
 from comfyui_fluxir.training.engine.optimizers import OptimizerConfig
 from comfyui_fluxir.training.engine.processes import make_accelerator
-from comfyui_fluxir.training.fluxir import FluxIRObjective, FluxIRRecipe
-from comfyui_fluxir.training.host import DiffusersHost
+from comfyui_fluxir.training.recipes.fluxir import FluxIRObjective, FluxIRRecipe
 
 
 def tiny_host():
@@ -25,7 +26,7 @@ def tiny_host():
     ).requires_grad_(False)
     adapter = FluxIRAdapter(AdapterConfig(FluxDimensions.from_state_dict(transformer.state_dict()), 4, text_tokens=2))
     adapter.init_from_base(transformer.state_dict())
-    return DiffusersHost(transformer, adapter)
+    return FluxIRHost(transformer, adapter)
 
 
 class FlatPictures:

@@ -1,17 +1,17 @@
-"""Where a run's batches come from: pictures, cropped, degraded and encoded once; or the miniature's own bank."""
+"""Where a run's batches come from: images, cropped, degraded and encoded once."""
 
 import logging
 
 import torch
 
-from ...fluxir_core.data import PictureSource
+from ...fluxir_core.data.source import ImageSource
 from ...fluxir_core.flow.noise import keyed_generator
 from .batch import Batch
 from .cache import TensorCache
 from .crops import Crops, Order
 
 
-class PictureBatches:
+class ImageBatches:
     """Batches of the pictures that `config` (DataConfig) names, `batch` a step.
 
     `encode` takes pictures (B, 3, H, W) to latents, `embed` a prompt to (text, pooled); `work` keeps both, in folders whose
@@ -23,7 +23,7 @@ class PictureBatches:
 
     def __init__(self, config, batch, encode, embed, work, identity, seed=0, device="cpu", process=0, processes=1, wait=None):
         self.config, self.batch, self.device, self._encode, self._embed = config, batch, device, encode, embed
-        self.crops = Crops(PictureSource(config.pictures), config.sizes, config.crop, seed)
+        self.crops = Crops(ImageSource(config.pictures), config.sizes, config.crop, seed)
         source = self.crops.source
         self.fingerprint = source.fingerprint
         self._prompts = {i: source.metadata_of(i).get("prompt", "") if config.prompts else "" for i in self.crops.indices}
@@ -120,48 +120,3 @@ class PictureBatches:
 
     def _key(self, index, version):
         return f"{self.crops.source.keys[index]} {version}"
-
-
-class MiniatureBatches:
-    """Crops of the miniature's training bank, drawn and encoded once in `work`.
-
-    Three steps of four see `batch` crops of half of `size` pixels a side, the fourth whole pictures, a quarter as many.
-    `prompts` shows their words, else the empty prompt.
-    """
-
-    description = fingerprint = "procedural dead-leaves scenes and crops of photos bundled with scikit-image"
-    validation = ()
-
-    def __init__(self, size, batch, prompts, bank, seed=0, device="cpu"):
-        from ..miniature.latents import LatentCrops
-        from ..miniature.text import encode_words
-
-        self.size, self.batch, self.prompts, self.seed = size, batch, prompts, seed
-        self.crops, self.empty = LatentCrops(bank, device), encode_words([])
-
-    @classmethod
-    def for_model(cls, folder, size, batch, prompts, work, seed=0, device="cpu"):
-        """The batches for the model folder `folder`, encoded by its autoencoder. Raises ValueError where it is no miniature."""
-        from ..miniature.autoencoder import open_autoencoder
-        from ..miniature.bank import drawn_bank, encoded_bank
-        from ..miniature.recipe import Plan
-
-        work.mkdir(parents=True, exist_ok=True)
-        plan = Plan(size=size)
-        bank = encoded_bank(plan, work, open_autoencoder(folder, device), *drawn_bank(plan, work))
-        return cls(size, batch, prompts, bank, seed, device)
-
-    def rows(self, step):
-        """How many pictures step `step` sees."""
-        return max(1, self.batch // 4) if step % 4 == 3 else self.batch
-
-    def __call__(self, step, rows):
-        """The Batch of the pictures at `rows` of step `step`."""
-        side = self.size // 8 if step % 4 == 3 else self.size // 16
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(keyed_generator(self.seed, "bank", step).initial_seed())
-            whole = self.crops.sample(self.rows(step), side)
-        own = [tensor[rows.start : rows.stop] for tensor in (whole.clean, whole.degraded, whole.text, whole.pooled)]
-        if not self.prompts:
-            own[2:] = (torch.zeros_like(tensor) for tensor in own[2:])
-        return Batch(*own, whole.image_ids, whole.grid)

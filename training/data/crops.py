@@ -2,12 +2,12 @@
 
 import torch
 
-from ...fluxir_core.degrade import degrade_random
+from ...fluxir_core.degrade.presets import degrade_random
 from ...fluxir_core.flow.noise import keyed_generator
 
 
 class Crops:
-    """The pictures of `source` (a PictureSource), each cropped to one of `sizes` ((height, width) pixels).
+    """The pictures of `source` (a ImageSource), each cropped to one of `sizes` ((height, width) pixels).
 
     A picture takes one of the sizes that fit inside it, chosen by its key. `skipped` lists (name, reason) of those that are
     too small or cannot be read. `indices` are the others'.

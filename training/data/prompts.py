@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from ...fluxir_core.adapter import load_adapter
-from ..miniature.text import encode_words
-from ..model_folder import MINIATURE, only_file
+from ...fluxir_core.adapter.checkpoint import load_adapter
+from ..bundled import find
+from ..diffusers_host.model_folder import only_file
 
 
 def load_prompt_encoder(folder, tokens, device="cpu", dtype=torch.bfloat16):
@@ -16,8 +16,8 @@ def load_prompt_encoder(folder, tokens, device="cpu", dtype=torch.bfloat16):
     in float32; any other folder knows the empty prompt alone, from its adapter's file. Raises ValueError where there is none
     of these, and on a prompt that the folder cannot read.
     """
-    if str(folder) == "miniature" or Path(folder) == MINIATURE:
-        return lambda prompt: encode_words(prompt.split())
+    if own := find(folder):
+        return own.embed
     folder = Path(folder)
     if (folder / "text_encoder_2").is_dir():
         return _flux_encoder(folder, tokens, device, dtype)

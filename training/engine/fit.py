@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..average import MovingAverage
+from .average import MovingAverage
 from .draws import Draws
 from .processes import any_process, load_optimizer, local, sharded, sharded_like, whole
 from .run_folder import RunFolder, check_identity

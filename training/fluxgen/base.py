@@ -2,12 +2,12 @@
 
 import torch
 
-from ...fluxir_core.adapter import load_adapter
-from ...fluxir_core.flow import euler, flux_sigmas
-from ...fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from ...fluxir_core.adapter.checkpoint import load_adapter
+from ...fluxir_core.flow.rectified_flow import euler, flux_sigmas
+from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 from ..data.prompts import load_prompt_encoder
-from ..host import call_transformer, exact_time
-from ..model_folder import model_folder, only_file, open_transformer, open_vae
+from ..diffusers_host.model_folder import model_folder, only_file, open_transformer, open_vae
+from ..diffusers_host.transformer import call_transformer, exact_time
 
 PATCH, CHANNELS, TOKENS = 16, 16, 512
 """Pixels a side of one token, channels of a latent, and FLUX.1-dev's length of a prompt."""

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...fluxir_core.data import PictureSource, ShardWriter
-from ...fluxir_core.degrade import TASKS
+from ...fluxir_core.data.shards import ShardWriter
+from ...fluxir_core.data.source import ImageSource
+from ...fluxir_core.degrade.tasks import TASKS
 from ...fluxir_core.flow.noise import keyed_generator
 from ...fluxir_core.image.files import png_bytes
 from ...fluxir_core.image.montage import contact_sheet
@@ -62,7 +63,7 @@ def degrade(source, out, seed, rank, scores=None):
 
 def preview(shard, path):
     """Writes a contact sheet of pairs in `shard`, spread evenly, good on the left."""
-    source = PictureSource(shard)
+    source = ImageSource(shard)
     shown = min(SHOWN, len(source))
     records = [source[number * len(source) // shown] for number in range(shown)]
     labels = [f"{record.key}: good, degraded" for record in records]
@@ -80,7 +81,7 @@ def run(arguments):
     if arguments.out.resolve() == arguments.source.resolve():
         raise ValueError(f"OUT_DIR is SOURCE, {arguments.out}; give another folder for the pairs.")
     rank, scores = Rank.here(), arguments.selection and read_table(arguments.selection)
-    source = PictureSource(arguments.source, keep=scores)
+    source = ImageSource(arguments.source, keep=scores)
     keep_settings(arguments.out, {"seed": arguments.seed, "source": source.fingerprint, "degradation": DEGRADATION})
     if rank.rank == 0:
         write_skipped(arguments.out, "source", source.skipped)

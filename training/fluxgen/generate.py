@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ...fluxir_core.data import ShardWriter
-from ...fluxir_core.data.shards import read_index
+from ...fluxir_core.data.shards import ShardWriter, read_index
 from ...fluxir_core.image.files import png_bytes
 from .base import PATCH, Base, flux_shift, load_embedder
 from .work import Rank, keep_settings

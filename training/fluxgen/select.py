@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...fluxir_core.data import PictureSource, write_whole
+from ...fluxir_core.data.shards import write_whole
+from ...fluxir_core.data.source import ImageSource
 from ...fluxir_core.image.montage import contact_sheet
 from ...fluxir_core.verify.selection import KEEP, OWN, PAPER, metric_named, reasons, select, table
 from .work import Rank, in_order, report_skipped, write_skipped
@@ -110,7 +111,7 @@ def run(arguments):
         raise ValueError(f"--keep is {arguments.keep}; use a share above 0, at most 1.")
     rank, names = Rank.here(), list(dict.fromkeys(arguments.metrics))
     metrics = {name: metric_named(name, rank.device) for name in names}
-    source, folder = PictureSource(arguments.source), arguments.out / SCORES
+    source, folder = ImageSource(arguments.source), arguments.out / SCORES
     if rank.rank == 0:
         write_skipped(arguments.out, "source", source.skipped)
     score(source, metrics, folder, rank, rank.device)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from ...fluxir_core.data import write_whole
+from ...fluxir_core.data.shards import write_whole
 
 SETTINGS, SKIPPED = "fluxgen.json", "skipped"
 

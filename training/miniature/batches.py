@@ -2,7 +2,7 @@
 
 import torch
 
-from ...fluxir_core.degrade import degrade_random
+from ...fluxir_core.degrade.presets import degrade_random
 from ...fluxir_core.flow.noise import keyed_generator
 from ..data.batch import Batch
 from .autoencoder import open_autoencoder

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from ...fluxir_core.degrade import degrade_random
+from ...fluxir_core.degrade.presets import degrade_random
 from .text import encode_words
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 
-from ...fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter, diffusers_to_bfl
+from ...fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from ...fluxir_core.flux.dimensions import FluxDimensions
+from ...fluxir_core.flux.keymap import diffusers_to_bfl
+from ..diffusers_host.fluxir_host import FluxIRHost
 from ..engine.fit import RunConfig, fit
 from ..engine.optimizers import OptimizerConfig
 from ..engine.processes import make_accelerator
-from ..fluxir import FluxIRObjective, FluxIRRecipe
-from ..host import DiffusersHost
+from ..recipes.fluxir import FluxIRObjective, FluxIRRecipe
 from . import export
 from .batches import MiniatureBatches
 from .checkpoint import Checkpoint
@@ -30,7 +32,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Plan:
+class MiniatureSize:
     """How much of everything. Without `photos` scikit-image's serve alone."""
 
     narrow_steps: int = 2000
@@ -44,63 +46,63 @@ class Plan:
     seed: int = 0
 
 
-QUICK = Plan(
+QUICK = MiniatureSize(
     narrow_steps=2, autoencoder_steps=3, base_steps=4, adapter_steps=30, adapter_rank=4, size=128, pairs=8, photos=False
 )
 """Every stage in about a minute, for the tests: the files load, the images are no good."""
 
 
-def train_miniature(plan, work, out, photos, device="cpu"):
-    """Runs the stages of `plan`, resuming from what `work` holds, and writes the model files to `out`.
+def train_miniature(amounts, work, out, photos, device="cpu"):
+    """Runs the stages of `amounts`, resuming from what `work` holds, and writes the model files to `out`.
 
     `photos` is the folder that the photographs are fetched to. A finished stage is not run again.
     """
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
-    _check_plan(plan, work / "plan.json")
-    images, autoencoder, transformer = trained_base(plan, work, photos, device)
-    adapter = train_adapter(images, autoencoder, transformer, RECIPE, plan, work / "fluxir")
-    training = {"plan": asdict(plan), "recipe": asdict(RECIPE), "optimizer": asdict(OPTIMIZER)}
+    _check_amounts(amounts, work / "plan.json")
+    images, autoencoder, transformer = trained_base(amounts, work, photos, device)
+    adapter = train_adapter(images, autoencoder, transformer, RECIPE, amounts, work / "fluxir")
+    training = {"amounts": asdict(amounts), "recipe": asdict(RECIPE), "optimizer": asdict(OPTIMIZER)}
     export.write(Path(out), autoencoder, transformer, adapter, training, images.description)
 
 
-def trained_base(plan, work, photos, device="cpu"):
-    """Stages 1 and 2 of `plan` in `work`, trained as far as they are not yet: (ImageStream, autoencoder, transformer)."""
-    if plan.photos:
+def trained_base(amounts, work, photos, device="cpu"):
+    """Stages 1 and 2 of `amounts` in `work`, trained as far as they are not yet: (ImageStream, autoencoder, transformer)."""
+    if amounts.photos:
         fetch_photos(photos)
-    images = ImageStream(photos if plan.photos else None, plan.size, plan.seed)
-    steps = plan.narrow_steps, plan.autoencoder_steps
+    images = ImageStream(photos if amounts.photos else None, amounts.size, amounts.seed)
+    steps = amounts.narrow_steps, amounts.autoencoder_steps
     parts = Checkpoint(work / "narrow.pt"), Checkpoint(work / "autoencoder.pt")
-    autoencoder = train_autoencoder(images, *steps, *parts, device, seed=plan.seed).requires_grad_(False)
-    batches = MiniatureBatches(images, autoencoder, BATCH, prompts=True, degrade=None, device=device, pairs=plan.pairs)
+    autoencoder = train_autoencoder(images, *steps, *parts, device, seed=amounts.seed).requires_grad_(False)
+    batches = MiniatureBatches(images, autoencoder, BATCH, prompts=True, degrade=None, device=device, pairs=amounts.pairs)
     transformer = train_base(
-        batches, plan.base_steps, Checkpoint(work / "base.pt"), device, seed=plan.seed, noise_tone=NOISE_TONE
+        batches, amounts.base_steps, Checkpoint(work / "base.pt"), device, seed=amounts.seed, noise_tone=NOISE_TONE
     )
     return images, autoencoder, transformer
 
 
-def train_adapter(images, autoencoder, transformer, recipe, plan, folder):
+def train_adapter(images, autoencoder, transformer, recipe, amounts, folder):
     """Stage 3: the FluxIR adapter on the frozen miniature, by the same recipe as at full size. Returns the averaged adapter.
 
     Three steps of four see 128-pixel crops, the fourth whole images of a quarter of the batch; the prompt is empty.
     """
     base = diffusers_to_bfl(transformer.state_dict())
-    torch.manual_seed(plan.seed)
+    torch.manual_seed(amounts.seed)
     dims = FluxDimensions.from_state_dict(base)
-    adapter = FluxIRAdapter(AdapterConfig(dims, rank=plan.adapter_rank, text_tokens=TOKENS, guidance=GUIDANCE))
+    adapter = FluxIRAdapter(AdapterConfig(dims, rank=amounts.adapter_rank, text_tokens=TOKENS, guidance=GUIDANCE))
     adapter.init_from_base(base)
     device = next(transformer.parameters()).device
-    host = DiffusersHost(transformer.requires_grad_(False), adapter.to(device))
+    host = FluxIRHost(transformer.requires_grad_(False), adapter.to(device))
     objective = FluxIRObjective(host, autoencoder.decode, recipe)
-    run = RunConfig(steps=plan.adapter_steps, batch=BATCH, micro_batch=BATCH, seed=plan.seed, checkpoint_every=100, keep=1)
-    batches = MiniatureBatches(images, autoencoder, BATCH, device=device, pairs=plan.pairs)
+    run = RunConfig(steps=amounts.adapter_steps, batch=BATCH, micro_batch=BATCH, seed=amounts.seed, checkpoint_every=100, keep=1)
+    batches = MiniatureBatches(images, autoencoder, BATCH, device=device, pairs=amounts.pairs)
     adapter.load_state_dict(fit(objective, batches, OPTIMIZER, run, folder, make_accelerator()))
     host.remove()
     return adapter.eval()
 
 
-def _check_plan(plan, path):
-    written = json.dumps(asdict(plan), indent=2)
+def _check_amounts(amounts, path):
+    written = json.dumps(asdict(amounts), indent=2)
     if path.exists() and path.read_text() != written:
-        raise SystemExit(f"fluxir train miniature: {path.parent} holds another plan's work; choose another --work folder.")
+        raise SystemExit(f"fluxir train miniature: {path.parent} holds another run's work; choose another --work folder.")
     path.write_text(written)

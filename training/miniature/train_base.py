@@ -1,14 +1,14 @@
-"""Stage 2 of the miniature: mini-FLUX, a text-to-image rectified flow on the latents of the training bank."""
+"""Stage 2 of the miniature: mini-FLUX, a text-to-image rectified flow on the latents of the training images."""
 
 import logging
 
 import torch
 from torch.nn import functional as F
 
-from ...fluxir_core.flow import interpolate, sample_timesteps
-from ..average import MovingAverage
+from ...fluxir_core.flow.rectified_flow import interpolate, sample_timesteps
+from ..diffusers_host.transformer import call_transformer, exact_time
+from ..engine.average import MovingAverage
 from ..engine.draws import Draws
-from ..host import call_transformer, exact_time
 from .text import CONTEXT_DIM, POOLED_DIM
 
 GUIDANCE = 4.0

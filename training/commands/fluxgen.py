@@ -1,0 +1,19 @@
+"""`fluxir fluxgen`: makes data to train restoration adapters on, in three steps."""
+
+from ..fluxgen import degrade, generate, select
+
+STEPS = {
+    "generate": (generate, "draw pictures with a bare FLUX, into shards"),
+    "select": (select, "score pictures and leave out the worst by any metric"),
+    "degrade": (degrade, "make pairs of good and degraded pictures, into shards"),
+}
+
+
+def add_arguments(parser):
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    for name, (module, summary) in STEPS.items():
+        module.add_arguments(steps.add_parser(name, help=summary, description=summary))
+
+
+def run(arguments):
+    STEPS[arguments.step][0].run(arguments)

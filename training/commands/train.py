@@ -1,0 +1,55 @@
+"""`fluxir train`: makes weights."""
+
+from pathlib import Path
+
+from . import train_stages
+
+PHOTOS = Path(".cache/photos")
+
+RECIPES = {"fluxir": "a FluxIR adapter", "ummf": "a UMMF LoRA, which lets a FLUX model read condition pictures"}
+
+
+def add_arguments(parser):
+    recipes = parser.add_subparsers(dest="recipe", required=True, metavar="RECIPE")
+    miniature = recipes.add_parser("miniature", help="the bundled mini-FLUX, its VAE and its FluxIR adapter")
+    miniature.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="checkpoints; resumes from them")
+    miniature.add_argument("--out", type=Path, default=Path("output/miniature"), help="where the model files are written")
+    miniature.add_argument(
+        "--photos",
+        type=Path,
+        default=PHOTOS,
+        help=f"a folder of the photographs it learns from, fetched if absent (default {PHOTOS})",
+    )
+    miniature.add_argument("--quick", action="store_true", help="a minute of training: files that load, useless pictures")
+    for name, what in RECIPES.items():
+        recipe = recipes.add_parser(name, help=what)
+        recipe.add_argument("--config", type=Path, required=True, help=f"a YAML file such as training/configs/{name}.yaml")
+        recipe.add_argument("--work", type=Path, default=Path(f".cache/{name}"), help="caches and checkpoints; resumes from them")
+        recipe.add_argument("--out", type=Path, default=Path(f"output/{name}.safetensors"), help="the file for the nodes")
+        recipe.add_argument("--plan", action="store_true", help="print what the run will need, for FLUX.1-dev, and stop")
+    train_stages.add_arguments(recipes)
+
+
+def run(arguments):
+    if arguments.recipe in train_stages.STAGES:
+        train_stages.run(arguments)
+        return
+    if arguments.recipe == "miniature":
+        import torch
+
+        from ..miniature.recipe import QUICK, MiniatureSize, train_miniature
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        train_miniature(QUICK if arguments.quick else MiniatureSize(), arguments.work, arguments.out, arguments.photos, device)
+        return
+    from ..recipes.config import FluxIRConfig, UMMFConfig
+
+    config = {"fluxir": FluxIRConfig, "ummf": UMMFConfig}[arguments.recipe].load(arguments.config)
+    if arguments.plan:
+        from ..recipes.memory_plan import print_memory_plan
+
+        print_memory_plan(config)
+        return
+    from ..recipes.train import train
+
+    train(config, arguments.work, arguments.out)
