@@ -1,5 +1,5 @@
 """Makes the demo's two photos: scikit-image's cat (CC0, by Stefan van der Walt) and the same with noise of sigma 30.
-Run once; the pictures are committed.
+Run once; the images are committed.
 
     python -m comfyui_fluxir.demo.photo
 """

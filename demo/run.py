@@ -37,7 +37,7 @@ def main():
         sys.exit("The demo was interrupted; nothing is left running.")
     for name in ("degraded", "restored"):
         print(f"{name:9}" + "   ".join(f"{measure} {value}" for measure, value in report[name].items()))
-    print(f"Pictures and report.json are in {arguments.out}")
+    print(f"Images and report.json are in {arguments.out}")
 
 
 def run_demo(comfyui, port, out, workflow=WORKFLOW):
@@ -59,14 +59,14 @@ def run_demo(comfyui, port, out, workflow=WORKFLOW):
         (restored,) = server.run(workflow, bar)[saver]
         seconds = time.perf_counter() - started
 
-    pictures = {"degraded": DEGRADED, "restored": restored, "original": ORIGINAL}
-    opened = {name: Image.open(path).convert("RGB") for name, path in pictures.items()}
+    images = {"degraded": DEGRADED, "restored": restored, "original": ORIGINAL}
+    opened = {name: Image.open(path).convert("RGB") for name, path in images.items()}
     for name in ("degraded", "restored"):
         opened[name].save(out / f"{name}.png")
     side_by_side(opened).save(out / "comparison.png")
     original = load_image(ORIGINAL)[None]
     report = {
-        name: {measure: round(value.item(), 4) for measure, value in quality(load_image(pictures[name])[None], original).items()}
+        name: {measure: round(value.item(), 4) for measure, value in quality(load_image(images[name])[None], original).items()}
         for name in ("degraded", "restored")
     }
     report |= {

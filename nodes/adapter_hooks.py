@@ -117,11 +117,11 @@ class FluxIRHooks:
     def _lq_like(self, x, chunks, called):
         """The degraded latents as x's rows: x holds one chunk of B pictures for each conditioning in the call, and where the
         model is tiled each chunk is of a tile."""
-        pictures = x.shape[0] // chunks
+        images = x.shape[0] // chunks
         if called is None:
-            return as_rows(self.lq, x, pictures, NODE)
+            return as_rows(self.lq, x, images, NODE)
         full, tiles = called
-        rows = as_rows(self.lq, x.new_empty(1).expand(pictures, 1, *full), pictures, NODE)
+        rows = as_rows(self.lq, x.new_empty(1).expand(images, 1, *full), images, NODE)
         return torch.cat([tile.of(rows) for tile in tiles])
 
     def _with_residuals(self, transformer_options, flux, residuals, image_tokens):

@@ -9,8 +9,8 @@ import torch
 from comfy.samplers import KSAMPLER
 from comfy_api.latest import io
 
-from ..fluxir_core.search.presets import PRESETS
-from ..fluxir_core.search.search import estimate_cost
+from ..fluxir_core.searches.presets import PRESETS
+from ..fluxir_core.searches.search import estimate_cost
 from .search_algorithms import SearchAlgorithm
 
 

@@ -121,7 +121,7 @@ class CaptionImage(io.ComfyNode):
     def execute(cls, image, model) -> io.NodeOutput:
         if len(image) != 1:
             raise ValueError(f"Caption Image: {len(image)} pictures; give one, because a prompt describes one picture.")
-        pictures, progress = to_planes(image), comfy.utils.ProgressBar(MOST_TOKENS)
+        images, progress = to_planes(image), comfy.utils.ProgressBar(MOST_TOKENS)
 
         def on_token():
             comfy.model_management.throw_exception_if_processing_interrupted()
@@ -129,10 +129,10 @@ class CaptionImage(io.ComfyNode):
 
         try:
             captioner = Captioner(_folders()[model])
-            if not captioner.knows(pictures):
+            if not captioner.knows(images):
                 patcher = make_patcher(captioner.module)  # held until the caption is made
                 load_whole([patcher])
-            (caption,) = captioner(pictures, on_token)
+            (caption,) = captioner(images, on_token)
         except (ValueError, ImportError) as error:
             raise ValueError(f"Caption Image: {error}") from None
         show(cls, caption)

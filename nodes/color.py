@@ -48,15 +48,15 @@ class MatchColor(io.ComfyNode):
     @classmethod
     def execute(cls, image, reference, method, strength) -> io.NodeOutput:
         management, device = comfy.model_management, comfy.model_management.get_torch_device()
-        pictures, references = image.float().movedim(-1, 1), reference.float().movedim(-1, 1)
+        planes, references = image.float().movedim(-1, 1), reference.float().movedim(-1, 1)
         try:
-            check_pair(pictures, references)
-            management.free_memory(COPIES * pictures[0].nbytes, device)
-            progress, matched = comfy.utils.ProgressBar(len(pictures)), []
-            for number, picture in enumerate(pictures):  # one by one: a video need not fit into the device's memory
+            check_pair(planes, references)
+            management.free_memory(COPIES * planes[0].nbytes, device)
+            progress, matched = comfy.utils.ProgressBar(len(planes)), []
+            for number, plane in enumerate(planes):  # one by one: a video need not fit into the device's memory
                 management.throw_exception_if_processing_interrupted()
                 colors = references[number % len(references)]
-                matched.append(match_color(picture[None].to(device), colors[None].to(device), method, strength).cpu())
+                matched.append(match_color(plane[None].to(device), colors[None].to(device), method, strength).cpu())
                 progress.update(1)
         except ValueError as error:
             raise ValueError(f"Match Colour: {error}") from None

@@ -57,7 +57,7 @@ class DegradeImage(io.ComfyNode):
         device, progress, degraded = comfy.model_management.get_torch_device(), comfy.utils.ProgressBar(len(image)), []
         for number in seeds:  # one at a time, so that a batch needs no more memory and can be interrupted
             comfy.model_management.throw_exception_if_processing_interrupted()
-            picture = planes[len(degraded)][None].to(device)
-            degraded.append(TASKS[degradation](picture, strength, [number]).to(image))
+            good = planes[len(degraded)][None].to(device)
+            degraded.append(TASKS[degradation](good, strength, [number]).to(image))
             progress.update(1)
         return io.NodeOutput(torch.cat([torch.cat(degraded).movedim(1, -1), image[..., 3:]], -1))

@@ -65,7 +65,7 @@ class EvaluateRestoration(io.ComfyNode):
             progress, rows = comfy.utils.ProgressBar(len(restored)), []
             for number in range(len(restored)):
                 management.throw_exception_if_processing_interrupted()
-                rows.append(evaluation(*(_picture(given, number, device) for given in (restored, *partners.values()))))
+                rows.append(evaluation(*(_image(given, number, device) for given in (restored, *partners.values()))))
                 progress.update(1)
         except ValueError as error:
             raise ValueError(f"Evaluate Restoration: {error}") from None
@@ -76,6 +76,6 @@ class EvaluateRestoration(io.ComfyNode):
         return io.NodeOutput(table, report, ui=ui.PreviewText(table))
 
 
-def _picture(images, number, device):
+def _image(images, number, device):
     """Picture `number` of IMAGE `images`, or its only one, as (3, H, W) on `device`; None for None."""
     return None if images is None else to_planes(images[number % len(images)][None])[0].to(device)

@@ -99,17 +99,17 @@ class InventedDetail(io.ComfyNode):
                 f"{DETAIL_NODE}: {len(degraded)} degraded pictures for {len(restored)} restored ones; give one for each, or "
                 "one for all."
             )
-        pictures, inputs = to_planes(restored), to_planes(degraded)
-        management.free_memory(COPIES * pictures[0].nbytes, device)
-        progress, maps, masks = comfy.utils.ProgressBar(len(pictures)), [], []
-        for number, picture in enumerate(pictures):  # one by one: a video need not fit into the device's memory
+        images, inputs = to_planes(restored), to_planes(degraded)
+        management.free_memory(COPIES * images[0].nbytes, device)
+        progress, maps, masks = comfy.utils.ProgressBar(len(images)), [], []
+        for number, image in enumerate(images):  # one by one: a video need not fit into the device's memory
             management.throw_exception_if_processing_interrupted()
-            picture, given = picture[None].to(device), inputs[number % len(inputs)][None].to(device)
+            image, given = image[None].to(device), inputs[number % len(inputs)][None].to(device)
             try:
-                share = invented_detail(picture, given)
+                share = invented_detail(image, given)
             except ValueError as error:
                 raise ValueError(f"{DETAIL_NODE}: picture {number + 1}: {error}") from None
-            maps.append(heat_map(share, picture).cpu())
+            maps.append(heat_map(share, image).cpu())
             masks.append(share[:, 0].cpu())
             progress.update(1)
         return io.NodeOutput(torch.cat(maps).movedim(1, -1).contiguous(), torch.cat(masks))

@@ -52,9 +52,9 @@ class SelectImages(io.ComfyNode):
     @classmethod
     def execute(cls, images, verifier, keep) -> io.NodeOutput:
         planes, progress, rows = to_planes(images), comfy.utils.ProgressBar(len(images)), []
-        for picture in planes.split(1):
+        for image in planes.split(1):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            rows.append({name: float(values[0]) for name, values in verifier.measure(picture).items()})
+            rows.append({name: float(values[0]) for name, values in verifier.measure(image).items()})
             progress.update(1)
         scores = {name: [row[name] for row in rows] for name in rows[0]}
         try:
@@ -68,7 +68,7 @@ class SelectImages(io.ComfyNode):
                 f"{keep:g} or give more pictures."
             )
         why = [f"{n + 1}: {reasons(rows[n], selection, by) or 'kept'}" for n, by in enumerate(selection.dropped_by)]
-        sheet = contact_sheet([[picture.nan_to_num(0)] for picture in planes], why, chosen=kept)
+        sheet = contact_sheet([[image.nan_to_num(0)] for image in planes], why, chosen=kept)
         return io.NodeOutput(
             images[kept],
             images[dropped] if dropped else ExecutionBlocker(None),

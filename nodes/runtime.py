@@ -42,9 +42,9 @@ def show(node, text):
         PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
 
 
-def pil_to_image(picture):
+def pil_to_image(image):
     """A PIL picture as IMAGE, (1, H, W, 3)."""
-    return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)[None]
+    return torch.from_numpy(np.asarray(image.convert("RGB"), np.float32) / 255)[None]
 
 
 def to_planes(images):

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..fluxir_core.image.candidates import search_sheet
 from ..fluxir_core.image.chart import search_chart
-from ..fluxir_core.search.presets import PRESETS
+from ..fluxir_core.searches.presets import PRESETS
 from .runtime import image_planes, pil_to_image, to_planes
 from .search_algorithms import SearchAlgorithm
 from .search_sampler import SearchSampler

@@ -3,11 +3,11 @@
 from comfy_api.latest import io
 
 from ..fluxir_core.flow.kernels import CPS, KERNELS, ODE, OU, FlowGRPO, Relabel, Renoise, Rotate, ZeroDrift
-from ..fluxir_core.search.evolutionary import EvolutionarySearch
-from ..fluxir_core.search.look_ahead import FULL, Coarse, Native
-from ..fluxir_core.search.particles import SMC, Halving
-from ..fluxir_core.search.selectors import Argmax, PerLineage, Tournament
-from ..fluxir_core.search.stepwise import StepwiseSearch
+from ..fluxir_core.searches.evolutionary import EvolutionarySearch
+from ..fluxir_core.searches.look_ahead import FULL, Coarse, Native
+from ..fluxir_core.searches.particles import SMC, Halving
+from ..fluxir_core.searches.selectors import Argmax, PerLineage, Tournament
+from ..fluxir_core.searches.stepwise import StepwiseSearch
 from .student import student_look_ahead
 
 SearchAlgorithm = io.Custom("FLUXIR_SCHEDULE")

@@ -1,4 +1,4 @@
-"""A test-time search as a ComfyUI sampler function: the Task of fluxir_core.search made of a guider and VAEs."""
+"""A test-time search as a ComfyUI sampler function: the Task of fluxir_core.searches made of a guider and VAEs."""
 
 import logging
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from comfy.samplers import KSAMPLER, Sampler
 from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.execution.tiles import crop_to_tile
 from ..fluxir_core.image.montage import montage
-from ..fluxir_core.search.search import estimate_cost, search
-from ..fluxir_core.search.task import Task
+from ..fluxir_core.searches.search import estimate_cost, search
+from ..fluxir_core.searches.task import Task
 from ..fluxir_core.verify.fidelity import downsampled_psnr
 from .runtime import to_planes
 from .verifiers import LoadedVerifier
@@ -99,9 +99,7 @@ class ComfyTask:
             finish=settings.final_vae and partial(self.decode, settings.final_vae),
             fidelity=None
             if settings.degraded is None
-            else lambda pictures: downsampled_psnr(
-                pictures, settings.degraded.repeat(len(pictures) // len(settings.degraded), 1, 1, 1)
-            ),
+            else lambda images: downsampled_psnr(images, settings.degraded.repeat(len(images) // len(settings.degraded), 1, 1, 1)),
             score_tile=self.score_tile,
         )
 
@@ -156,16 +154,16 @@ class ComfyTask:
     def decode(self, vae, latents):
         """(rows, 3, H, W) in [0, 1], on the CPU."""
         self.displaced = True
-        pictures = vae.decode(self.to_vae(latents))
-        pictures = to_planes(pictures.reshape(-1, *pictures.shape[-3:])).cpu()
-        if len(pictures) != len(latents):
+        images = vae.decode(self.to_vae(latents))
+        images = to_planes(images.reshape(-1, *images.shape[-3:])).cpu()
+        if len(images) != len(latents):
             raise ValueError(
-                f"{len(latents)} latents decode to {len(pictures)} frames; video cannot be searched, use one picture each."
+                f"{len(latents)} latents decode to {len(images)} frames; video cannot be searched, use one picture each."
             )
-        return pictures
+        return images
 
-    def score(self, pictures):
-        return self.settings.verifier.measure(pictures, self.settings.degraded)
+    def score(self, images):
+        return self.settings.verifier.measure(images, self.settings.degraded)
 
     def score_tile(self, crops, tile, full):
         """As `score`, of crops; the degraded picture, of whatever size, is cropped to the same place."""
@@ -176,7 +174,7 @@ class ComfyTask:
         """A montage of the first picture's candidates on the node."""
         values = decided.values[:, 0].tolist()
         labels = [f"{i}: {value:.2f}" for i, value in enumerate(values)]
-        sheet = montage(decided.pictures[:, 0], labels, decided.chosen[:, 0].tolist())
+        sheet = montage(decided.images[:, 0], labels, decided.chosen[:, 0].tolist())
         self.bar.update_absolute(self.nfe, self.planned, ("JPEG", sheet, 512))
         logging.debug("%s: step %d, values %s", self.settings.name, decided.step, labels)
 

@@ -6,7 +6,7 @@ import comfy.samplers
 import torch
 
 from ..fluxir_core.execution.micro_batches import MicroBatches
-from ..fluxir_core.search.look_ahead import Student
+from ..fluxir_core.searches.look_ahead import Student
 
 ROWS_AT_ONCE = 8
 

@@ -188,13 +188,13 @@ def _cropped_references(model_conds, tile, full):
     model_conds = {key: value for key, value in model_conds.items() if key != TILE}
     if references is not None:
         cropped = [
-            crop_to_tile(latents, tile, full) if marked or _same_picture(latents, full) else latents for latents in references.cond
+            crop_to_tile(latents, tile, full) if marked or _same_image(latents, full) else latents for latents in references.cond
         ]
         model_conds["ref_latents"] = comfy.conds.CONDList(cropped)
     return model_conds
 
 
-def _same_picture(latents, full):
+def _same_image(latents, full):
     height, width = latents.shape[-2:]
     return abs(height * full[1] - width * full[0]) <= 2 * max(full)
 

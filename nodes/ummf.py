@@ -27,7 +27,7 @@ LORA_NODE = "Apply UMMF LoRA"
 class UMMFConditioning(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        def picture(name, **kwargs):
+        def image_input(name, **kwargs):
             return io.MultiType.Input(name, [io.Latent, io.Image], **kwargs)
 
         return io.Schema(
@@ -43,12 +43,12 @@ class UMMFConditioning(io.ComfyNode):
                     tooltip="The prompt: a caption of the picture, or an empty one. With "
                     "cfg above 1 give the negative prompt a node of its own.",
                 ),
-                picture(
+                image_input(
                     "degraded",
                     tooltip="The degraded picture: a LATENT from VAE Encode, or an IMAGE if a VAE is "
                     "connected. Any size; one, or one for each picture of the sampled batch.",
                 ),
-                picture(
+                image_input(
                     "reference",
                     optional=True,
                     tooltip="A second picture to look at, for instance a degradation "
@@ -76,8 +76,8 @@ class UMMFConditioning(io.ComfyNode):
     def execute(cls, conditioning, degraded, reference=None, vae=None, strength=1.0) -> io.NodeOutput:
         if strength == 0:
             return io.NodeOutput(conditioning)
-        pictures = {"degraded": degraded, "reference": reference}
-        latents = [_latents(name, value, vae) for name, value in pictures.items() if value is not None]
+        images = {"degraded": degraded, "reference": reference}
+        latents = [_latents(name, value, vae) for name, value in images.items() if value is not None]
         conditioning = node_helpers.conditioning_set_values(conditioning, {"reference_latents": latents}, append=True)
         conditioning = [
             [text, {**values, "model_conds": {**values.get("model_conds", {}), TILE: TileCond(None)}}]

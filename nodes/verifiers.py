@@ -32,14 +32,14 @@ class LoadedVerifier(NamedTuple):
     ensemble: Ensemble
     patchers: tuple = ()
 
-    def measure(self, pictures, reference=None):
+    def measure(self, images, reference=None):
         """Scores `pictures` (n, 3, H, W) in [0, 1], with `reference` (B, 3, H, W) tiled over them; {name: (n,)}.
 
         As many at once as the device's memory holds.
         """
         management, device = comfy.model_management, comfy.model_management.get_torch_device()
         batch = 1 if reference is None else len(reference)
-        needed = COPIES * batch * pictures[0].nbytes
+        needed = COPIES * batch * images[0].nbytes
         management.free_memory(needed, device)  # before: it may take a verifier's own network away
         load_whole(self.patchers, needed)
 
@@ -49,7 +49,7 @@ class LoadedVerifier(NamedTuple):
             return self.ensemble.measure(group.to(device), given)
 
         at_once = max(1, min(MOST_AT_ONCE // batch, int(management.get_free_memory(device) / needed)))
-        return MicroBatches(batch, at_once)(score, pictures)
+        return MicroBatches(batch, at_once)(score, images)
 
 
 class NaturalImageVerifier(io.ComfyNode):

@@ -21,7 +21,7 @@ FLAGS = (
 )
 
 
-# Nodes 2.0, whose pictures are elements of the page. The tour of a first start and the minimap would cover the graph.
+# Nodes 2.0, whose images are elements of the page. The tour of a first start and the minimap would cover the graph.
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": True, "Comfy.Minimap.Visible": False}
 
 
@@ -29,7 +29,7 @@ SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": True, "Co
 READY = "window.app?.vueAppReady && app.extensionManager.workflow.activeWorkflow"
 
 
-# What happens in a run, in order: its end, and every picture that an element of a node shows.
+# What happens in a run, in order: its end, and every image that an element of a node shows.
 WATCH = """() => {
   window.watched = [];
   window.watcher?.disconnect();
@@ -38,7 +38,7 @@ WATCH = """() => {
     for (const img of document.querySelectorAll("[data-node-id] img")) {
       if (known.has(img.src)) continue;
       known.add(img.src);
-      watched.push({ what: "picture", node: img.closest("[data-node-id]").dataset.nodeId });
+      watched.push({ what: "image", node: img.closest("[data-node-id]").dataset.nodeId });
     }
   });
   window.watcher.observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["src"] });
@@ -155,7 +155,7 @@ class Frontend:
         return self.page.get_by_role("dialog").all_inner_texts()
 
     def run(self):
-        """Presses Run and waits for the end. Returns the nodes that showed a new picture before it, in order."""
+        """Presses Run and waits for the end. Returns the nodes that showed a new image before it, in order."""
         self.page.evaluate(WATCH)
         self.page.get_by_test_id("queue-button").click()
         self.page.wait_for_function("watched.some(event => event.what.startsWith('execution'))", timeout=120_000)
@@ -168,25 +168,25 @@ class Frontend:
         """Ids of the graph's nodes of this class."""
         return self.page.evaluate("kind => app.graph.nodes.filter(n => n.type === kind).map(n => String(n.id))", kind)
 
-    def picture(self, node):
-        """The picture that a node shows, as a PIL image, once it is on the screen."""
-        return self._picture(self.page.locator(f"[data-node-id='{node}'] img"))
+    def image(self, node):
+        """The image that a node shows, as a PIL image, once it is on the screen."""
+        return self._image(self.page.locator(f"[data-node-id='{node}'] img"))
 
     def thumbnail(self, name):
         """The same of a template's card."""
         card = self.page.get_by_test_id(f"template-workflow-{name}")
         card.scroll_into_view_if_needed()  # it is not loaded before
-        return self._picture(card.locator("img"))
+        return self._image(card.locator("img"))
 
-    def help_pictures(self, kind):
-        """Opens the help of a node of class `kind`, closes it again. Returns its pictures as PIL images."""
+    def help_images(self, kind):
+        """Opens the help of a node of class `kind`, closes it again. Returns its images as PIL images."""
         self.page.evaluate("kind => app.canvas.selectNode(app.graph.nodes.find(node => node.type === kind))", kind)
         self.page.get_by_test_id("info-button").click()
         shown = self.page.locator(".node-help-content img")
         shown.first.wait_for()
-        pictures = [self._picture(img) for img in shown.all()]
+        images = [self._image(img) for img in shown.all()]
         self.page.get_by_label("Toggle properties panel").click()
-        return pictures
+        return images
 
     def _until(self, act, seen):
         """Repeats `act` until `seen(milliseconds)`, which waits for what it does: a busy page misses a click now and then."""
@@ -199,16 +199,16 @@ class Frontend:
                 return seen(10_000)
         raise AssertionError("the page does not answer")
 
-    def _picture(self, shown):
+    def _image(self, shown):
         shown.wait_for(state="visible")
         self.page.wait_for_function("img => img.complete && img.naturalWidth > 0", arg=shown.element_handle())
-        with Image.open(io.BytesIO(base64.b64decode(shown.evaluate(PIXELS)))) as picture:
-            return picture.convert("RGB")
+        with Image.open(io.BytesIO(base64.b64decode(shown.evaluate(PIXELS)))) as image:
+            return image.convert("RGB")
 
     def on_screen(self, node):
-        """The pixels of the screen where that picture is, as a PIL image."""
-        with Image.open(io.BytesIO(self.page.locator(f"[data-node-id='{node}'] img").screenshot())) as picture:
-            return picture.convert("RGB")
+        """The pixels of the screen where that image is, as a PIL image."""
+        with Image.open(io.BytesIO(self.page.locator(f"[data-node-id='{node}'] img").screenshot())) as image:
+            return image.convert("RGB")
 
     def surround(self, photo):
         """Puts Load Image with `photo` before the graph's one node and Save Image behind each of its outputs."""

@@ -1,4 +1,4 @@
-"""Makes the help pages' pictures of the nodes: each among its usual neighbours, as ComfyUI's own frontend draws it.
+"""Makes the help pages' images of the nodes: each among its usual neighbours, as ComfyUI's own frontend draws it.
 
     python -m comfyui_fluxir.tools.help_images [NodeId ...]
 
@@ -23,7 +23,7 @@ from .frontend import opened, settings
 DOCS = ROOT / "web" / "docs"
 
 
-PICTURES = DOCS / "images"
+IMAGES = DOCS / "images"
 
 
 MARGIN = 14
@@ -149,12 +149,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nodes", nargs="*", help="node ids (default: every help page's)")
     parser.add_argument("--port", type=int, default=8199)
-    parser.add_argument("--out", type=Path, default=PICTURES)
+    parser.add_argument("--out", type=Path, default=IMAGES)
     arguments = parser.parse_args()
     try:
         make(arguments.nodes or sorted(page.stem for page in DOCS.glob("*.md")), arguments.out, arguments.port)
     except (ComfyUIError, SetupError) as error:
-        sys.exit(f"The pictures were not made: {error}")
+        sys.exit(f"The images were not made: {error}")
 
 
 def make(nodes, out, port):
@@ -170,7 +170,7 @@ def make(nodes, out, port):
         profile = f"{scratch}/profile"
         with ComfyUIServer(comfyui_path(NEWEST), base, port) as server, opened(server.url, chromium, profile) as page:
             for number, node in enumerate(nodes):
-                picture(page, node, number).save(out / f"{node}.webp", quality=80, method=6)
+                image(page, node, number).save(out / f"{node}.webp", quality=80, method=6)
                 print(out / f"{node}.webp", flush=True)
 
 
@@ -184,9 +184,9 @@ def stock(base):
     shutil.copy(DEGRADED, base / "input" / "fluxir_demo_degraded.png")
 
 
-def picture(frontend, node, number):
-    """The node `node` among its neighbours, as a PIL picture. `number` is another for every picture of a page."""
-    # The frontend remembers widgets and pictures by the node's id, also of graphs that are closed.
+def image(frontend, node, number):
+    """The node `node` among its neighbours, as a PIL image. `number` is another for every image of a page."""
+    # The frontend remembers widgets and images by the node's id, also of graphs that are closed.
     first = 1000 * number
     if node in COMPANY:
         frontend.load({"version": 0.4, "last_node_id": first, "last_link_id": first, "nodes": [], "links": []}, node)

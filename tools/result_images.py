@@ -1,4 +1,4 @@
-"""Makes the before/after pictures of the README and the help pages, by the shipped workflows on the bundled miniature.
+"""Makes the before/after images of the README and the help pages, by the shipped workflows on the bundled miniature.
 
     python -m comfyui_fluxir.tools.result_images
 
@@ -24,9 +24,9 @@ from ..fluxir_core.image.compare import side_by_side
 from ..fluxir_core.image.files import load_image, save_image, to_pil
 from ..fluxir_core.image.montage import montage
 from ..fluxir_core.image.quality import quality
-from .help_images import PICTURES
+from .help_images import IMAGES
 
-README_PICTURES = ROOT / "demo" / "pictures"
+README_IMAGES = ROOT / "demo" / "pictures"
 
 
 SHOWN = ("noise", "low_light", "strong")
@@ -36,7 +36,7 @@ PHOTO = "fluxir_demo_degraded.png"
 
 
 WIDTH = 640
-"""Of a help page's picture, in pixels, at most."""
+"""Of a help page's image, in pixels, at most."""
 
 
 def main():
@@ -47,7 +47,7 @@ def main():
         with tempfile.TemporaryDirectory() as base, ComfyUIServer(comfyui_path(NEWEST), base, port) as server:
             make(Studio(server))
     except (ComfyUIError, SetupError) as error:
-        sys.exit(f"The pictures were not made: {error}")
+        sys.exit(f"The images were not made: {error}")
 
 
 class Studio:
@@ -57,14 +57,14 @@ class Studio:
         self.server, self.original = server, load_image(ORIGINAL)
         self.degraded = {name: degrade_named(self.original, name, seed=0) for name in EVALUATION}
 
-    def place(self, picture, name=PHOTO):
-        """Puts `picture` (3, H, W) in [0, 1] into the server's input folder."""
+    def place(self, image, name=PHOTO):
+        """Puts `image` (3, H, W) in [0, 1] into the server's input folder."""
         folder = self.server.base / "input"
         folder.mkdir(exist_ok=True)
-        save_image(picture, folder / name)
+        save_image(image, folder / name)
 
     def run(self, graph, node="SaveImage"):
-        """Runs `graph` (API format). Returns the pictures (3, H, W) in [0, 1] that `node`, an id or one node's class, saved."""
+        """Runs `graph` (API format). Returns the images (3, H, W) in [0, 1] that `node`, an id or one node's class, saved."""
         return [load_image(path) for path in self.server.run(graph)[node if node in graph else id_of(graph, node)]]
 
     def restored(self, workflow, degradation="noise", **inputs):
@@ -72,22 +72,22 @@ class Studio:
         self.place(self.degraded[degradation])
         return self.run(workflow_with(workflow, **inputs))[0]
 
-    def decibels(self, picture):
-        """PSNR of `picture` against the original."""
-        return quality(picture[None], self.original[None])["psnr"].item()
+    def decibels(self, image):
+        """PSNR of `image` against the original."""
+        return quality(image[None], self.original[None])["psnr"].item()
 
 
 def make(studio):
-    """Writes every picture of README_PICTURES and PICTURES."""
-    for folder in (README_PICTURES, PICTURES):
+    """Writes every image of README_PICTURES and PICTURES."""
+    for folder in (README_IMAGES, IMAGES):
         folder.mkdir(parents=True, exist_ok=True)
     for name in SHOWN:
-        path = README_PICTURES / f"{name}.jpg"
+        path = README_IMAGES / f"{name}.jpg"
         before_after(studio, name).save(path, quality=75, optimize=True)
         print(path, flush=True)
-    for node, picture in HELP.items():
-        path = PICTURES / f"{node}_result.webp"
-        sheet = picture(studio)
+    for node, image in HELP.items():
+        path = IMAGES / f"{node}_result.webp"
+        sheet = image(studio)
         sheet.thumbnail((WIDTH, 2 * WIDTH), Image.Resampling.LANCZOS)
         sheet.save(path, quality=62, method=6)
         print(path, flush=True)
@@ -158,8 +158,8 @@ def scores(studio):
     restored = studio.restored("fluxir_restore_miniature")
     blurred = gaussian_blur(restored, 2.0)
     rivals = {"restored": restored, "blurred": blurred, "oversharpened": (restored + 2 * (restored - blurred)).clamp(0, 1)}
-    for name, picture in {**rivals, "degraded": studio.degraded["noise"]}.items():
-        studio.place(picture, f"{name}.png")
+    for name, image in {**rivals, "degraded": studio.degraded["noise"]}.items():
+        studio.place(image, f"{name}.png")
     graph = {name: api_node("LoadImage", image=f"{name}.png") for name in (*rivals, "degraded")} | {
         "two": api_node("ImageBatch", image1=["restored", 0], image2=["blurred", 0]),
         "three": api_node("ImageBatch", image1=["two", 0], image2=["oversharpened", 0]),
@@ -182,9 +182,9 @@ def color(studio):
 
 
 def degradations(studio):
-    pictures = {"undamaged": studio.original}
-    pictures |= {name: degrade(studio.original[None], 0.7, [0])[0] for name, degrade in TASKS.items()}
-    return montage(torch.stack(list(pictures.values())), list(pictures), width=WIDTH)
+    images = {"undamaged": studio.original}
+    images |= {name: degrade(studio.original[None], 0.7, [0])[0] for name, degrade in TASKS.items()}
+    return montage(torch.stack(list(images.values())), list(images), width=WIDTH)
 
 
 def selection(studio):
@@ -196,8 +196,8 @@ def pairs(studio):
     degrade = id_of(graph, "DegradeImage")
     for name, images in {"good": graph[degrade]["inputs"]["image"], "degraded": [degrade, 0]}.items():
         graph[name] = api_node("SaveImage", images=images, filename_prefix=name)
-    pictures = {name: studio.run(graph, name)[:2] for name in ("good", "degraded")}
-    return strip({f"{name} {number}": pictures[name][number - 1] for number in (1, 2) for name in ("good", "degraded")})
+    images = {name: studio.run(graph, name)[:2] for name in ("good", "degraded")}
+    return strip({f"{name} {number}": images[name][number - 1] for number in (1, 2) for name in ("good", "degraded")})
 
 
 HELP = {
@@ -214,7 +214,7 @@ HELP = {
     "SearchReportChart": chart,
     "TileModel": tiles,
 }
-"""By node id: functions of a Studio that give the picture of what the node does."""
+"""By node id: functions of a Studio that give the image of what the node does."""
 
 
 def workflow_with(name, **inputs):
@@ -231,9 +231,9 @@ def id_of(graph, kind):
     return found
 
 
-def strip(pictures):
-    """`side_by_side` of `pictures` {label: (3, H, W) in [0, 1]}."""
-    return side_by_side({label: to_pil(picture) for label, picture in pictures.items()})
+def strip(images):
+    """`side_by_side` of `images` {label: (3, H, W) in [0, 1]}."""
+    return side_by_side({label: to_pil(image) for label, image in images.items()})
 
 
 if __name__ == "__main__":

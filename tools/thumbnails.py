@@ -61,11 +61,11 @@ def thumbnail(studio, name):
     for label, output in SHOWN[name].items():
         graph[label] = api_node("SaveImage", images=list(output), filename_prefix=name)
     saved = studio.server.run(graph)
-    pictures = {label: to_pil(load_image(saved[label][0])) for label in SHOWN[name]}
-    label, first = next(iter(pictures.items()))
+    images = {label: to_pil(load_image(saved[label][0])) for label in SHOWN[name]}
+    label, first = next(iter(images.items()))
     if first.height < HEIGHT:
-        pictures[label] = first.resize((first.width * HEIGHT // first.height, HEIGHT))  # the others follow it
-    sheet = side_by_side(pictures)
+        images[label] = first.resize((first.width * HEIGHT // first.height, HEIGHT))  # the others follow it
+    sheet = side_by_side(images)
     sheet.thumbnail(SIZE)
     return sheet
 

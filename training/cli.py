@@ -9,8 +9,8 @@ from .engine.stopping import Stopped
 
 COMMANDS = {
     "params": ("params", "count the adapter's parameters at FLUX.1-dev size"),
-    "restore": ("restore", "restore a picture"),
-    "eval": ("evaluate", "measure restored pictures"),
+    "restore": ("restore", "restore an image"),
+    "eval": ("evaluate", "measure restored images"),
     "plan": ("plan", "what a search costs before it runs"),
     "export": ("export", "write the file that the nodes load from a training run"),
     "train": ("train", "train the weights the nodes load"),

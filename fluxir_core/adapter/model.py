@@ -130,7 +130,7 @@ class FluxIRAdapter(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def prepare(self, lq_tokens, text, pooled, image_ids):
-        """The Condition of one picture, computed once: nothing in it depends on x_t or t.
+        """The Condition of one image, computed once: nothing in it depends on x_t or t.
 
         `lq_tokens` (B, N, 64) are the degraded latent's; `text` (B, L, context) and `pooled` (B, vec) the prompt's
         embeddings, to which theta_p (its first L rows, or all of it on the first rows of a longer prompt) and theta_y

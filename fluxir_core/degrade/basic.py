@@ -1,6 +1,6 @@
-"""Single degradations of a picture (3, H, W) in [0, 1], float32; each returns the same, and is the identity at strength 0.
+"""Single degradations of an image (3, H, W) in [0, 1], float32; each returns the same, and is the identity at strength 0.
 
-Random draws come from the `generator` alone, so a seed gives the same picture everywhere.
+Random draws come from the `generator` alone, so a seed gives the same image everywhere.
 """
 
 import io
@@ -52,11 +52,11 @@ def upscale(image, size):
 
 
 def low_light(image, exposure, generator, read_noise=0.004, photons=800):
-    """The picture under `exposure` times the light (0 < exposure <= 1), with the sensor's noise.
+    """The image under `exposure` times the light (0 < exposure <= 1), with the sensor's noise.
 
     Light is linear: pixels are linearised (gamma 2.2), scaled by `exposure`, given Poisson noise of `photons` electrons at
     full scale and Gaussian read noise (standard deviation as a share of full scale), and encoded again. At exposure 1 the
-    picture is returned as it is.
+    image is returned as it is.
     """
     if exposure >= 1:
         return image

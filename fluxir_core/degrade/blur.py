@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from .image import encoded, linear, per_image, side_of
+from .image import linear_to_srgb, per_image, side_of, srgb_to_linear
 
 
 def convolve(image, kernel):
@@ -88,7 +88,7 @@ def aperture(radius, blades=0, angle=0.0, roundness=1.0):
 
 
 LONGEST, WIDEST = 0.08, 0.02
-"""At strength 1, as shares of the picture's side: the length of the camera's path, and the mean radius of a point's disc."""
+"""At strength 1, as shares of the image's side: the length of the camera's path, and the mean radius of a point's disc."""
 
 
 def camera_path(draw, points=2048):
@@ -108,16 +108,16 @@ def camera_path(draw, points=2048):
 
 @per_image
 def motion_blur(image, strength, draw):
-    """Camera shake: light is averaged along a random path of up to 8 % of the picture's side (`camera_path`)."""
-    return encoded(convolve(linear(image), spread(camera_path(draw) * strength * LONGEST * side_of(image))))
+    """Camera shake: light is averaged along a random path of up to 8 % of the image's side (`camera_path`)."""
+    return linear_to_srgb(convolve(srgb_to_linear(image), spread(camera_path(draw) * strength * LONGEST * side_of(image))))
 
 
 @per_image
 def defocus_blur(image, strength, draw):
-    """A lens out of focus: every point becomes its aperture, of a radius around 2 % of the picture's side.
+    """A lens out of focus: every point becomes its aperture, of a radius around 2 % of the image's side.
 
     Thin-lens geometry (Potmesil and Chakravarty 1981), the aperture a polygon of 5 to 9 blades, more or less rounded.
     """
     radius = strength * WIDEST * side_of(image) * draw.uniform(0.8, 1.2)
     blades, angle, roundness = draw.choice((5, 6, 7, 8, 9)), draw.uniform(0, 2 * math.pi), draw.uniform()
-    return encoded(convolve(linear(image), aperture(radius, blades, angle, roundness)))
+    return linear_to_srgb(convolve(srgb_to_linear(image), aperture(radius, blades, angle, roundness)))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class Draw:
-    """The random numbers of one picture. They are drawn on the CPU, so that a seed means the same on every device."""
+    """The random numbers of one image. They are drawn on the CPU, so that a seed means the same on every device."""
 
     def __init__(self, seed):
         self.generator = torch.Generator().manual_seed(seed % 2**64)
@@ -41,25 +41,25 @@ def check(images, strength, seeds):
     """Raises ValueError, in one sentence, unless `per_image` can work with these."""
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ValueError(
-            f"degrade: pictures of shape {tuple(images.shape)} and type {images.dtype}; give floats (B, 3, H, W) in [0, 1]."
+            f"degrade: images of shape {tuple(images.shape)} and type {images.dtype}; give floats (B, 3, H, W) in [0, 1]."
         )
     if not 0 <= strength <= 1:
         raise ValueError(f"degrade: strength {strength}; give a number from 0 to 1.")
     if len(seeds) != len(images):
-        raise ValueError(f"degrade: {len(seeds)} seeds for {len(images)} pictures; give one for each.")
+        raise ValueError(f"degrade: {len(seeds)} seeds for {len(images)} images; give one for each.")
     for number, image in enumerate(images, 1):
         if not image.isfinite().all():
-            raise ValueError(f"degrade: picture {number} holds NaN or infinity; give one without.")
+            raise ValueError(f"degrade: image {number} holds NaN or infinity; give one without.")
 
 
 def per_image(degrade):
-    """Makes `degrade(image, strength, draw)`, for one picture (3, H, W) float32 and 0 < strength <= 1, work on batches.
+    """Makes `degrade(image, strength, draw)`, for one image (3, H, W) float32 and 0 < strength <= 1, work on batches.
 
     The result takes `images` (B, 3, H, W) in [0, 1] of any float type on any device, `strength` in [0, 1] and one integer
-    seed for each picture, and returns pictures of the same shape, type and device in [0, 1]. It computes in float32; values
-    outside [0, 1] are clipped first. At strength 0 it returns `images` as they are. A picture and its seed give the same
+    seed for each image, and returns images of the same shape, type and device in [0, 1]. It computes in float32; values
+    outside [0, 1] are clipped first. At strength 0 it returns `images` as they are. An image and its seed give the same
     result in every batch. Raises ValueError for other shapes, a wrong number of seeds, a strength outside its range, and
-    pictures with NaN or infinity.
+    images with NaN or infinity.
     """
 
     @functools.wraps(degrade)
@@ -79,12 +79,12 @@ def side_of(image):
     return (image.shape[-2] * image.shape[-1]) ** 0.5
 
 
-def linear(encoded):
+def srgb_to_linear(encoded):
     """The light, in [0, 1] of full scale, that sRGB values in [0, 1] stand for."""
     return torch.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
 
 
-def encoded(light):
+def linear_to_srgb(light):
     """The sRGB values of `light`, which is clipped to [0, 1]."""
     light = light.clamp(0, 1)
     return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)

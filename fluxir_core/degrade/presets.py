@@ -21,7 +21,7 @@ EVALUATION = {
     "strong": _strong,
     "sr4": _super_resolution,
 }
-"""Evaluated degradations: noise of sigma 30; JPEG 40; 12 % of the light; these three in one picture; 4x smaller with noise of
+"""Evaluated degradations: noise of sigma 30; JPEG 40; 12 % of the light; these three in one image; 4x smaller with noise of
 sigma 5 and JPEG 70, brought back by bicubic interpolation."""
 
 

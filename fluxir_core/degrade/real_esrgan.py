@@ -46,7 +46,7 @@ def real_esrgan(image, strength, draw):
 
     At strength 1 the random numbers are those of SeeSR's training pairs (Wu et al. 2024), four times smaller and brought
     back by bicubic interpolation. Less strength scales each of them towards none: deviations and noise in proportion, sizes
-    in their logarithm, JPEG's quality towards 100, a ringing kernel's cut-off towards pi. Every picture has kernels, sizes
+    in their logarithm, JPEG's quality towards 100, a ringing kernel's cut-off towards pi. Every image has kernels, sizes
     and noise of its own. Poisson noise is that of 256 levels, which most photos have; Real-ESRGAN counts them.
     """
     size = image.shape[1:]

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from .basic import downscale, upscale
 from .blur import convolve, gaussian
-from .image import encoded, linear, per_image, smooth_field
+from .image import linear_to_srgb, per_image, smooth_field, srgb_to_linear
 
 SHOT = 0.012
 """Variance per unit of light at strength 1; with 0.00012 at 0.1 the range of Brooks et al. 2019 (Unprocessing), 3.1."""
@@ -24,7 +24,7 @@ def sensor_error(light, shot, read, draw):
     The law is that of Foi et al. 2008 (Practical Poissonian-Gaussian noise modeling and fitting), on raw values: white
     balance, with the gains of Brooks et al. 2019, has made red and blue of fewer photons, so they are noisier. A pixel of
     the RGGB mosaic has one color and its neighbours give the others by bilinear interpolation, which makes colored grain;
-    being linear, it is applied to the noise alone, and the picture keeps its detail.
+    being linear, it is applied to the noise alone, and the image keeps its detail.
     """
     gains = torch.tensor([draw.uniform(1.9, 2.4), 1.0, draw.uniform(1.5, 1.9)]).view(3, 1, 1).to(light)
     height, width = light.shape[1:]
@@ -43,12 +43,12 @@ def sensor_error(light, shot, read, draw):
 def sensor_noise(image, strength, draw):
     """A camera's noise at high sensitivity (`sensor_error`), in linear light; its deviation grows with the strength."""
     shot = SHOT * strength**2
-    light = linear(image)
-    return encoded(light + sensor_error(light, shot, read_noise(shot, draw), draw))
+    light = srgb_to_linear(image)
+    return linear_to_srgb(light + sensor_error(light, shot, read_noise(shot, draw), draw))
 
 
 STOPS, UNEVEN, DIM_SHOT = 4.5, 0.3, 0.0012
-"""At strength 1: mean loss of light in stops, how much of it varies over the picture, and the sensor's noise per light."""
+"""At strength 1: mean loss of light in stops, how much of it varies over the image, and the sensor's noise per light."""
 
 
 @per_image
@@ -61,9 +61,9 @@ def low_light(image, strength, draw):
     """
     stops = strength * STOPS * draw.uniform(0.85, 1.15)
     lost = 1 + UNEVEN * (2 * smooth_field(draw, *image.shape[1:]) - 1)
-    light = linear(image) * 2 ** (-stops * lost.to(image))
+    light = srgb_to_linear(image) * 2 ** (-stops * lost.to(image))
     shot = DIM_SHOT * strength**2
-    return encoded(light + sensor_error(light, shot, read_noise(shot, draw), draw))
+    return linear_to_srgb(light + sensor_error(light, shot, read_noise(shot, draw), draw))
 
 
 FACTOR, SOFTEST = 4, 0.25
@@ -72,9 +72,9 @@ FACTOR, SOFTEST = 4, 0.25
 
 @per_image
 def low_resolution(image, strength, draw):
-    """The picture 4^strength times smaller and brought back by bicubic interpolation: what super-resolution starts from.
+    """The image 4^strength times smaller and brought back by bicubic interpolation: what super-resolution starts from.
 
-    An anisotropic Gaussian blur comes first and the small picture is an area mean or a bicubic one, as in Zhang et al. 2021
+    An anisotropic Gaussian blur comes first and the small image is an area mean or a bicubic one, as in Zhang et al. 2021
     (BSRGAN).
     """
     factor = FACTOR**strength

@@ -6,10 +6,10 @@ import torch
 from torch.nn import functional as F
 
 from .blur import aperture, convolve, gaussian, spread
-from .image import encoded, linear, per_image, side_of, smooth_field
+from .image import linear_to_srgb, per_image, side_of, smooth_field, srgb_to_linear
 
 DROPS, RADIUS, SPREAD = 100, 0.015, 0.6
-"""At strength 1: number of drops, their median radius as a share of the picture's side, the deviation of its logarithm."""
+"""At strength 1: number of drops, their median radius as a share of the image's side, the deviation of its logarithm."""
 
 
 def drops_on_glass(draw, height, width, count):
@@ -45,7 +45,7 @@ def drops_on_glass(draw, height, width, count):
 def raindrops(image, strength, draw):
     """Up to 100 drops on the glass before the lens, out of focus, through which the scene is seen upside down.
 
-    The picture is (1 - M) B + R, drops R where the mask M is (Qian et al. 2018, AttentiveGAN); what a drop shows follows
+    The image is (1 - M) B + R, drops R where the mask M is (Qian et al. 2018, AttentiveGAN); what a drop shows follows
     from refraction at its surface (Halimeh and Roser 2009; von Bernuth et al. 2018).
     """
     height, width = image.shape[1:]
@@ -53,7 +53,7 @@ def raindrops(image, strength, draw):
     cover, refraction, rim = (part.to(image) for part in drops_on_glass(draw, height, width, count))
     defocus = aperture(0.004 * side * draw.uniform(0.6, 1.5))
 
-    light = linear(image)
+    light = srgb_to_linear(image)
     sigma = 0.02 * side  # a drop shows much of the scene on few pixels
     scene = convolve(light, gaussian(int(3 * sigma) + 1, sigma))
     rows = torch.arange(height, device=image.device).view(-1, 1) + 0.5 + refraction[0]
@@ -63,7 +63,7 @@ def raindrops(image, strength, draw):
     sky = (refraction[0] / (0.3 * side)).clamp(-1, 1)  # the lower part of a drop sees up
     view = view * (1 - 0.3 * sky) * (1 - 0.5 * rim**6)
     blurred = convolve(torch.cat([view * cover, cover[None]]), defocus)
-    return encoded(light * (1 - blurred[3:]) + blurred[:3])
+    return linear_to_srgb(light * (1 - blurred[3:]) + blurred[:3])
 
 
 LAYERS = (
@@ -74,7 +74,7 @@ LAYERS = (
     (60, 0.008, 0.8),
     (14, 0.015, 0.5),
 )
-"""From far to near, at strength 1: flakes, their radius as a share of the picture's side, and their opacity."""
+"""From far to near, at strength 1: flakes, their radius as a share of the image's side, and their opacity."""
 
 
 VEIL, HAZE = 0.8, 0.2
@@ -98,14 +98,14 @@ def flakes(share, most, radius, streak, height, width, draw):
 def snow(image, strength, draw):
     """Snow in six layers, from many small far flakes to a few large, thin near ones, and a veil of what is farther still.
 
-    Flakes lie over the picture K as z a + (1 - z) K, of color a where the mask z is (Liu et al. 2018, DesnowNet), and
+    Flakes lie over the image K as z a + (1 - z) K, of color a where the mask z is (Liu et al. 2018, DesnowNet), and
     brighten it or leave it. K is the scene J under the veil A, T J + (1 - T) A (Chen et al. 2020, JSTASR), which is thicker
     where a smooth random field is high. Flakes fall during the exposure and draw streaks, longer the nearer they are.
     """
     height, width = image.shape[1:]
-    side, light = side_of(image), linear(image)
+    side, light = side_of(image), srgb_to_linear(image)
     haze = HAZE * strength * (0.5 + 0.5 * smooth_field(draw, height, width)).to(image)
-    light = light + haze * (linear(torch.tensor(VEIL)).to(image) - light)
+    light = light + haze * (srgb_to_linear(torch.tensor(VEIL)).to(image) - light)
 
     slant, speed, white = 0.4 * draw.normals().item(), draw.uniform(1, 6), draw.uniform(0.9, 1)
     for most, radius, opacity in LAYERS:
@@ -113,7 +113,7 @@ def snow(image, strength, draw):
         streak = torch.tensor([math.cos(angle), math.sin(angle)]) * speed * radius * side
         z = opacity * flakes(strength, most, radius * side, streak, height, width, draw).to(image)
         light = light + z * (white - light).clamp(min=0)
-    return encoded(light)
+    return linear_to_srgb(light)
 
 
 LEFT = {
@@ -149,9 +149,9 @@ def underwater(image, strength, draw):
     distance = strength * FARTHEST * (0.3 + 0.35 * up + 0.35 * smooth_field(draw, height, width))
     fading, veil, distance = (part.to(image) for part in (fading, veil, distance))
 
-    light = linear(image) * torch.exp(-fading * strength * depth)
+    light = srgb_to_linear(image) * torch.exp(-fading * strength * depth)
     sigma = BLUR * strength * side_of(image)
     scattered = convolve(light, gaussian(int(3 * sigma) + 1, sigma))
     forward = 1 - torch.exp(-0.3 * distance)
     light = (light + forward * (scattered - light)) * torch.exp(-fading * distance)
-    return encoded(light + veil * (1 - torch.exp(-ratio * fading * distance)))
+    return linear_to_srgb(light + veil * (1 - torch.exp(-ratio * fading * distance)))

@@ -10,8 +10,8 @@ from .oom import is_out_of_memory
 class MicroBatches:
     """Calls a function on groups of candidates, `size` at once; halves the size for good when memory runs out.
 
-    Rows are candidate by candidate, `batch` pictures each (see `search.task.Task`), and a group holds whole candidates, so that
-    whatever a host tiles over the batch meets its own picture.
+    Rows are candidate by candidate, `batch` images each (see `search.task.Task`), and a group holds whole candidates, so that
+    whatever a host tiles over the batch meets its own image.
     """
 
     def __init__(self, batch, size):

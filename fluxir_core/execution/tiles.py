@@ -38,11 +38,11 @@ class Tile(NamedTuple):
         return tensor[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
     def times(self, scale):
-        """The same place in a picture that is `scale` times as large."""
+        """The same place in an image that is `scale` times as large."""
         return Tile(*(scale * value for value in self))
 
     def shift(self, top, left):
-        """The same tile in a picture that begins `top` and `left` farther out."""
+        """The same tile in an image that begins `top` and `left` farther out."""
         return self._replace(top=self.top + top, left=self.left + left)
 
 
@@ -93,7 +93,7 @@ class TileGrid:
         return (rows[:, None] * columns[None]).float()
 
     def blend(self, parts, like):
-        """One picture of `parts` [(tile, (..., tile height, tile width))], of the shape and type of `like` (..., H, W).
+        """One image of `parts` [(tile, (..., tile height, tile width))], of the shape and type of `like` (..., H, W).
 
         Parts of all tiles make the whole; those of some, their share of the sum.
         """
@@ -166,7 +166,7 @@ def in_groups(items, size):
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def tiled(function, x, run):
+def map_tiles(function, x, run):
     """`function(crops, tiles)` on groups of tiles of x (..., H, W), blended to x's shape.
 
     It gets a list of crops with their tiles and returns as many results of the crops' shapes.

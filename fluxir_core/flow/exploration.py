@@ -8,13 +8,13 @@ from .kernels import ODE, OU
 from .rectified_flow import broadcast
 
 
-def sample_gammas(pictures, rollouts, spread=0.11, jitter=0.01, generator=None):
-    """How far each of `rollouts` strays from each picture's ODE: gamma ~ N(u, jitter^2), u ~ U(-spread, spread) a picture.
+def sample_gammas(images, rollouts, spread=0.11, jitter=0.01, generator=None):
+    """How far each of `rollouts` strays from each image's ODE: gamma ~ N(u, jitter^2), u ~ U(-spread, spread) an image.
 
-    Returns (rollouts, pictures), the first row 0: the ODE itself.
+    Returns (rollouts, images), the first row 0: the ODE itself.
     """
-    centre = spread * (2 * torch.rand(1, pictures, generator=generator) - 1)
-    gammas = centre + jitter * torch.randn(rollouts, pictures, generator=generator)
+    centre = spread * (2 * torch.rand(1, images, generator=generator) - 1)
+    gammas = centre + jitter * torch.randn(rollouts, images, generator=generator)
     gammas[0] = 0
     return gammas
 

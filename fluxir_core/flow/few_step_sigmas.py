@@ -7,7 +7,7 @@ def jump_costs(states, velocities, sigmas):
     """C(i, j) = (t_i - t_j) rms[v(z_i, t_i) - (z_i - z_j) / (t_i - t_j)]: how far one Euler step from z_i misses z_j.
 
     From one fine trajectory: states (N + 1, B, ...), velocities (N, B, ...), sigmas (N + 1,), falling. The rms is over a
-    picture's values, the mean over the B pictures. Returns (N + 1, N + 1) float64, infinite where j is not after i.
+    image's values, the mean over the B images. Returns (N + 1, N + 1) float64, infinite where j is not after i.
     """
     last = len(sigmas) - 1
     costs = torch.full((last + 1, last + 1), torch.inf, dtype=torch.float64)

@@ -9,7 +9,7 @@ SMOOTH = 1.0
 
 LOW, DETAIL = 0.4, 4.0
 """Variance of the input as an observation of the clean latent's low frequencies and of its detail, at fidelity 0.5. Noise,
-blur and JPEG spoil the detail much more. A common factor only moves the slider's scale."""
+blur and JPEG degrade the detail much more. A common factor only moves the slider's scale."""
 
 
 def fidelity_guidance(clean, degraded, t, fidelity):

@@ -22,7 +22,7 @@ def rotary_embedding(ids, axes_dim, theta):
     """Cosine and sine of every position's angles, (B, 1, N, D/2) each, float32, for `ids` (B, N, axes)."""
     angles = []
     for axis, dim in enumerate(axes_dim):
-        # In float64, like FLUX itself: large pictures' angles lose digits in float32. Some devices have no float64.
+        # In float64, like FLUX itself: large images' angles lose digits in float32. Some devices have no float64.
         kind = torch.float32 if ids.device.type in ("mps", "xpu") else torch.float64
         scale = torch.arange(0, dim, 2, dtype=kind, device=ids.device) / dim
         angles.append(ids[..., axis, None].to(kind) / theta**scale)

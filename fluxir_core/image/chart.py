@@ -7,13 +7,13 @@ from PIL import Image, ImageDraw, ImageFont
 MARGIN, INK, GRID, DOT, LINE = 48, (40, 40, 40), (225, 225, 225), (150, 170, 210), (200, 70, 40)
 
 
-def search_chart(report, picture=0, size=(768, 432)):
-    """A PIL picture of the rounds of `report` (see fluxir_core.search.search) for one picture of the batch.
+def search_chart(report, image=0, size=(768, 432)):
+    """A PIL image of the rounds of `report` (see fluxir_core.searches.search) for one image of the batch.
 
     The score is the mean over the verifiers of z-scores over all rounds, so that rounds can be compared; dots are
-    candidates, the line joins the best of those chosen. Raises ValueError when the batch has no such picture.
+    candidates, the line joins the best of those chosen. Raises ValueError when the batch has no such image.
     """
-    rounds = [_round(entry, picture) for entry in (*report["log"], *_final_selection(report))]
+    rounds = [_round(entry, image) for entry in (*report["log"], *_final_selection(report))]
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     draw.text(
@@ -55,13 +55,13 @@ def search_chart(report, picture=0, size=(768, 432)):
     return sheet
 
 
-def _round(entry, picture):
-    if not 0 <= picture < len(entry["chosen"]):
-        raise ValueError(f"search_chart: picture {picture} of a batch of {len(entry['chosen'])}; count from 0.")
+def _round(entry, image):
+    if not 0 <= image < len(entry["chosen"]):
+        raise ValueError(f"search_chart: image {image} of a batch of {len(entry['chosen'])}; count from 0.")
     return {
         "nfe": entry["nfe"],
-        "chosen": entry["chosen"][picture],
-        "scores": {name: rows[picture] for name, rows in entry["scores"].items()},
+        "chosen": entry["chosen"][image],
+        "scores": {name: rows[image] for name, rows in entry["scores"].items()},
     }
 
 

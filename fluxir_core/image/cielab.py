@@ -1,4 +1,4 @@
-"""sRGB and CIELAB of float pictures (B, 3, H, W), and colors that sRGB does not have."""
+"""sRGB and CIELAB of float images (B, 3, H, W), and colors that sRGB does not have."""
 
 import torch
 
@@ -14,10 +14,10 @@ KNEE = 6 / 29
 """Where CIELAB's cube root becomes a line (CIE 15:2004): its argument there is KNEE^3."""
 
 
-def to_lab(pictures):
-    """CIELAB over 100 of sRGB `pictures` in [0, 1]: L in [0, 1], a and b within about 1.1 of zero."""
-    bright = ((pictures.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4
-    t = _mixed(torch.where(pictures > 0.04045, bright, pictures / 12.92), TO_XYZ)
+def to_lab(images):
+    """CIELAB over 100 of sRGB `images` in [0, 1]: L in [0, 1], a and b within about 1.1 of zero."""
+    bright = ((images.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4
+    t = _mixed(torch.where(images > 0.04045, bright, images / 12.92), TO_XYZ)
     root = t.clamp(min=KNEE**3) ** (1 / 3)
     x, y, z = torch.where(t > KNEE**3, root, t / (3 * KNEE**2) + 4 / 29).unbind(1)
     return torch.stack([1.16 * y - 0.16, 5 * (x - y), 2 * (y - z)], 1)
@@ -32,19 +32,19 @@ def from_lab(lab):
     return torch.where(linear > 0.0031308, 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055, linear * 12.92)
 
 
-def into_gamut(pictures):
-    """`pictures` in [0, 1]: a color that is not is mixed with the gray of its luma, as little as it takes.
+def into_gamut(images):
+    """`images` in [0, 1]: a color that is not is mixed with the gray of its luma, as little as it takes.
 
     The channels keep the order and the proportions of their differences, that is, the hue. Other colors stay bit for bit.
     """
-    luma = sum(weight * channel for weight, channel in zip(TO_XYZ[1], pictures.unbind(1)))[:, None].clamp(0, 1)
-    color = pictures - luma
+    luma = sum(weight * channel for weight, channel in zip(TO_XYZ[1], images.unbind(1)))[:, None].clamp(0, 1)
+    color = images - luma
     highest, lowest = color.amax(1, keepdim=True), color.amin(1, keepdim=True)
-    outside = ((pictures < 0) | (pictures > 1)).any(1, keepdim=True)
+    outside = ((images < 0) | (images > 1)).any(1, keepdim=True)
     share = torch.minimum((1 - luma) / highest.clamp(min=1e-9), luma / (-lowest).clamp(min=1e-9))
-    return torch.where(outside, luma + share.clamp(max=1) * color, pictures).clamp(0, 1)
+    return torch.where(outside, luma + share.clamp(max=1) * color, images).clamp(0, 1)
 
 
-def _mixed(pictures, matrix):
+def _mixed(images, matrix):
     """`matrix`, three rows of numbers, times every color; as sums, which no device rounds to half precision."""
-    return torch.stack([sum(weight * channel for weight, channel in zip(row, pictures.unbind(1))) for row in matrix], 1)
+    return torch.stack([sum(weight * channel for weight, channel in zip(row, images.unbind(1))) for row in matrix], 1)

@@ -1,4 +1,4 @@
-"""Color matching: a restored picture gets the colors of its degraded input back, and keeps its own details."""
+"""Color matching: a restored image gets the colors of its degraded input back, and keeps its own details."""
 
 import math
 
@@ -22,15 +22,15 @@ TRACE = 1e-6
 """Weight under which a neighbourhood counts as invisible."""
 
 
-def match_color(pictures, reference, method="wavelet", strength=1.0):
-    """`pictures` (B, 3 or 4, H, W) in [0, 1] with the colors of `reference` (1 or B, 3 or 4, h, w) in [0, 1], of any size.
+def match_color(images, reference, method="wavelet", strength=1.0):
+    """`images` (B, 3 or 4, H, W) in [0, 1] with the colors of `reference` (1 or B, 3 or 4, h, w) in [0, 1], of any size.
 
-    Returns the shape and type of `pictures`, in [0, 1] at `strength` 1. In between the result is linear in `strength`; 0
-    gives `pictures` themselves. A fourth channel is alpha: it is carried through, and what is transparent in either
-    picture has no say. Each picture is matched by itself, in float32 or better, and all methods leave a picture that is
+    Returns the shape and type of `images`, in [0, 1] at `strength` 1. In between the result is linear in `strength`; 0
+    gives `images` themselves. A fourth channel is alpha: it is carried through, and what is transparent in either
+    image has no say. Each image is matched by itself, in float32 or better, and all methods leave an image that is
     its own reference as it is. Colors that leave sRGB are mixed with the gray of their own luma: hue is kept, not clipped.
 
-    wavelet: the low frequencies of the reference, the details of the picture (the wavelet color fix of StableSR, Wang et
+    wavelet: the low frequencies of the reference, the details of the image (the wavelet color fix of StableSR, Wang et
         al. 2024). Follows casts that differ from place to place. Each channel's details take on the reference's contrast
         first, as far as the two agree; without that a cast that is a gain leaves halos along edges.
     adain: mean and standard deviation of each channel (Huang and Belongie 2017, equation 8).
@@ -38,40 +38,40 @@ def match_color(pictures, reference, method="wavelet", strength=1.0):
 
     Raises ValueError on another method, a strength outside [0, 1], and where `check_pair` does.
     """
-    check_pair(pictures, reference)
+    check_pair(images, reference)
     if method not in METHODS:
         raise ValueError(f"there is no method '{method}'; choose one of {', '.join(METHODS)}.")
     if not 0 <= strength <= 1:
         raise ValueError(f"the strength is {strength}; give 0 to 1.")
     if strength == 0:
-        return pictures
-    exact = torch.promote_types(pictures.dtype, torch.float32)
-    (planes, seen), (colors, shown) = (_parts(p.to(pictures.device, exact)) for p in (pictures, reference))
+        return images
+    exact = torch.promote_types(images.dtype, torch.float32)
+    (planes, seen), (colors, shown) = (_parts(p.to(images.device, exact)) for p in (images, reference))
     size, own = planes.shape[2:], colors.shape[2:]
     colors, shown = _resized(colors * shown, size), _resized(shown, size)
     matched = into_gamut(METHODS[method](planes, colors / shown.clamp(min=TRACE), seen * shown, own))
-    matched = torch.lerp(planes, matched, strength).to(pictures.dtype)
-    return torch.cat([matched, pictures[:, 3:]], 1)
+    matched = torch.lerp(planes, matched, strength).to(images.dtype)
+    return torch.cat([matched, images[:, 3:]], 1)
 
 
-def check_pair(pictures, reference):
-    """Raises ValueError, one sentence, unless `pictures` and `reference` are what `match_color` takes, without NaN."""
-    for name, given in (("image", pictures), ("reference", reference)):
+def check_pair(images, reference):
+    """Raises ValueError, one sentence, unless `images` and `reference` are what `match_color` takes, without NaN."""
+    for name, given in (("image", images), ("reference", reference)):
         if given.ndim != 4 or 0 in given.shape:
-            raise ValueError(f"the {name} has the shape {tuple(given.shape)}; give pictures of at least one pixel.")
+            raise ValueError(f"the {name} has the shape {tuple(given.shape)}; give images of at least one pixel.")
         if given.shape[1] not in (3, 4):
             raise ValueError(f"the {name} has {given.shape[1]} channels; give 3, or 4 with alpha.")
         finite = given.isfinite().flatten(1).all(1)
         if not finite.all():
             number = finite.tolist().index(False) + 1
-            raise ValueError(f"picture {number} of the {name} holds NaN or infinity; give one without.")
-    if len(reference) not in (1, len(pictures)):
-        raise ValueError(f"{len(reference)} references for a batch of {len(pictures)}; give one for each picture, or one for all.")
+            raise ValueError(f"image {number} of the {name} holds NaN or infinity; give one without.")
+    if len(reference) not in (1, len(images)):
+        raise ValueError(f"{len(reference)} references for a batch of {len(images)}; give one for each image, or one for all.")
 
 
-def _parts(pictures):
-    """Colors (B, 3, H, W) and visibility (B, 1, H, W) of `pictures`."""
-    colors, alpha = pictures[:, :3], pictures[:, 3:]
+def _parts(images):
+    """Colors (B, 3, H, W) and visibility (B, 1, H, W) of `images`."""
+    colors, alpha = images[:, :3], images[:, 3:]
     return colors, alpha.clamp(0, 1) if alpha.shape[1] else torch.ones_like(colors[:, :1])
 
 
@@ -79,7 +79,7 @@ def _wavelet(planes, colors, weight, own):
     mine, theirs, visible = _cells(planes, colors, weight, own)
     mine, theirs = (cells - _local_mean(cells, visible, levels=2) for cells in (mine, theirs))
     contrast, other, both = (_mean(product, visible) for product in (mine * mine, theirs * theirs, mine * theirs))
-    faint = FAINT / 10  # neighbours differ less than the whole picture does
+    faint = FAINT / 10  # neighbours differ less than the whole image does
     agreement = both.square() / ((contrast + faint) * (other + faint))
     planes = planes * (1 + agreement * (_gain(contrast, other, faint) - 1))
 
@@ -115,7 +115,7 @@ def _gain(variance, target, faint=FAINT):
 
 
 def _cells(planes, colors, weight, own):
-    """Mean colors of both pictures in one grid of cells, and the weight (B, 1, h, w) of what is visible in both."""
+    """Mean colors of both images in one grid of cells, and the weight (B, 1, h, w) of what is visible in both."""
     grid = [min(CELLS, *extents) for extents in zip(planes.shape[2:], own)]
     visible = _resized(weight, grid)
     mine, theirs = (_resized(weight * p, grid) / visible.clamp(min=TRACE) for p in (planes, colors))
@@ -131,8 +131,8 @@ def _local_mean(values, weight, levels):
     """Means of `values` (B, C, H, W) under `weight` (B, 1, H, W) around each pixel: an a-trous low-pass (Holschneider et
     al. 1989), whose level i is the kernel (1 2 1) / 4 along each axis with steps of 2^i.
 
-    The picture is continued by its mirror images, which prints less of a noisy border than repeating it does. Where
-    nothing near is visible it is the whole picture's mean.
+    The image is continued by its mirror images, which prints less of a noisy border than repeating it does. Where
+    nothing near is visible it is the whole image's mean.
     """
     low = torch.cat([weight * values, weight], 1)
     for _ in ("columns", "rows"):  # each as rows: a CPU gathers those four times as fast
@@ -144,7 +144,7 @@ def _local_mean(values, weight, levels):
 
 
 def _mirrored(extent, shift):
-    """The pixel that lies `shift` from each of `extent` pixels, in a picture continued by its mirror images."""
+    """The pixel that lies `shift` from each of `extent` pixels, in an image continued by its mirror images."""
     place = (torch.arange(extent) + shift) % (2 * extent)
     return torch.minimum(place, 2 * extent - 1 - place)
 

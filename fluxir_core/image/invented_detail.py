@@ -1,4 +1,4 @@
-"""Invented detail: structure of a restored picture for which the degraded input gives no evidence."""
+"""Invented detail: structure of a restored image for which the degraded input gives no evidence."""
 
 import torch
 from torch.nn import functional as F
@@ -18,7 +18,7 @@ FAINT = 0.012
 
 
 def invented_detail(restored, degraded):
-    """How much of the detail of `restored` the picture `degraded` does not explain: (B, 1, H, W) in [0, 1].
+    """How much of the detail of `restored` the image `degraded` does not explain: (B, 1, H, W) in [0, 1].
 
     `restored` (B, 3, H, W) and `degraded` (1 or B, 3, h, w) in [0, 1]; the latter is brought to the former's size.
 
@@ -49,10 +49,10 @@ def invented_detail(restored, degraded):
     return F.interpolate(share, size, mode="bilinear", align_corners=False).clamp(0, 1).to(restored.dtype)
 
 
-def heat_map(share, pictures):
-    """`share` (B, 1, H, W) in [0, 1] as heat, dark red over yellow to white, on `pictures` (B, 3, H, W) in dim gray."""
+def heat_map(share, images):
+    """`share` (B, 1, H, W) in [0, 1] as heat, dark red over yellow to white, on `images` (B, 3, H, W) in dim gray."""
     heat = (3 * share - share.new_tensor([0.0, 1.0, 2.0])[:, None, None]).clamp(0, 1)
-    return torch.lerp(0.5 * luma(pictures.clamp(0, 1)).expand_as(heat), heat, share)
+    return torch.lerp(0.5 * luma(images.clamp(0, 1)).expand_as(heat), heat, share)
 
 
 def _split(planes):
@@ -82,8 +82,8 @@ def _shrunk(planes, factor):
 def _check(restored, degraded):
     for name, given in (("restored", restored), ("degraded", degraded)):
         if given.ndim != 4 or given.shape[1] != 3 or 0 in given.shape:
-            raise ValueError(f"the {name} pictures have the shape {tuple(given.shape)}; give (B, 3, H, W).")
+            raise ValueError(f"the {name} images have the shape {tuple(given.shape)}; give (B, 3, H, W).")
         if not given.isfinite().all():
-            raise ValueError(f"the {name} pictures hold NaN or infinity; give pictures without.")
+            raise ValueError(f"the {name} images hold NaN or infinity; give images without.")
     if len(degraded) not in (1, len(restored)):
-        raise ValueError(f"{len(degraded)} degraded pictures for {len(restored)} restored ones; give one for each, or one for all.")
+        raise ValueError(f"{len(degraded)} degraded images for {len(restored)} restored ones; give one for each, or one for all.")

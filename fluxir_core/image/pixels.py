@@ -1,28 +1,28 @@
-"""What every verifier is given: pictures made safe to measure."""
+"""What every verifier is given: images made safe to measure."""
 
 import torch
 
 MINIMUM_SIDE = 64
 
 
-def normalize(pictures, minimum=MINIMUM_SIDE):
-    """`pictures` (B, C, H, W), any float type, as ((B, 3, H', W') float32 in [0, 1], finite: (B,) bool).
+def normalize(images, minimum=MINIMUM_SIDE):
+    """`images` (B, C, H, W), any float type, as ((B, 3, H', W') float32 in [0, 1], finite: (B,) bool).
 
     Gray becomes three channels, further channels are dropped, sides under `minimum` pixels are continued by mirroring.
-    Pictures that hold NaN or infinity come back black and False in `finite`: they are to be refused, not scored.
+    Images that hold NaN or infinity come back black and False in `finite`: they are to be refused, not scored.
     Raises ValueError when the shape is not (B, C, H, W) with C of 1, 3 or 4.
     """
-    if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4) or 0 in pictures.shape:
-        raise ValueError(f"verify: pictures have the shape {tuple(pictures.shape)}; give (B, 3, H, W) in [0, 1].")
-    pictures = pictures.detach().float()[:, :3]
-    pictures = pictures.expand(-1, 3, -1, -1)
-    finite = torch.isfinite(pictures).flatten(1).all(1)
-    pictures = torch.where(finite[:, None, None, None], pictures, 0).clamp(0, 1)
+    if images.ndim != 4 or images.shape[1] not in (1, 3, 4) or 0 in images.shape:
+        raise ValueError(f"verify: images have the shape {tuple(images.shape)}; give (B, 3, H, W) in [0, 1].")
+    images = images.detach().float()[:, :3]
+    images = images.expand(-1, 3, -1, -1)
+    finite = torch.isfinite(images).flatten(1).all(1)
+    images = torch.where(finite[:, None, None, None], images, 0).clamp(0, 1)
     for axis in (2, 3):
-        extent = pictures.shape[axis]
+        extent = images.shape[axis]
         if extent < minimum:
-            pictures = pictures.index_select(axis, _mirrored(extent, minimum).to(pictures.device))
-    return pictures, finite
+            images = images.index_select(axis, _mirrored(extent, minimum).to(images.device))
+    return images, finite
 
 
 def _mirrored(extent, length):
@@ -32,10 +32,10 @@ def _mirrored(extent, length):
     return torch.where(steps < extent, steps, period - steps)
 
 
-def luma(pictures):
-    """The BT.601 luma of `pictures` (B, 3, H, W): (B, 1, H, W) in the same range."""
-    weights = pictures.new_tensor([0.299, 0.587, 0.114])
-    return (pictures * weights[:, None, None]).sum(1, keepdim=True)
+def luma(images):
+    """The BT.601 luma of `images` (B, 3, H, W): (B, 1, H, W) in the same range."""
+    weights = images.new_tensor([0.299, 0.587, 0.114])
+    return (images * weights[:, None, None]).sum(1, keepdim=True)
 
 
 def blur(planes, sigma, radius):

@@ -11,7 +11,7 @@ HALF = torch.finfo(torch.float16)
 
 
 def condition_positions(output_ids, height, width, mode, index=0):
-    """Positions (height * width, 3) of the `index`-th condition picture's tokens, on a grid of `height` x `width`.
+    """Positions (height * width, 3) of the `index`-th condition image's tokens, on a grid of `height` x `width`.
 
     `output_ids` (rows, columns, 3) are those of the sampled tokens. Shared positions cover the output's area whatever the
     condition's size: tokens of both that show the same place have the same position. Offset ones stand on their own grid,

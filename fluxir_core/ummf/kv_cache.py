@@ -1,4 +1,4 @@
-"""Keys and values of condition tokens that no step changes: computed once for each picture and prompt."""
+"""Keys and values of condition tokens that no step changes: computed once for each image and prompt."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ MAX_KEPT = 4
 class CachedCondition:
     """Condition tokens whose keys and values are known (`ConditionBranch.remember`), in the place of a ConditionStream.
 
-    `rows` (B,) says which of the memory's pictures each row of the call belongs to.
+    `rows` (B,) says which of the memory's images each row of the call belongs to.
     """
 
     joint = False
@@ -34,7 +34,7 @@ class _Kept(NamedTuple):
 
 
 class KVCache:
-    """The memories of one run. Rows are compared by content: candidates repeat pictures, cond and uncond share them."""
+    """The memories of one run. Rows are compared by content: candidates repeat images, cond and uncond share them."""
 
     def __init__(self):
         self._kept: list[_Kept] = []
@@ -47,7 +47,7 @@ class KVCache:
         """(memory, rows) of `tokens` (B, M, 64) at `ids` (M, 3) under prompts `pooled` (B, vec), computed for what is new.
 
         `attention` is as for ConditionStream.attend; `fits(bytes)` is asked before anything is kept, and None is returned
-        when it says no. Of more than `most` memories the oldest go: tiles of a picture take turns, so give each its own.
+        when it says no. Of more than `most` memories the oldest go: tiles of an image take turns, so give each its own.
         """
         distinct, rows = torch.unique(torch.cat([tokens.flatten(1), pooled], 1), dim=0, return_inverse=True)
         for kept in self._kept:

@@ -1,4 +1,4 @@
-"""How a FLUX transformer reads condition pictures: Unified Multi-Modal Fusion (UMMF, arXiv 2603.22027)."""
+"""How a FLUX transformer reads condition images: Unified Multi-Modal Fusion (UMMF, arXiv 2603.22027)."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
 """Aggregators: several verifiers' scores of one cohort as one value a candidate.
 
 `measured` is {verifier: (n, ...) scores, higher is better} of n candidates; the result is (n, ...) float32. Cohorts along the
-further axes (the pictures of a batch) do not see each other. NaN and minus infinity are the worst a candidate can have; a
+further axes (the images of a batch) do not see each other. NaN and minus infinity are the worst a candidate can have; a
 verifier that scores everyone NaN or alike decides nothing.
 """
 

@@ -1,7 +1,7 @@
 """NIQE (Mittal, Soundararajan and Bovik, 2013) with a model fitted on freely usable photos.
 
-A picture is good when the statistics of its locally normalised luma are those of undistorted photos. Differs from the
-paper in the patches: 64 pixels with a stride of 32 instead of 96 apart, so that small pictures hold enough of them.
+An image is good when the statistics of its locally normalised luma are those of undistorted photos. Differs from the
+paper in the patches: 64 pixels with a stride of 32 instead of 96 apart, so that small images hold enough of them.
 """
 
 from functools import lru_cache
@@ -78,15 +78,15 @@ def features(gray):
     return torch.cat(scales, -1), sharpness
 
 
-def _crop_to_stride(pictures):
-    """The middle of `pictures` (B, C, H, W) with sides that are multiples of the patches' stride."""
-    height, width = (extent // STRIDE * STRIDE for extent in pictures.shape[2:])
-    top, left = (pictures.shape[2] - height) // 2, (pictures.shape[3] - width) // 2
-    return pictures[:, :, top : top + height, left : left + width]
+def _crop_to_stride(images):
+    """The middle of `images` (B, C, H, W) with sides that are multiples of the patches' stride."""
+    height, width = (extent // STRIDE * STRIDE for extent in images.shape[2:])
+    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+    return images[:, :, top : top + height, left : left + width]
 
 
 class NIQE:
-    """Minus the NIQE distance of pictures to the statistics of undistorted photos; needs no reference."""
+    """Minus the NIQE distance of images to the statistics of undistorted photos; needs no reference."""
 
     name = "niqe"
 
@@ -94,13 +94,13 @@ class NIQE:
         """`model`: {"mean": (36,), "covariance": (36, 36)}; without it, the one shipped with the package."""
         self.model = load_file(MODEL_FILE) if model is None else model
 
-    def __call__(self, pictures, reference=None):
-        pictures, finite = normalize(pictures)
-        scores = torch.stack([self._distance(picture) for picture in pictures.split(1)])
+    def __call__(self, images, reference=None):
+        images, finite = normalize(images)
+        scores = torch.stack([self._distance(image) for image in images.split(1)])
         return torch.where(finite, -scores, -torch.inf)
 
-    def _distance(self, picture):
-        found = features(255 * luma(picture))[0][0].double()
+    def _distance(self, image):
+        found = features(255 * luma(image))[0][0].double()
         centred = found - found.mean(0)
         covariance = centred.T @ centred / max(1, len(found) - 1)
         mean, model = self.model["mean"].to(found), self.model["covariance"].to(found)

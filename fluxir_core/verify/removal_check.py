@@ -1,6 +1,6 @@
-"""Whether what a degradation remover made of a picture may be described in its place: a caption of a ruin misleads.
+"""Whether what a degradation remover made of an image may be described in its place: a caption of a ruin misleads.
 
-A remover may take noise, blur, haze and darkness away, or do nothing; it may not change what the picture shows.
+A remover may take noise, blur, haze and darkness away, or do nothing; it may not change what the image shows.
 """
 
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ MOST_PIXELS = 1024 * 1024
 
 
 COARSE, FINE = 16, 64
-"""Cells along each axis in which large shapes and finer structure are compared; small pictures have fewer."""
+"""Cells along each axis in which large shapes and finer structure are compared; small images have fewer."""
 
 
 FAINT, COLORLESS = 1e-5, 0.02
-"""Variance of luma too small to be structure; deviation of color from gray under which a picture has no colors."""
+"""Variance of luma too small to be structure; deviation of color from gray under which an image has no colors."""
 
 
 NOISE = 16 / 255
 
 
 LOWEST = {
-    "agreement": (0.6, "its large shapes agree with the degraded picture's by {:.2f}, less than {:.2f}"),
-    "contrast": (0.3, "its contrast is {:.2f} of the degraded picture's, less than {:.2f}"),
-    "structure": (0.25, "it keeps {:.2f} of the degraded picture's structure, less than {:.2f}"),
-    "color": (0.9, "its colors agree with the degraded picture's by {:.2f}, less than {:.2f}"),
+    "agreement": (0.6, "its large shapes agree with the degraded image's by {:.2f}, less than {:.2f}"),
+    "contrast": (0.3, "its contrast is {:.2f} of the degraded image's, less than {:.2f}"),
+    "structure": (0.25, "it keeps {:.2f} of the degraded image's structure, less than {:.2f}"),
+    "color": (0.9, "its colors agree with the degraded image's by {:.2f}, less than {:.2f}"),
 }
 
 
@@ -38,12 +38,12 @@ HIGHEST = {
     "noise": (1.0, "its noise is {:.2f} times what is allowed, more than {:.2f}"),
     "blocks": (1.0, "its lines on an 8-pixel grid are {:.2f} times what is allowed, more than {:.2f}"),
 }
-"""What is measured, the lowest or the highest value that a usable picture has, and what a refusal says."""
+"""What is measured, the lowest or the highest value that a usable image has, and what a refusal says."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What `removal_check` found of one picture: `measured`, a value by name, and the `reasons` to refuse it, if any."""
+    """What `removal_check` found of one image: `measured`, a value by name, and the `reasons` to refuse it, if any."""
 
     measured: dict
     reasons: tuple
@@ -58,19 +58,19 @@ def removal_check(cleaned, degraded):
 
     They are compared at the smaller size, at most a megapixel. `agreement` and `color` are correlations, -1 to 1, of luma
     and of color in coarse cells, so that exposure is free; `contrast` is what luma there is multiplied by; `structure` is
-    the same in fine cells, over `contrast`, the degraded picture's noise discounted; `clipped` is a difference of shares;
-    `noise` and `blocks` are levels over their limits, those of the vetoes, wider for noise. Unchanged pictures pass.
+    the same in fine cells, over `contrast`, the degraded image's noise discounted; `clipped` is a difference of shares;
+    `noise` and `blocks` are levels over their limits, those of the vetoes, wider for noise. Unchanged images pass.
 
     The limits were chosen on scikit-image's training photos, where `python -m comfyui_fluxir.training.studies.calibrate_removal`
-    counts: of 5148 good results 99.3 % are usable, of the undistorted photos and of unchanged pictures all; of 9768 ruined
+    counts: of 5148 good results 99.3 % are usable, of the undistorted photos and of unchanged images all; of 9768 ruined
     ones 95.0 % are refused, fewest of those only blurred a thirtieth of the side (47 %), oversharpened (81 %) and posterised
     to three levels (88 %). NIQE was left out: it added little and refused smoothed textures.
-    Raises ValueError when the numbers of pictures differ.
+    Raises ValueError when the numbers of images differ.
     """
     if len(cleaned) != len(degraded):
-        raise ValueError(f"verify: {len(cleaned)} cleaned pictures for {len(degraded)} degraded ones; give one for each.")
+        raise ValueError(f"verify: {len(cleaned)} cleaned images for {len(degraded)} degraded ones; give one for each.")
     (cleaned, finite), (degraded, whole) = normalize(cleaned, 1), normalize(degraded, 1)
-    measured = _measure(*(normalize(pictures)[0] for pictures in _at_one_size(cleaned, degraded)))
+    measured = _measure(*(normalize(images)[0] for images in _at_one_size(cleaned, degraded)))
     return [
         _judge({name: values[index].item() for name, values in measured.items()}, finite[index], whole[index])
         for index in range(len(cleaned))
@@ -78,7 +78,7 @@ def removal_check(cleaned, degraded):
 
 
 def _judge(measured, finite, whole):
-    for sound, which in ((whole, "the degraded picture"), (finite, "it")):
+    for sound, which in ((whole, "the degraded image"), (finite, "it")):
         if not sound:
             return Finding({}, (f"{which} holds NaN or infinity",))
     reasons = [text.format(measured[name], limit) for name, (limit, text) in LOWEST.items() if measured[name] < limit]
@@ -86,19 +86,19 @@ def _judge(measured, finite, whole):
     return Finding(measured, tuple(reasons))
 
 
-def _at_one_size(*pictures):
-    """`pictures`, each (B, 3, H, W), at the smallest of their sizes, of at most MOST_PIXELS."""
-    height, width = (min(p.shape[axis] for p in pictures) for axis in (2, 3))
+def _at_one_size(*images):
+    """`images`, each (B, 3, H, W), at the smallest of their sizes, of at most MOST_PIXELS."""
+    height, width = (min(p.shape[axis] for p in images) for axis in (2, 3))
     scale = min(1, (MOST_PIXELS / (height * width)) ** 0.5)
     size = [max(1, round(extent * scale)) for extent in (height, width)]
     return [
         p if list(p.shape[2:]) == size else F.interpolate(p, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-        for p in pictures
+        for p in images
     ]
 
 
 def _measure(cleaned, degraded):
-    """What is measured, (B,) each, of pictures of one size, at least 64 pixels a side."""
+    """What is measured, (B,) each, of images of one size, at least 64 pixels a side."""
     side, pixels = min(cleaned.shape[2:]), cleaned.shape[2] * cleaned.shape[3]
     gray, given = luma(cleaned), luma(degraded)
     coarse = min(COARSE, side // 8)
@@ -125,7 +125,7 @@ def _measure(cleaned, degraded):
 
 
 def _cells(gray, count):
-    """Means of `gray` (B, 1, H, W) in `count` by `count` cells, less the picture's mean."""
+    """Means of `gray` (B, 1, H, W) in `count` by `count` cells, less the image's mean."""
     cells = F.adaptive_avg_pool2d(gray, count)
     return cells - cells.mean((2, 3), keepdim=True)
 
@@ -146,6 +146,6 @@ def _products(first, second):
     return [(a * b).mean((1, 2, 3)) for a, b in ((first, second), (first, first), (second, second))]
 
 
-def _clipped(pictures):
-    """Share of the values of `pictures` (B, 3, H, W) that are black or white: (B,)."""
-    return ((pictures < 1.5 / 255) | (pictures > 253.5 / 255)).float().mean((1, 2, 3))
+def _clipped(images):
+    """Share of the values of `images` (B, 3, H, W) that are black or white: (B,)."""
+    return ((images < 1.5 / 255) | (images > 253.5 / 255)).float().mean((1, 2, 3))

@@ -10,7 +10,7 @@ NATURAL_SLOPE = -3.0
 
 
 def noise_blocks(gray):
-    """Standard deviation of white noise in the blocks of 8 pixels of `gray` (B, 1, H, W), the picture's range: (B, blocks).
+    """Standard deviation of white noise in the blocks of 8 pixels of `gray` (B, 1, H, W), the image's range: (B, blocks).
 
     The difference of two Laplacians leaves noise and little else (Immerkaer, 1996). H and W are at least 10.
     """
@@ -30,9 +30,9 @@ class CoherentGradient:
 
     name = "coherent_gradient"
 
-    def __call__(self, pictures, reference=None):
-        pictures, finite = normalize(pictures)
-        x, y = _gradient(luma(pictures))
+    def __call__(self, images, reference=None):
+        images, finite = normalize(images)
+        x, y = _gradient(luma(images))
         xx, yy, xy = blur(torch.cat([x * x, y * y, x * y], 1), 1.5, 4).split(1, 1)
         energy = xx + yy
         coherence = ((xx - yy) ** 2 + 4 * xy * xy) / (energy * energy + 1e-8)
@@ -65,6 +65,6 @@ class SpectralSlope:
 
     name = "spectral_slope"
 
-    def __call__(self, pictures, reference=None):
-        pictures, finite = normalize(pictures)
-        return torch.where(finite, -(spectral_slope(luma(pictures)) - NATURAL_SLOPE).abs(), -torch.inf)
+    def __call__(self, images, reference=None):
+        images, finite = normalize(images)
+        return torch.where(finite, -(spectral_slope(luma(images)) - NATURAL_SLOPE).abs(), -torch.inf)

@@ -6,14 +6,14 @@ With a reference, a candidate may be as bad as the degraded input and a little w
 import torch
 
 from ..image.pixels import luma, normalize
-from .fidelity import matched, missing_light
+from .fidelity import missing_light, reference_batch
 from .statistics import noise_blocks
 
 NOISE, BLOCKINESS, TINT, SLACK = 10 / 255, 1.6, 0.06, 1.25
 
 
 def noise_level(gray):
-    """Standard deviation of white noise in the flattest tenth of `gray` (B, 1, H, W), the picture's range: (B,)."""
+    """Standard deviation of white noise in the flattest tenth of `gray` (B, 1, H, W), the image's range: (B,)."""
     return noise_blocks(gray).quantile(0.1, dim=1)
 
 
@@ -28,29 +28,29 @@ def blockiness(gray):
     return torch.maximum(along(gray), along(gray.transpose(2, 3)))
 
 
-def chromaticity(pictures):
-    """Share of each channel in the mean color of `pictures`, free of brightness: (B, 3)."""
-    color = pictures.mean((2, 3)) + 0.02
+def chromaticity(images):
+    """Share of each channel in the mean color of `images`, free of brightness: (B, 3)."""
+    color = images.mean((2, 3)) + 0.02
     return color / color.sum(1, keepdim=True)
 
 
-def vetoes(pictures, reference=None):
-    """Which of `pictures` (B, 3, H, W) are refused, by veto: {"nan", "noise", "blockiness", "color": (B,) bool}.
+def vetoes(images, reference=None):
+    """Which of `images` (B, 3, H, W) are refused, by veto: {"nan", "noise", "blockiness", "color": (B,) bool}.
 
     `color` needs the degraded input as `reference` and compares chromaticity alone: a dark input may be brightened,
     and its colors, washed out by the sensor's noise, have more tolerance.
     """
-    pictures, finite = normalize(pictures)
-    gray = luma(pictures)
+    images, finite = normalize(images)
+    gray = luma(images)
     noise, blocks = noise_level(gray), blockiness(gray)
     refused = {"nan": ~finite}
     limits = NOISE, BLOCKINESS
     if reference is not None:
-        given, whole = matched(reference, pictures)
+        given, whole = reference_batch(reference, images)
         given = normalize(given)[0]
         measured = noise_level(luma(given)), blockiness(luma(given))
         limits = [(SLACK * level).clamp(min=limit) for level, limit in zip(measured, limits)]
-        shift = (chromaticity(pictures) - chromaticity(given)).abs().amax(1)
+        shift = (chromaticity(images) - chromaticity(given)).abs().amax(1)
         white = torch.nn.functional.avg_pool2d(given, 4).flatten(1).quantile(0.99, dim=1)
         refused["color"] = (shift > TINT * missing_light(white).sqrt()) & whole & finite
     refused["noise"] = (noise > limits[0]) & finite

@@ -45,8 +45,8 @@ class Judge:
 
     name = "bright"
 
-    def __call__(self, pictures, reference=None):
-        return pictures.mean((1, 2, 3)).float()
+    def __call__(self, images, reference=None):
+        return images.mean((1, 2, 3)).float()
 
 
 def verifier(*members):

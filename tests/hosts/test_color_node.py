@@ -48,11 +48,11 @@ def test_every_choice_is_a_method_and_the_default_undoes_a_cast_best(nodes, phot
 
 def test_alpha_is_carried_through_and_strength_0_changes_nothing(nodes, photo):
     alpha = torch.rand(1, 128, 128, 1)
-    picture = torch.cat([drift(photo), alpha], -1)
+    image = torch.cat([drift(photo), alpha], -1)
     for reference in (photo, torch.cat([photo, alpha.flip(1)], -1)):
-        matched = run(nodes, picture, reference)
-        assert matched.shape == picture.shape and torch.equal(matched[..., 3:], alpha)
-        assert torch.equal(run(nodes, picture, reference, strength=0.0), picture)
+        matched = run(nodes, image, reference)
+        assert matched.shape == image.shape and torch.equal(matched[..., 3:], alpha)
+        assert torch.equal(run(nodes, image, reference, strength=0.0), image)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -87,9 +87,9 @@ def test_one_reference_serves_a_batch_and_a_batch_is_matched_one_by_one(nodes, p
 def test_it_computes_on_comfyuis_device_after_asking_for_memory_there(nodes, photo, monkeypatch):
     device, seen, freed = torch.device("meta"), [], []
 
-    def recorded(picture, reference, *_):
-        seen.append((picture.device.type, reference.device.type))
-        return torch.zeros(picture.shape)
+    def recorded(image, reference, *_):
+        seen.append((image.device.type, reference.device.type))
+        return torch.zeros(image.shape)
 
     monkeypatch.setattr(nodes.comfy.model_management, "get_torch_device", lambda: device)
     monkeypatch.setattr(nodes.comfy.model_management, "free_memory", lambda *given: freed.append(given))
@@ -105,20 +105,20 @@ def test_it_can_be_interrupted(nodes, photo):
 
 
 def test_what_cannot_be_matched_is_refused_in_one_sentence(nodes, photo):
-    sentence = r"^Match Colour: 2 references for a batch of 1; give one for each picture, or one for all\.$"
+    sentence = r"^Match Colour: 2 references for a batch of 1; give one for each image, or one for all\.$"
     with pytest.raises(ValueError, match=sentence):
         run(nodes, photo, photo.repeat(2, 1, 1, 1))
     with pytest.raises(ValueError, match=r"^Match Colour: the image has 2 channels; give 3, or 4 with alpha\.$"):
         run(nodes, photo[..., :2], photo)
-    sentence = r"^Match Colour: picture 1 of the reference holds NaN or infinity; give one without\.$"
+    sentence = r"^Match Colour: image 1 of the reference holds NaN or infinity; give one without\.$"
     with pytest.raises(ValueError, match=sentence):
         run(nodes, photo, photo * torch.nan)
 
 
 def test_in_a_graph(server, photo):
     (server.base / "input").mkdir(exist_ok=True)
-    for name, picture in {"right": photo, "drifted": drift(photo)}.items():
-        Image.fromarray((picture[0].numpy() * 255).round().astype(np.uint8)).save(server.base / "input" / f"{name}.png")
+    for name, image in {"right": photo, "drifted": drift(photo)}.items():
+        Image.fromarray((image[0].numpy() * 255).round().astype(np.uint8)).save(server.base / "input" / f"{name}.png")
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "drifted.png"}},
         "2": {"class_type": "LoadImage", "inputs": {"image": "right.png"}},

@@ -59,7 +59,7 @@ def folder(tmp_path_factory):
 def config(folder, work, recipe, **data):
     values = {
         "base": {"folder": str(folder)},
-        "data": {"pictures": str(folder / "photos"), "buckets": ["32x32"], "text_tokens": 16, "held_out": 0, **data},
+        "data": {"images": str(folder / "photos"), "buckets": ["32x32"], "text_tokens": 16, "held_out": 0, **data},
         "adapter": {"rank": 2},
         "recipe": {"pixel_crop": 4} if recipe == "fluxir" else {},
         "optimizer": {"learning_rate": 1e-2},
@@ -156,7 +156,7 @@ def test_a_resumed_run_does_not_load_the_text_encoders_and_another_vae_is_encode
     assert len(loaded) == 1 and len(list((tmp_path / "latents").iterdir())) == 2
 
 
-def test_prompts_draw_different_pictures(folder, tmp_path):
+def test_prompts_draw_different_images(folder, tmp_path):
     (tmp_path / "prompts.txt").write_text("red house\nblue sky\n")
     main(
         [

@@ -42,7 +42,7 @@ def test_strength_zero_and_removal_leave_the_bare_model(transformer, given, inje
     assert torch.equal(bare(transformer, given), before)
 
 
-def test_the_degraded_picture_changes_the_velocity(transformer, given):
+def test_the_degraded_image_changes_the_velocity(transformer, given):
     host = FluxIRHost(transformer, tiny_adapter(flux_weights()))
     assert (adapted(host, given) - adapted(host, given, torch.randn(2, 16, 64))).abs().mean() > 1e-3
 

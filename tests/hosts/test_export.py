@@ -11,7 +11,7 @@ from comfyui_fluxir.training.engine.run_folder import RunFolder
 from comfyui_fluxir.training.recipes.config import FluxIRConfig, UMMFConfig
 from comfyui_fluxir.training.recipes.train import make_adapter, make_objective
 
-from .comfy_host import picture, prompt
+from .comfy_host import prompt, random_latent
 
 SCALE, SHIFT = 0.3611, 0.1159
 
@@ -28,7 +28,7 @@ def train(host, photos, recipe, work, out):
     """A few steps of `recipe` on the host's weights, exported to `out` in float32; the objective with the trained weights."""
     values = {
         "base": {"folder": str(host.folder), "precision": "float32", "gradient_checkpointing": False},
-        "data": {"pictures": str(photos), "buckets": ["64x64"], "text_tokens": 8, "held_out": 0},
+        "data": {"images": str(photos), "buckets": ["64x64"], "text_tokens": 8, "held_out": 0},
         "adapter": {"rank": 4, **({"mode": {"attention": "joint"}} if recipe == "ummf" else {})},
         "recipe": {"guidance": 4.0} if recipe == "ummf" else {"pixel_crop": 4},
         "optimizer": {"learning_rate": 0.02, "average": 0.5},
@@ -70,7 +70,7 @@ def test_an_exported_adapter_gives_the_velocity_it_was_trained_to_give(host, pho
     folder_paths.add_model_folder_path(ADAPTERS, str(tmp_path), is_default=True)
     folder_paths.filename_list_cache.clear()
     adapter = LoadFluxIRAdapter.execute("exported.safetensors").result[0]
-    noise, lq = picture(2), picture(1)
+    noise, lq = random_latent(2), random_latent(1)
     model = ApplyFluxIRAdapter.execute(host.model, adapter, {"samples": lq}, 1.0, 0.0, 1.0).result[0]
     found = velocity_in_comfyui(host, model, noise)
     torch.testing.assert_close(found, velocity_in_training(objective, noise, lq), rtol=1e-4, atol=1e-4)
@@ -84,7 +84,7 @@ def test_an_exported_lora_gives_the_velocity_it_was_trained_to_give(host, photos
     objective = train(host, photos, "ummf", tmp_path / "work", tmp_path / "exported-lora.safetensors")
     folder_paths.add_model_folder_path("loras", str(tmp_path), is_default=True)
     folder_paths.filename_list_cache.clear()
-    noise, lq = picture(2), picture(1)
+    noise, lq = random_latent(2), random_latent(1)
     model = ApplyUMMFLoRA.execute(host.model, "exported-lora.safetensors", 1.0).result[0]
     positive = UMMFConditioning.execute(prompt(3), {"samples": lq}).result[0]
     found = velocity_in_comfyui(host, model, noise, positive)

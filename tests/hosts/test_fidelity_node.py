@@ -13,7 +13,7 @@ from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 
-from .comfy_host import picture, prompt
+from .comfy_host import prompt, random_latent
 from .search_host import baseline, run
 
 SLIDER = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
@@ -49,7 +49,7 @@ def miniature(comfy):
     return model, adapter, vae, NullTextConditioning.execute(adapter).result[0]
 
 
-def pil_to_image(nodes, model, lq, fidelity):
+def guided(nodes, model, lq, fidelity):
     return nodes.RestorationFidelity.execute(model, {"samples": lq}, fidelity).result[0]
 
 
@@ -68,7 +68,7 @@ def test_the_higher_the_slider_the_nearer_to_the_input_on_the_miniature(nodes, m
         noise = comfy.sample.prepare_noise(lq, 0)
         ends = [
             comfy.sample.sample(
-                pil_to_image(nodes, restoring, lq, fidelity),
+                guided(nodes, restoring, lq, fidelity),
                 noise,
                 4,
                 1.0,
@@ -82,15 +82,15 @@ def test_the_higher_the_slider_the_nearer_to_the_input_on_the_miniature(nodes, m
             )
             for fidelity in SLIDER
         ]
-        pictures = [vae.decode(end).movedim(-1, 1) for end in (*ends, lq)]
+        images = [vae.decode(end).movedim(-1, 1) for end in (*ends, lq)]
     distances = torch.stack([rms(end, lq) for end in ends])
     assert (distances.diff(dim=0) < 0).all() and (distances[-1] < 1e-5).all(), distances
-    seen = torch.stack([rms(one, pictures[-1]) for one in pictures[:-1]])
+    seen = torch.stack([rms(one, images[-1]) for one in images[:-1]])
     assert (seen.diff(dim=0) < 0).all() and (seen[-1] < 1e-4).all() and (seen[0] > 0.01).all(), seen
 
 
 def test_at_0_the_model_is_left_as_it_is(nodes, host):
-    model = pil_to_image(nodes, host.model, picture(1), 0.0)
+    model = guided(nodes, host.model, random_latent(1), 0.0)
     assert "sampler_post_cfg_function" not in model.model_options
     assert torch.equal(host.sample(model), host.sample(host.model))
 
@@ -99,11 +99,11 @@ def test_at_0_the_model_is_left_as_it_is(nodes, host):
 def test_at_1_every_sampler_gives_the_degraded_latent_back(nodes, host, sampler):
     import comfy.sample
 
-    lq = picture(1)
+    lq = random_latent(1)
     with torch.inference_mode():
         end = comfy.sample.sample(
-            pil_to_image(nodes, host.model, lq, 1.0),
-            picture(2),
+            guided(nodes, host.model, lq, 1.0),
+            random_latent(2),
             4,
             1.0,
             sampler,
@@ -117,37 +117,37 @@ def test_at_1_every_sampler_gives_the_degraded_latent_back(nodes, host, sampler)
     torch.testing.assert_close(end, lq, atol=1e-5, rtol=1e-5)
 
 
-def test_each_picture_of_a_batch_is_drawn_to_its_own_input_or_all_to_one(nodes, host):
-    noise, lq = picture(2, batch=2), picture(1, batch=2)
-    both = host.sample(pil_to_image(nodes, host.model, lq, 0.5), noise=noise)
-    alone = [host.sample(pil_to_image(nodes, host.model, lq[i : i + 1], 0.5), noise=noise[i : i + 1]) for i in range(2)]
+def test_each_image_of_a_batch_is_drawn_to_its_own_input_or_all_to_one(nodes, host):
+    noise, lq = random_latent(2, batch=2), random_latent(1, batch=2)
+    both = host.sample(guided(nodes, host.model, lq, 0.5), noise=noise)
+    alone = [host.sample(guided(nodes, host.model, lq[i : i + 1], 0.5), noise=noise[i : i + 1]) for i in range(2)]
     torch.testing.assert_close(both, torch.cat(alone), atol=1e-4, rtol=1e-4)
-    one = host.sample(pil_to_image(nodes, host.model, lq[:1], 0.5), noise=noise)
+    one = host.sample(guided(nodes, host.model, lq[:1], 0.5), noise=noise)
     torch.testing.assert_close(one[:1], both[:1], atol=1e-4, rtol=1e-4)
     assert (rms(one, lq[:1]) < rms(host.sample(host.model, noise=noise), lq[:1])).all()
 
 
 def test_it_acts_after_what_other_nodes_have_hooked_in_and_with_cfg(nodes, host):
-    seen, lq = [], picture(1)
+    seen, lq = [], random_latent(1)
     model = host.model.clone()
     model.set_model_sampler_post_cfg_function(lambda args: seen.append(1) or args["denoised"] * 0.5)
-    held = pil_to_image(nodes, model, lq, 1.0)
+    held = guided(nodes, model, lq, 1.0)
     torch.testing.assert_close(host.sample(held, cfg=3.0, negative=prompt(9)), lq, atol=1e-5, rtol=1e-5)
     assert seen and len(model.model_options["sampler_post_cfg_function"]) == 1
 
 
-def test_outside_a_noise_mask_the_picture_stays_and_inside_it_is_drawn(nodes, host):
-    latent, lq, mask = picture(5), picture(1), torch.zeros(1, 1, 8, 8)
+def test_outside_a_noise_mask_the_image_stays_and_inside_it_is_drawn(nodes, host):
+    latent, lq, mask = random_latent(5), random_latent(1), torch.zeros(1, 1, 8, 8)
     mask[..., 4:] = 1
-    end = host.sample(pil_to_image(nodes, host.model, lq, 1.0), latent=latent, noise_mask=mask)
+    end = host.sample(guided(nodes, host.model, lq, 1.0), latent=latent, noise_mask=mask)
     torch.testing.assert_close(end, torch.where(mask > 0, lq, latent), atol=1e-4, rtol=1e-4)
 
 
 def test_a_search_looks_ahead_through_it(nodes, host, vae):
-    from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
+    from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
 
-    lq, latent = picture(1, batch=2), {"samples": torch.zeros(2, 16, 8, 8)}
-    models = [pil_to_image(nodes, host.model, lq, fidelity) for fidelity in (0.0, 0.3, 1.0)]
+    lq, latent = random_latent(1, batch=2), {"samples": torch.zeros(2, 16, 8, 8)}
+    models = [guided(nodes, host.model, lq, fidelity) for fidelity in (0.0, 0.3, 1.0)]
     found = [run(host, vae, model=model, latent=latent, preset="quick") for model in models]
     distances = torch.stack([rms(best["samples"], lq) for best, _, _ in found])
     assert (distances.diff(dim=0) < 0).all() and (distances[-1] < 1e-4).all(), distances
@@ -160,11 +160,11 @@ def test_a_search_looks_ahead_through_it(nodes, host, vae):
 
 def test_wrong_inputs_are_refused_in_one_sentence(nodes, host):
     with pytest.raises(ValueError, match="^Restoration Fidelity: the degraded latent is 12x10 but the sampled latent is 8x8;"):
-        host.sample(pil_to_image(nodes, host.model, picture(1, 1, 10, 12), 0.5))
+        host.sample(guided(nodes, host.model, random_latent(1, 1, 10, 12), 0.5))
     with pytest.raises(ValueError, match=r"^Restoration Fidelity: 3 degraded latents for a sampled batch of 2; give one "):
-        host.sample(pil_to_image(nodes, host.model, picture(1, 3), 0.5), noise=picture(2, 2))
+        host.sample(guided(nodes, host.model, random_latent(1, 3), 0.5), noise=random_latent(2, 2))
     with pytest.raises(ValueError, match=r"^Restoration Fidelity: .* has shape \[1, 4, 8, 8\] but this model's latents "):
-        pil_to_image(nodes, host.model, torch.zeros(1, 4, 8, 8), 0.5)
+        guided(nodes, host.model, torch.zeros(1, 4, 8, 8), 0.5)
 
     class Diffusion:
         model = object()
@@ -173,10 +173,10 @@ def test_wrong_inputs_are_refused_in_one_sentence(nodes, host):
             return object()
 
     with pytest.raises(ValueError, match="^Restoration Fidelity: .* another kind than flow matching; use a flow-"):
-        pil_to_image(nodes, Diffusion(), picture(1), 0.5)
+        guided(nodes, Diffusion(), random_latent(1), 0.5)
 
 
-def test_both_hosts_give_the_same_picture(nodes, host):
+def test_both_hosts_give_the_same_image(nodes, host):
     import comfy.sample
     import comfy.sd
     import comfy.utils
@@ -189,7 +189,7 @@ def test_both_hosts_give_the_same_picture(nodes, host):
         vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(host.paths["vae"])))
         latent = vae.encode(degraded.movedim(1, -1))
         conditioning = NullTextConditioning.execute(host.adapter).result[0]
-        model = pil_to_image(nodes, host.apply(lq=latent), latent, 0.4)
+        model = guided(nodes, host.apply(lq=latent), latent, 0.4)
         restored = host.sample(model, noise=comfy.sample.prepare_noise(latent, 5), positive=conditioning)
         in_comfyui = vae.decode(restored).movedim(-1, 1)
     torch.testing.assert_close(in_comfyui, in_diffusers, rtol=0, atol=1e-3)
@@ -246,5 +246,5 @@ def test_what_has_no_map_is_refused_in_one_sentence(nodes, degraded):
         detail(nodes, images[:1], images)
     broken = images.clone()
     broken[1, 0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="^Invented Detail: picture 2: the restored pictures hold NaN or infinity; "):
+    with pytest.raises(ValueError, match="^Invented Detail: picture 2: the restored images hold NaN or infinity; "):
         detail(nodes, broken, images)

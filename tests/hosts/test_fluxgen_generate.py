@@ -47,7 +47,7 @@ def whole(models, tmp_path_factory):
     return shards_in(out), out
 
 
-def test_every_picture_is_there_once_with_its_seed_and_settings(whole, models):
+def test_every_image_is_there_once_with_its_seed_and_settings(whole, models):
     source = ImageSource(whole[1])
     assert source.keys == [f"{number:08d}" for number in range(COUNT)] and len(whole[0]) == 3
     assert [source.metadata_of(index)["seed"] for index in range(COUNT)] == [5 + index for index in range(COUNT)]
@@ -115,16 +115,12 @@ def test_ranks_share_the_shards_and_another_number_of_them_goes_on(whole, models
 def test_a_finished_run_draws_nothing_and_a_larger_one_only_what_is_new(whole, models, tmp_path, monkeypatch):
     for name, data in whole[0].items():
         (tmp_path / name).write_bytes(data)
-    pil_to_image, draw = [], Base.draw
-    monkeypatch.setattr(Base, "draw", lambda *given: pil_to_image.extend(given[3]) or draw(*given))
+    drawn, draw = [], Base.draw
+    monkeypatch.setattr(Base, "draw", lambda *given: drawn.extend(given[3]) or draw(*given))
     main(command(tmp_path, "--model", models))
-    assert pil_to_image == [] and shards_in(tmp_path) == whole[0]
+    assert drawn == [] and shards_in(tmp_path) == whole[0]
     main(command(tmp_path, "--model", models, "--count", 9))
-    assert (
-        ImageSource(tmp_path).keys == [f"{number:08d}" for number in range(9)]
-        and max(pil_to_image) == 13
-        and min(pil_to_image) >= 11
-    )
+    assert ImageSource(tmp_path).keys == [f"{number:08d}" for number in range(9)] and max(drawn) == 13 and min(drawn) >= 11
 
 
 def test_prompts_are_taken_in_turn(tmp_path):

@@ -40,8 +40,8 @@ class Verified:
     def __init__(self, *scores):
         self.scores = iter(scores)
 
-    def measure(self, pictures):
-        assert len(pictures) == 1
+    def measure(self, images):
+        assert len(images) == 1
         return {"given": torch.tensor([next(self.scores)])}
 
 
@@ -73,7 +73,7 @@ def test_where_nothing_is_dropped_what_is_behind_that_output_does_not_run(nodes,
     assert torch.equal(kept, batch) and isinstance(dropped, ExecutionBlocker) and dropped.message is None
 
 
-def test_a_picture_with_nan_is_dropped_and_alpha_is_carried(nodes, batch):
+def test_a_image_with_nan_is_dropped_and_alpha_is_carried(nodes, batch):
     given = torch.cat([batch, torch.rand(5, 64, 80, 1)], -1)
     given[1, 2, 3, 0] = torch.nan
     kept, dropped, sheet, _ = choose(nodes, given, Verified(1.0, -torch.inf, 1.0, 1.0, 1.0))
@@ -82,7 +82,7 @@ def test_a_picture_with_nan_is_dropped_and_alpha_is_carried(nodes, batch):
 
 def test_that_nothing_is_left_is_said_in_one_sentence(nodes, batch):
     class Divided(Verified):
-        def measure(self, pictures):
+        def measure(self, images):
             number = next(self.scores)
             return {"a": torch.tensor([number]), "b": torch.tensor([-number])}
 
@@ -118,8 +118,8 @@ def test_pairs_are_saved_without_loss_and_every_run_adds_a_shard(nodes, batch, o
     assert [first, second] == [output / "sets" / f"v1.5_0000{n}_.tar" for n in (1, 2)] == sorted((output / "sets").iterdir())
     source = ImageSource(output / "sets")
     assert len(source) == 7 and source.skipped == []
-    for number, picture in enumerate(batch.movedim(-1, 1)):
-        assert torch.equal(source[number].hq, picture) and torch.equal(source[number].lq, degraded.movedim(-1, 1)[number])
+    for number, image in enumerate(batch.movedim(-1, 1)):
+        assert torch.equal(source[number].hq, image) and torch.equal(source[number].lq, degraded.movedim(-1, 1)[number])
     assert source[6].metadata == {"prompt": "a cup", "width": 80, "height": 64}
 
 
@@ -132,7 +132,7 @@ def test_a_cancelled_run_leaves_no_shard_and_the_next_one_is_whole(nodes, batch,
     assert len(ImageSource(output / "sets")) == len(batch)
 
 
-def test_pictures_that_are_no_pairs_are_refused(nodes, batch, output):
+def test_images_that_are_no_pairs_are_refused(nodes, batch, output):
     with pytest.raises(ValueError, match="^Save Image Pairs: good pictures are 5 of 80 x 64, degraded 1 of 80 x 64; give"):
         save(nodes, batch, batch[:1])
     with pytest.raises(ValueError, match="^Save Image Pairs: a picture holds NaN or infinity"):

@@ -4,10 +4,10 @@ import asyncio
 import re
 
 import pytest
-from comfyui_fluxir.tools.help_images import COMPANY, DOCS, PICTURES, richest_workflow
+from comfyui_fluxir.tools.help_images import COMPANY, DOCS, IMAGES, richest_workflow
 from PIL import Image
 
-PICTURE = re.compile(r"!\[(.*?)\]\((.*?)\)")
+IMAGE = re.compile(r"!\[(.*?)\]\((.*?)\)")
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +41,21 @@ def test_every_page_is_titled_with_the_nodes_name(schemas):
 
 def test_every_page_shows_its_node_and_says_in_words_what_is_shown(schemas):
     for name in schemas:
-        shown = {file: text for text, file in PICTURE.findall((DOCS / f"{name}.md").read_text(encoding="utf-8"))}
+        shown = {file: text for text, file in IMAGE.findall((DOCS / f"{name}.md").read_text(encoding="utf-8"))}
         assert f"images/{name}.webp" in shown and all(len(text) > 20 for text in shown.values()), name
         for file in shown:
-            with Image.open(DOCS / file) as picture:
-                picture.load()
-                assert picture.format == "WEBP" and min(picture.size) > 100 and max(picture.size) < 1000, file
+            with Image.open(DOCS / file) as image:
+                image.load()
+                assert image.format == "WEBP" and min(image.size) > 100 and max(image.size) < 1000, file
 
 
-def test_no_picture_is_left_over_and_all_are_small():
-    used = {file for page in DOCS.glob("*.md") for _, file in PICTURE.findall(page.read_text(encoding="utf-8"))}
-    sizes = {f"images/{path.name}": path.stat().st_size for path in PICTURES.iterdir()}
+def test_no_image_is_left_over_and_all_are_small():
+    used = {file for page in DOCS.glob("*.md") for _, file in IMAGE.findall(page.read_text(encoding="utf-8"))}
+    sizes = {f"images/{path.name}": path.stat().st_size for path in IMAGES.iterdir()}
     assert set(sizes) == used and max(sizes.values()) < 30_000 and sum(sizes.values()) < 1_200_000
 
 
-def test_a_picture_of_every_node_can_be_made_again(schemas):
+def test_a_image_of_every_node_can_be_made_again(schemas):
     for name in schemas:
         assert name in COMPANY or richest_workflow(name).exists()
 

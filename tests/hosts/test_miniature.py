@@ -45,7 +45,7 @@ def restore(photo, out, *options):
     return load_image(out)
 
 
-def test_the_recipe_makes_files_that_restore_a_picture(quick, photo, tmp_path):
+def test_the_recipe_makes_files_that_restore_an_image(quick, photo, tmp_path):
     report = tmp_path / "report.json"
     restored = restore(photo, tmp_path / "out.png", "--model", str(quick / "out"), "--seed", "3", "--json", str(report))
     assert restored.shape == (3, 40, 53)
@@ -83,15 +83,15 @@ def test_a_work_folder_of_another_run_is_refused(quick, tmp_path):
         main(["train", "miniature", "--work", str(quick / "work"), "--out", str(tmp_path)])
 
 
-def test_the_autoencoder_starts_as_the_pictures_colors():
+def test_the_autoencoder_starts_as_the_images_colors():
     """Of random weights some lose an axis of color for good."""
     torch.manual_seed(0)
     colors = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.5, 0.5, 0.5]])
-    pictures = colors[..., None, None].expand(-1, 3, 128, 128).contiguous()
+    images = colors[..., None, None].expand(-1, 3, 128, 128).contiguous()
     with torch.no_grad():
         net = NarrowTAESD()
-        decoded = net.decode(net.encode(pictures))
-    assert (decoded - pictures)[..., 48:80, 48:80].abs().max() < 0.2
+        decoded = net.decode(net.encode(images))
+    assert (decoded - images)[..., 48:80, 48:80].abs().max() < 0.2
 
 
 def test_the_images_are_encoded_by_the_given_models_autoencoder(quick):
@@ -116,7 +116,7 @@ def test_the_output_is_scale_times_the_inputs_size(quick, photo, tmp_path, scale
     assert restored.shape[1:] == size
 
 
-def test_the_seed_decides_the_picture(photo, tmp_path):
+def test_the_seed_decides_the_image(photo, tmp_path):
     one, same, other = (restore(photo, tmp_path / "out.png", "--seed", seed) for seed in ("1", "1", "2"))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -135,9 +135,9 @@ def test_wrong_options_are_refused_in_one_sentence(photo, tmp_path, options, mes
         main(["restore", str(photo), str(tmp_path / "out.png"), *options])
 
 
-def test_a_file_that_is_no_picture_is_refused_in_one_sentence(tmp_path):
+def test_a_file_that_is_no_image_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
-    for name, message in (("text.png", "cannot be read as a picture"), ("none.png", "There is no picture at")):
+    for name, message in (("text.png", "cannot be read as an image"), ("none.png", "There is no image at")):
         with pytest.raises(SystemExit, match=message):
             main(["restore", str(tmp_path / name), str(tmp_path / "out.png")])
 

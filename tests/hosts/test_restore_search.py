@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
-from comfyui_fluxir.fluxir_core.search.presets import PRESETS
-from comfyui_fluxir.fluxir_core.search.search import estimate_cost
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost
 from comfyui_fluxir.fluxir_core.verify.ensemble import DefaultEnsemble
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.diffusers_host.restorer import Restorer
@@ -50,22 +50,22 @@ def test_restore_searches_and_reports_what_it_did(folder, preset):
     assert planned["nfe_least"] <= found["nfe"] <= planned["nfe"]
     assert {"score", "baseline_score", "winner", "log", "finalist_scores"} <= set(found)
     assert found["score"] is None or found["score"] >= found["baseline_score"]
-    with Image.open(out) as picture:
-        assert picture.size == (72, 40)
+    with Image.open(out) as image:
+        assert image.size == (72, 40)
 
 
 def test_the_plain_sample_of_a_search_is_restores_own(folder):
-    from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
+    from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
 
-    restorer, pictures = Restorer(folder), torch.rand(2, 3, 40, 72, generator=torch.Generator().manual_seed(0))
-    found, report = restorer.search(pictures, [5, 6], EvolutionarySearch(1, 0), DefaultEnsemble(), steps=3)
-    assert torch.equal(found, restorer.restore(pictures, [5, 6], steps=3)) and report["nfe"] == 3
+    restorer, images = Restorer(folder), torch.rand(2, 3, 40, 72, generator=torch.Generator().manual_seed(0))
+    found, report = restorer.search(images, [5, 6], EvolutionarySearch(1, 0), DefaultEnsemble(), steps=3)
+    assert torch.equal(found, restorer.restore(images, [5, 6], steps=3)) and report["nfe"] == 3
 
 
 def test_how_many_candidates_share_a_call_does_not_matter(folder):
-    restorer, pictures = Restorer(folder), torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    restorer, images = Restorer(folder), torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
     found = [
-        restorer.search(pictures, [5, 6], PRESETS["best_of_n"], DefaultEnsemble(), steps=2, at_once=size)[0] for size in (1, 4, 15)
+        restorer.search(images, [5, 6], PRESETS["best_of_n"], DefaultEnsemble(), steps=2, at_once=size)[0] for size in (1, 4, 15)
     ]
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found[0], found[2], atol=1e-4, rtol=1e-4)

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 from comfyui_fluxir.fluxir_core.flow.kernels import CPS, KERNELS, ODE, OU, FlowGRPO, Relabel, Rotate
-from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
-from comfyui_fluxir.fluxir_core.search.look_ahead import FULL, Coarse, Native
-from comfyui_fluxir.fluxir_core.search.particles import SMC, Halving
-from comfyui_fluxir.fluxir_core.search.presets import PRESETS
-from comfyui_fluxir.fluxir_core.search.search import estimate_cost
-from comfyui_fluxir.fluxir_core.search.selectors import Argmax, PerLineage, Tournament
-from comfyui_fluxir.fluxir_core.search.stepwise import StepwiseSearch
+from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
+from comfyui_fluxir.fluxir_core.searches.look_ahead import FULL, Coarse, Native
+from comfyui_fluxir.fluxir_core.searches.particles import SMC, Halving
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost
+from comfyui_fluxir.fluxir_core.searches.selectors import Argmax, PerLineage, Tournament
+from comfyui_fluxir.fluxir_core.searches.stepwise import StepwiseSearch
 
 SIGMAS = torch.linspace(1, 0, 26)
 EVOLUTION = dict(

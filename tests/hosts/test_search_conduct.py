@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.search.presets import PRESETS
-from comfyui_fluxir.fluxir_core.search.search import estimate_cost
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost
 
 from .search_host import Judge, baseline, run, sigmas, verifier
 
@@ -72,9 +72,9 @@ def test_cancelling_outside_the_model_keeps_the_best_too(host, vae, monkeypatch,
             comfy.model_management.throw_exception_if_processing_interrupted()
 
     class Cancels(Judge):
-        def __call__(self, pictures, reference=None):
+        def __call__(self, images, reference=None):
             cancel_in_the_second()
-            return super().__call__(pictures, reference)
+            return super().__call__(images, reference)
 
     class Decoder:
         def decode(self, latents):
@@ -130,15 +130,15 @@ def test_the_node_shows_a_montage_of_the_candidates(host, vae, monkeypatch):
 class Fails:
     name = "fails"
 
-    def __call__(self, pictures, reference=None):
+    def __call__(self, images, reference=None):
         raise RuntimeError("no weights")
 
 
 class Constant:
     name = "constant"
 
-    def __call__(self, pictures, reference=None):
-        return torch.full((len(pictures),), self.value)
+    def __call__(self, images, reference=None):
+        return torch.full((len(images),), self.value)
 
     def __init__(self, value=0.0):
         self.value = value
@@ -168,8 +168,8 @@ def test_the_real_decoder_judges_the_finalists_only(host, vae):
     assert report["verifications"] == estimate_cost(PRESETS["quick"], sigmas(), finish=True)["verifications"]
 
 
-def test_the_degraded_picture_keeps_the_search_near_it(host, vae):
-    """The verifier likes bright pictures only; the fidelity guard refuses those that leave the input."""
+def test_the_degraded_image_keeps_the_search_near_it(host, vae):
+    """The verifier likes bright images only; the fidelity check refuses those that leave the input."""
     base = vae.decode(baseline(host))
     _, _, free = run(host, vae, preset="best_of_n")
     _, _, near = run(host, vae, preset="best_of_n", degraded=base)

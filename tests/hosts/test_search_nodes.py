@@ -2,27 +2,27 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.search.presets import PRESETS
-from comfyui_fluxir.fluxir_core.search.search import estimate_cost
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost
 
-from .comfy_host import picture, prompt, random
+from .comfy_host import prompt, random, random_latent
 from .search_host import Calls, baseline, guider, noise, run, sigmas, verifier
 
 
 def masked(batch=1):
     mask = torch.zeros(1, 64, 64)
     mask[:, :, 32:] = 1
-    return {"samples": picture(5, batch), "noise_mask": mask}
+    return {"samples": random_latent(5, batch), "noise_mask": mask}
 
 
 @pytest.mark.parametrize("case", ["text to image", "cfg", "image to image", "mask", "batch"])
 def test_a_search_of_nothing_is_cores_euler_sampler_bit_for_bit(host, vae, case):
-    from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
+    from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
 
     options = {
         "text to image": {},
         "cfg": {"cfg": 3.0, "negative": prompt(9, tokens=5)},
-        "image to image": {"latent": {"samples": picture(5)}, "steps": sigmas(5, 0.6)},
+        "image to image": {"latent": {"samples": random_latent(5)}, "steps": sigmas(5, 0.6)},
         "mask": {"latent": masked()},
         "batch": {"latent": {"samples": torch.zeros(3, 16, 8, 8)}},
     }[case]
@@ -58,7 +58,7 @@ def test_the_plain_sample_is_the_last_finalist(host, vae):
 def test_searches_keep_to_cfg_masks_denoise_and_batches(host, vae, case):
     options = {
         "cfg": {"cfg": 3.0, "negative": prompt(9, tokens=5)},
-        "image to image": {"latent": {"samples": picture(5)}, "steps": sigmas(5, 0.6)},
+        "image to image": {"latent": {"samples": random_latent(5)}, "steps": sigmas(5, 0.6)},
         "mask": {"latent": masked(2)},
         "batch": {"latent": {"samples": torch.zeros(3, 16, 8, 8)}},
     }[case]
@@ -78,28 +78,28 @@ def test_the_finalists_stand_below_the_chart_with_their_scores(host, vae):
     from comfyui_fluxir.nodes.search import SearchReportChart
 
     best, finalists, report = run(host, vae, preset="best_of_n", latent={"samples": torch.zeros(2, 16, 8, 8)})
-    pictures = vae.decode(finalists["samples"])
-    chart, both = (SearchReportChart.execute(json.dumps(report), 1, given).result[0] for given in (None, pictures))
+    images = vae.decode(finalists["samples"])
+    chart, both = (SearchReportChart.execute(json.dumps(report), 1, given).result[0] for given in (None, images))
     assert chart.shape == (1, 432, 768, 3) and torch.equal(both[:, :432], chart) and both.shape[1] > 800
     winner = report["winner"][1]
     if winner >= 0:  # the values are of the finalists in their order: the winner's is the best picture
         torch.testing.assert_close(finalists["samples"][2 * winner + 1], best["samples"][1], atol=1e-4, rtol=1e-4)
         assert report["finalist_values"][1][winner] == report["score"][1]
     with pytest.raises(ValueError, match="^Search Report Chart: 31 finalists for a report of 32; decode the finalists of "):
-        SearchReportChart.execute(json.dumps(report), 1, pictures[1:])
+        SearchReportChart.execute(json.dumps(report), 1, images[1:])
 
 
-def test_each_picture_of_a_batch_is_restored_from_its_own_input(host, vae):
+def test_each_image_of_a_batch_is_restored_from_its_own_input(host, vae):
     """The adapter's degraded latents are tiled over the candidates: picture for picture as if sampled alone."""
-    lq = picture(1, batch=2)
+    lq = random_latent(1, batch=2)
     both, _, _ = run(host, vae, model=host.apply(lq=lq), latent={"samples": torch.zeros(2, 16, 8, 8)}, preset="best_of_n")
-    pil_to_image = noise().generate_noise({"samples": torch.zeros(2, 16, 8, 8)})
+    drawn = noise().generate_noise({"samples": torch.zeros(2, 16, 8, 8)})
 
     class Second:
         seed = 7
 
         def generate_noise(self, latent):
-            return pil_to_image[1:]
+            return drawn[1:]
 
     from comfyui_fluxir.nodes.search import TTSSampler
 
@@ -143,7 +143,7 @@ def company(host, kind):
         hint.cond_hint_original = random(4, 2, 16, 128)
         positive = [[positive[0][0], {**positive[0][1], "control": hint, "control_apply_to_uncond": False}]]
     elif kind == "reference latents":
-        positive = prompt(3, reference_latents=[picture(5, batch=2)])
+        positive = prompt(3, reference_latents=[random_latent(5, batch=2)])
     elif kind == "regions":
         half = torch.zeros(1, 8, 8)
         half[..., :4] = 1
@@ -152,7 +152,7 @@ def company(host, kind):
             for (c, options), mask in zip((prompt(3)[0], prompt(4)[0]), (half, 1 - half))
         ]
     elif kind == "adapter":
-        model = host.apply(lq=picture(1, batch=2))
+        model = host.apply(lq=random_latent(1, batch=2))
     return model, positive
 
 
@@ -172,7 +172,7 @@ def test_candidates_that_share_a_call_keep_their_own_conditioning(host, vae, mon
     assert not torch.allclose(best["samples"], run(host, vae, **{**options, "model": None, "positive": None})[0]["samples"])
 
 
-def test_the_sampler_form_gives_the_same_picture(host, vae):
+def test_the_sampler_form_gives_the_same_image(host, vae):
     from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
     from comfyui_fluxir.nodes.search import TTSSamplerSelect
 

@@ -41,7 +41,7 @@ def config(folder, **sections):
     """A short run's configuration file; `sections` add to or replace the values of its sections."""
     values = {
         "base": {"folder": str(folder), "precision": "float32"},
-        "data": {"pictures": str(folder / "photos"), "buckets": ["64x64", "48x64"], "text_tokens": 8, "held_out": 1},
+        "data": {"images": str(folder / "photos"), "buckets": ["64x64", "48x64"], "text_tokens": 8, "held_out": 1},
         "adapter": {"rank": 4},
         "optimizer": {"learning_rate": 3e-3, "average": 0.5},
         "run": {"steps": 4, "batch": 2, "micro_batch": 1, "validate_every": 2, "checkpoint_every": 2},
@@ -64,7 +64,7 @@ def test_fluxir_trains_validates_and_writes_an_adapter(folder, tmp_path, caplog)
     out = train("fluxir", config(folder, recipe={"pixel_crop": 4}, log=["tensorboard"]), tmp_path)
     loaded = load_adapter(out)
     assert loaded.config.dims == TINY and loaded.config.rank == 4 and not loaded.report.missing
-    assert loaded.metadata["data"] == "3 pictures of photos" and loaded.metadata["training_steps"] == "4"
+    assert loaded.metadata["data"] == "3 images of photos" and loaded.metadata["training_steps"] == "4"
     assert json.loads(loaded.metadata["training_config"])["recipe"]["pixel_crop"] == 4
     assert loaded.state_dict["se_image.0.excite.weight"].any() and loaded.state_dict["lq_in.weight"].any()
     assert torch.equal(
@@ -121,17 +121,17 @@ def test_the_cache_changes_no_batch_and_is_not_made_twice(folder, tmp_path):
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_a_picture_that_breaks_off_is_reported_and_does_without(folder, tmp_path, caplog, cache):
-    pictures = tmp_path / "pictures"
-    shutil.copytree(folder / "photos", pictures)
-    whole = (pictures / "a.png").read_bytes()
+def test_a_image_that_breaks_off_is_reported_and_does_without(folder, tmp_path, caplog, cache):
+    images = tmp_path / "images"
+    shutil.copytree(folder / "photos", images)
+    whole = (images / "a.png").read_bytes()
     for i in range(3):
-        (pictures / f"cut{i}.png").write_bytes(whole[: 6000 + i])
-    data = {"pictures": str(pictures), "buckets": ["64x64"], "cache": cache}
+        (images / f"cut{i}.png").write_bytes(whole[: 6000 + i])
+    data = {"images": str(images), "buckets": ["64x64"], "cache": cache}
     out = train("fluxir", config(folder, data=data, run={"steps": 6}), tmp_path)
     assert "cut0.png" in caplog.text and load_adapter(out).metadata["training_steps"] == "6"
-    expected = "3 pictures" if cache else "6 pictures"  # without a cache the broken ones are found on the way
-    assert load_adapter(out).metadata["data"] == f"{expected} of pictures"
+    expected = "3 images" if cache else "6 images"  # without a cache the broken ones are found on the way
+    assert load_adapter(out).metadata["data"] == f"{expected} of images"
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp8", "nf4"])
@@ -188,13 +188,13 @@ def test_a_run_puts_its_base_on_its_device_and_leaves_a_sharded_one_to_fsdp(fold
     assert placed == [("float32", torch.device("cpu")), ("float32", "cpu")]
 
 
-def test_a_run_does_not_go_on_with_other_pictures(folder, tmp_path):
-    pictures = tmp_path / "pictures"
-    shutil.copytree(folder / "photos", pictures)
-    data = {"pictures": str(pictures)}
+def test_a_run_does_not_go_on_with_other_images(folder, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(folder / "photos", images)
+    data = {"images": str(images)}
     train("fluxir", config(folder, data=data, run={"steps": 2}), tmp_path / "work")
-    (pictures / "c.png").unlink()
-    with pytest.raises(SystemExit, match="holds another run's checkpoints .its pictures differ.; give another --work"):
+    (images / "c.png").unlink()
+    with pytest.raises(SystemExit, match="holds another run's checkpoints .its images differ.; give another --work"):
         train("fluxir", config(folder, data=data), tmp_path / "work")
 
 
@@ -220,7 +220,7 @@ def test_an_embedding_lost_during_a_run_is_computed_again(folder, tmp_path):
         return torch.ones(8, 16, dtype=torch.bfloat16), torch.ones(4, dtype=torch.bfloat16)
 
     data = DataConfig(str(folder / "photos"), ["48x64"], cache=False, text_tokens=8, held_out=0)
-    batches = ImageBatches(data, 2, lambda pictures: torch.zeros(len(pictures), 16, 8, 6), embed, tmp_path, "model")
+    batches = ImageBatches(data, 2, lambda images: torch.zeros(len(images), 16, 8, 6), embed, tmp_path, "model")
     for path in (tmp_path / "prompts").rglob("*.safetensors"):
         path.write_bytes(b"")
     batch = batches(0, range(2))
@@ -290,7 +290,7 @@ def test_the_shipped_configurations_are_the_papers_the_presets_and_the_miniature
     for name in ("fluxir-24gb", "ummf-24gb"):
         assert shipped[name].base.precision == "nf4" and shipped[name].base.gradient_checkpointing
     miniature = shipped["ummf-miniature"]
-    assert (miniature.base.folder, miniature.data.pictures, miniature.adapter.mode.constant) == ("miniature", "miniature", True)
+    assert (miniature.base.folder, miniature.data.images, miniature.adapter.mode.constant) == ("miniature", "miniature", True)
     from comfyui_fluxir.training.miniature.recipe import OPTIMIZER, RECIPE
 
     assert (shipped["fluxir-miniature"].recipe, shipped["fluxir-miniature"].optimizer) == (RECIPE, OPTIMIZER)
@@ -311,8 +311,8 @@ def test_the_shipped_configurations_are_the_papers_the_presets_and_the_miniature
         ({"data": {"buckets": ["64 by 64"]}}, "the bucket '64 by 64' is no size"),
         ({"data": {"buckets": [64]}}, "buckets is [64]"),
         ({"data": {"crop": "left"}}, "crop is 'left'; use 'centre' or 'random'"),
-        ({"data": {"pictures": "/absent/photos"}}, "/absent/photos is no folder"),
-        ({"data": {"buckets": ["256x256"]}}, "no picture is left to train on"),
+        ({"data": {"images": "/absent/photos"}}, "/absent/photos is no folder"),
+        ({"data": {"buckets": ["256x256"]}}, "no image is left to train on"),
         ({"data": {"versions": 0}}, "versions is 0; use 1 or more"),
         ({"data": {"held_out": 9}}, "with 9 held out"),
         ({"run": {"sharding": "fsdp"}, "optimizer": {"name": "prodigy"}}, "fsdp does not go with precision float32 and prodigy"),

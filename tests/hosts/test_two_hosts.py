@@ -5,7 +5,7 @@ import torch
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
 from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 
-from .comfy_host import Host, picture, prompt
+from .comfy_host import Host, prompt, random_latent
 
 SCALE, SHIFT = 0.3611, 0.1159  # FLUX's latents: network space is (z - shift) * scale
 
@@ -38,7 +38,7 @@ def sample_in_diffusers(folder, noise, lq, conditioning, steps):
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("prompt_tokens", [8, 12, 5], ids=["trained length", "longer", "shorter"])
 def test_both_hosts_reach_the_same_latent(host, steps, prompt_tokens):
-    noise, lq = picture(2, 2, 8, 12), picture(1, 2, 8, 12)
+    noise, lq = random_latent(2, 2, 8, 12), random_latent(1, 2, 8, 12)
     conditioning = prompt(3, prompt_tokens, guidance=2.5)
     in_comfyui = host.sample(host.apply(lq=lq), noise=noise, positive=conditioning, steps=steps)
     in_diffusers = sample_in_diffusers(host.folder, noise, lq, conditioning, steps)
@@ -47,7 +47,7 @@ def test_both_hosts_reach_the_same_latent(host, steps, prompt_tokens):
     assert (in_comfyui - bare).abs().mean() > 0.1  # so that the agreement is not that of two idle adapters
 
 
-def test_fluxir_restore_and_the_graph_give_the_same_picture(host):
+def test_fluxir_restore_and_the_graph_give_the_same_image(host):
     import comfy.sample
     import comfy.sd
     import comfy.utils

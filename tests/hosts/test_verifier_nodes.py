@@ -37,15 +37,15 @@ def loaded(shelf):
     }
 
 
-def images(seed=0, count=3, size=64):
+def noisy_images(seed=0, count=3, size=64):
     return torch.rand(count, size, size, 3, generator=torch.Generator().manual_seed(seed))
 
 
-def score(verifier, pictures, degraded=None):
+def score(verifier, images, degraded=None):
     from comfyui_fluxir.nodes.verifiers import ScoreImages
 
     with torch.inference_mode():
-        best, index, report, _ = ScoreImages.execute(pictures, verifier, degraded).result
+        best, index, report, _ = ScoreImages.execute(images, verifier, degraded).result
     return best, index, json.loads(report)
 
 
@@ -54,13 +54,13 @@ def test_reward_models_score_through_comfyuis_memory_management(loaded, name):
     import comfy.model_management
 
     verifier = loaded[name]()
-    best, index, report = score(verifier, images())
-    assert len(set(report["scores"][name])) == 3 and torch.equal(best[0], images()[index])
+    best, index, report = score(verifier, noisy_images())
+    assert len(set(report["scores"][name])) == 3 and torch.equal(best[0], noisy_images()[index])
     assert report["values"][index] == max(report["values"])
     assert verifier.patchers[0] in comfy.model_management.loaded_models()
 
 
-def test_pictures_are_scored_as_many_at_once_as_memory_holds(comfy, monkeypatch):
+def test_images_are_scored_as_many_at_once_as_memory_holds(comfy, monkeypatch):
     import comfy.model_management
     from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
     from comfyui_fluxir.nodes.verifiers import COPIES, LoadedVerifier
@@ -70,17 +70,17 @@ def test_pictures_are_scored_as_many_at_once_as_memory_holds(comfy, monkeypatch)
     class Difference:
         name = "difference"
 
-        def __call__(self, pictures, reference):
-            groups.append(len(pictures))
-            return -(pictures - reference).abs().mean((1, 2, 3))
+        def __call__(self, images, reference):
+            groups.append(len(images))
+            return -(images - reference).abs().mean((1, 2, 3))
 
-    pictures, inputs = images(1, 6).movedim(-1, 1), images(2, 2).movedim(-1, 1)
-    needed = COPIES * 2 * pictures[0].nbytes
+    images, inputs = noisy_images(1, 6).movedim(-1, 1), noisy_images(2, 2).movedim(-1, 1)
+    needed = COPIES * 2 * images[0].nbytes
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 2.5 * needed)
     monkeypatch.setattr(comfy.model_management, "free_memory", lambda *given: freed.append(given[0]))
-    found = LoadedVerifier(Ensemble([Difference()])).measure(pictures, inputs)["difference"]
+    found = LoadedVerifier(Ensemble([Difference()])).measure(images, inputs)["difference"]
     assert groups == [4, 2] and freed == [needed]
-    torch.testing.assert_close(found, -(pictures - inputs.repeat(3, 1, 1, 1)).abs().mean((1, 2, 3)))
+    torch.testing.assert_close(found, -(images - inputs.repeat(3, 1, 1, 1)).abs().mean((1, 2, 3)))
 
 
 def test_the_combos_offer_what_stands_in_the_folder(shelf):
@@ -107,22 +107,22 @@ def test_the_papers_ensemble_ranks_by_three_reward_models(loaded):
 
     members = {f"verifier{i}": make() for i, make in enumerate(loaded.values())}
     both = [VerifierEnsemble.execute(members, how).result[0] for how in ("rank sum", "mean z-score")]
-    reports = [score(verifier, images(count=4))[2] for verifier in both]
+    reports = [score(verifier, noisy_images(count=4))[2] for verifier in both]
     assert set(reports[0]["scores"]) == set(loaded)
     assert all(abs(6 * value - round(6 * value)) < 1e-4 for value in reports[0]["values"])  # ranks are multiples of 1/3
     assert not torch.allclose(*(torch.tensor(report["values"]) for report in reports))
     assert len(both[0].patchers) == 3
 
 
-def test_the_sheet_shows_all_pictures_and_frames_the_best(comfy):
+def test_the_sheet_shows_all_images_and_frames_the_best(comfy):
     from comfyui_fluxir.fluxir_core.image.candidates import candidate_sheet
     from comfyui_fluxir.nodes.runtime import pil_to_image, to_planes
     from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages
 
     with torch.inference_mode():
-        _, best, report, sheet = ScoreImages.execute(images(count=5), NaturalImageVerifier.execute().result[0]).result
+        _, best, report, sheet = ScoreImages.execute(noisy_images(count=5), NaturalImageVerifier.execute().result[0]).result
     report = json.loads(report)
-    expected = candidate_sheet(to_planes(images(count=5)), report["values"], report["scores"], best)
+    expected = candidate_sheet(to_planes(noisy_images(count=5)), report["values"], report["scores"], best)
     assert torch.equal(sheet, pil_to_image(expected)) and sheet.shape[2:] == (768, 3) and sheet.max() <= 1
 
 

@@ -16,7 +16,7 @@ FORBIDDEN = {
     "demo": {*COMFY, "nodes", "training", "tools"},
     "tools": {*COMFY, "nodes", "training"},
 }
-LEVELS = ("image", "degrade", "flux", "flow", "execution", "adapter", "ummf", "lora", "verify", "search", "data", "caption")
+LEVELS = ("image", "degrade", "flux", "flow", "execution", "adapter", "ummf", "lora", "verify", "searches", "data", "caption")
 """The core's folders and files, from the ground up: each imports only from those before it."""
 
 
@@ -103,8 +103,8 @@ def test_no_files_import_each_other_in_a_circle(arrows):
 
 def test_the_arrow_tests_see_wrong_arrows(tmp_path):
     files = {
-        "fluxir_core/flow/bad.py": "import comfy.sd\nfrom ...training import host\nfrom ..search import search\n",
-        "fluxir_core/search/search.py": "def f():\n    from ..flow.bad import g\n",
+        "fluxir_core/flow/bad.py": "import comfy.sd\nfrom ...training import host\nfrom ..searches import search\n",
+        "fluxir_core/searches/search.py": "def f():\n    from ..flow.bad import g\n",
         "training/host.py": "from .. import nodes\n",
         "nodes/a.py": "",
     }
@@ -114,5 +114,5 @@ def test_the_arrow_tests_see_wrong_arrows(tmp_path):
     found = graph(tmp_path)
     assert wrong_parts(found, "fluxir_core") == {("fluxir_core/flow/bad", "comfy"), ("fluxir_core/flow/bad", "training/host")}
     assert wrong_parts(found, "training") == {("training/host", "nodes")}
-    assert wrong_levels(found) == {("fluxir_core/flow/bad", "fluxir_core/search/search")}
-    assert set(circle(found)) == {"fluxir_core/flow/bad", "fluxir_core/search/search"}
+    assert wrong_levels(found) == {("fluxir_core/flow/bad", "fluxir_core/searches/search")}
+    assert set(circle(found)) == {"fluxir_core/flow/bad", "fluxir_core/searches/search"}

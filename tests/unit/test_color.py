@@ -27,28 +27,28 @@ def photo(name, side=256):
     return F.interpolate(pixels, (side, side), mode="area")
 
 
-def cast(pictures, seed=0):
-    """`pictures` under a gain of 0.85 to 1.1, a gamma of 0.8 to 1.25 and an offset of -0.04 to 0.06, in each channel."""
+def cast(images, seed=0):
+    """`images` under a gain of 0.85 to 1.1, a gamma of 0.8 to 1.25 and an offset of -0.04 to 0.06, in each channel."""
     generator = torch.Generator().manual_seed(seed)
-    gain, gamma, offset = torch.rand(3, len(pictures), 3, 1, 1, generator=generator)
-    return ((0.85 + 0.25 * gain) * pictures ** (0.8 + 0.45 * gamma) + 0.1 * offset - 0.04).clamp(0, 1)
+    gain, gamma, offset = torch.rand(3, len(images), 3, 1, 1, generator=generator)
+    return ((0.85 + 0.25 * gain) * images ** (0.8 + 0.45 * gamma) + 0.1 * offset - 0.04).clamp(0, 1)
 
 
-def degraded(pictures, kind):
+def degraded(images, kind):
     if kind == "noise":
-        return torch.stack([gaussian_noise(p, 25, torch.Generator().manual_seed(i)) for i, p in enumerate(pictures)])
+        return torch.stack([gaussian_noise(p, 25, torch.Generator().manual_seed(i)) for i, p in enumerate(images)])
     if kind == "blur":
-        return torch.stack([gaussian_blur(p, 2.0) for p in pictures])
-    return F.interpolate(pictures, scale_factor=0.25, mode="area") if kind == "quarter" else pictures
+        return torch.stack([gaussian_blur(p, 2.0) for p in images])
+    return F.interpolate(images, scale_factor=0.25, mode="area") if kind == "quarter" else images
 
 
 def chart():
     """Saturated patches on gray, (1, 3, 256, 256), and for each pixel whether an edge is 32 or more pixels away."""
-    picture = torch.full((1, 3, 256, 256), 0.5)
-    picture[:, :, 96:192, 16:112] = torch.tensor([0.9, 0.1, 0.15])[:, None, None]
-    picture[:, :, 96:192, 144:240] = torch.tensor([0.1, 0.2, 0.9])[:, None, None]
-    edges = F.max_pool2d(picture, 3, 1, 1) != -F.max_pool2d(-picture, 3, 1, 1)
-    return picture, F.max_pool2d(edges.any(1, keepdim=True).float(), 63, 1, 31)[0, 0] == 0
+    image = torch.full((1, 3, 256, 256), 0.5)
+    image[:, :, 96:192, 16:112] = torch.tensor([0.9, 0.1, 0.15])[:, None, None]
+    image[:, :, 96:192, 144:240] = torch.tensor([0.1, 0.2, 0.9])[:, None, None]
+    edges = F.max_pool2d(image, 3, 1, 1) != -F.max_pool2d(-image, 3, 1, 1)
+    return image, F.max_pool2d(edges.any(1, keepdim=True).float(), 63, 1, 31)[0, 0] == 0
 
 
 def ramps():
@@ -58,23 +58,23 @@ def ramps():
     return torch.stack(planes)[:, :, None].expand(-1, -1, 64, -1).contiguous()
 
 
-def error(pictures, truth):
-    """Root of the mean squared error of each picture, in units of 1/255."""
-    return (pictures - truth).square().mean((1, 2, 3)).sqrt() * BYTE
+def error(images, truth):
+    """Root of the mean squared error of each image, in units of 1/255."""
+    return (images - truth).square().mean((1, 2, 3)).sqrt() * BYTE
 
 
-def high_pass(pictures):
-    return pictures - F.avg_pool2d(F.pad(pictures, (4,) * 4, mode="replicate"), 9, 1)
+def high_pass(images):
+    return images - F.avg_pool2d(F.pad(images, (4,) * 4, mode="replicate"), 9, 1)
 
 
-def hue(pictures):
-    """The angle in degrees of `pictures` (B, 3, H, W) about the gray axis."""
-    red, green, blue = pictures.unbind(1)
+def hue(images):
+    """The angle in degrees of `images` (B, 3, H, W) about the gray axis."""
+    red, green, blue = images.unbind(1)
     return torch.rad2deg(torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue))
 
 
-def turned(pictures, others):
-    return ((hue(pictures) - hue(others) + 180) % 360 - 180).abs()
+def turned(images, others):
+    return ((hue(images) - hue(others) + 180) % 360 - 180).abs()
 
 
 # Casts
@@ -125,8 +125,8 @@ def test_an_exposure_is_brought_back_to_the_references(photos, method):
 
 @pytest.mark.parametrize("method, space", [("adain", lambda p: p), ("lab", to_lab)])
 def test_adain_and_lab_match_mean_and_contrast_in_their_space(method, space):
-    picture, reference = (0.3 + 0.4 * F.interpolate(photo(name), (16, 16), mode="area") for name in PHOTOS[:2])
-    mine, theirs = (space(p).flatten(2) for p in (match_color(picture, reference, method), reference))
+    image, reference = (0.3 + 0.4 * F.interpolate(photo(name), (16, 16), mode="area") for name in PHOTOS[:2])
+    mine, theirs = (space(p).flatten(2) for p in (match_color(image, reference, method), reference))
     assert torch.allclose(mine.mean(2), theirs.mean(2), atol=1e-3) and torch.allclose(mine.std(2), theirs.std(2), atol=3e-3)
 
 
@@ -135,7 +135,7 @@ def test_adain_and_lab_match_mean_and_contrast_in_their_space(method, space):
 
 @every_method
 @pytest.mark.parametrize("kind", ["", "noise", "blur", "quarter"])
-def test_details_are_the_pictures(photos, method, kind):
+def test_details_are_the_images(photos, method, kind):
     drifted = cast(photos)
     mine, given = (high_pass(p).flatten(1) for p in (match_color(drifted, degraded(photos, kind), method), drifted))
     assert F.cosine_similarity(mine, given, dim=1).min() > 0.99
@@ -151,7 +151,7 @@ def test_noise_of_the_reference_is_not_printed(method):
 
 
 @every_method
-def test_a_flat_picture_does_not_get_the_contrast_of_a_noisy_reference(method):
+def test_a_flat_image_does_not_get_the_contrast_of_a_noisy_reference(method):
     texture = 0.5 + 0.002 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
     matched = match_color(texture, degraded(torch.full_like(texture, 0.5), "noise"), method)
     assert high_pass(matched).std() < 2.5 * high_pass(texture).std()
@@ -160,29 +160,29 @@ def test_a_flat_picture_does_not_get_the_contrast_of_a_noisy_reference(method):
 @pytest.mark.parametrize("method, far, near", [("wavelet", 0.5, 8), ("adain", 8, 8), ("lab", 60, 60)])
 def test_a_saturated_patch_has_no_halo_beyond_the_wavelets_reach(method, far, near):
     """In units of 1/255: `far` from 32 pixels to an edge on, `near` anywhere; these casts change colors by up to 31."""
-    picture, away = chart()
+    image, away = chart()
     for seed in range(4):
-        matched = match_color(cast(picture, seed), picture, method)
-        wrong = (matched - picture).abs().amax((0, 1)) * BYTE
+        matched = match_color(cast(image, seed), image, method)
+        wrong = (matched - image).abs().amax((0, 1)) * BYTE
         assert wrong[away].max() < far and wrong.max() < near, (wrong[away].max(), wrong.max())
         assert away[130:158, 50:78].all()
-        assert turned(matched, picture)[:, 96:192, 16:112].max() < (25 if method == "lab" else 3)
+        assert turned(matched, image)[:, 96:192, 16:112].max() < (25 if method == "lab" else 3)
 
 
 @every_method
 def test_a_patch_that_leaves_the_gamut_keeps_its_hue(method):
-    picture = torch.full((1, 3, 64, 64), 0.5)
-    picture[:, :, 16:48, 16:48] = torch.tensor([0.98, 0.25, 0.02])[:, None, None]
-    matched = match_color(picture, (picture * 1.3).clamp(0, 1), method)
+    image = torch.full((1, 3, 64, 64), 0.5)
+    image[:, :, 16:48, 16:48] = torch.tensor([0.98, 0.25, 0.02])[:, None, None]
+    matched = match_color(image, (image * 1.3).clamp(0, 1), method)
     assert 0 <= matched.min() and matched.max() <= 1
-    assert turned(matched, picture)[:, 24:40, 24:40].max() < 8
+    assert turned(matched, image)[:, 24:40, 24:40].max() < 8
 
 
 # Strength, precision
 
 
 @every_method
-def test_strength_is_linear_from_the_picture_itself(photos, method):
+def test_strength_is_linear_from_the_image_itself(photos, method):
     drifted = cast(photos[:1])
     assert match_color(drifted, photos[:1], method, 0) is drifted
     full = match_color(drifted, photos[:1], method)
@@ -192,9 +192,9 @@ def test_strength_is_linear_from_the_picture_itself(photos, method):
 
 
 @every_method
-def test_a_picture_that_is_its_own_reference_stays(photos, method):
-    for pictures in (photos, chart()[0], torch.rand(1, 4, 33, 20), torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)):
-        assert (match_color(pictures, pictures, method) - pictures).abs().max() <= 1e-5
+def test_a_image_that_is_its_own_reference_stays(photos, method):
+    for images in (photos, chart()[0], torch.rand(1, 4, 33, 20), torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)):
+        assert (match_color(images, images, method) - images).abs().max() <= 1e-5
 
 
 @every_method
@@ -219,13 +219,13 @@ def test_other_float_types_work_and_come_back(photos, method, dtype, most):
 # Alpha
 
 
-def cut_out(picture, seed=0):
-    """`picture` (1, 3, H, W) with a soft round alpha, and the same with other colors where alpha is 0."""
-    side = picture.shape[2]
+def cut_out(image, seed=0):
+    """`image` (1, 3, H, W) with a soft round alpha, and the same with other colors where alpha is 0."""
+    side = image.shape[2]
     axis = torch.linspace(-1, 1, side)
     alpha = ((0.7 - (axis[:, None] ** 2 + axis**2).sqrt()) * 10 + 0.5).clamp(0, 1)[None, None]
-    rubbish = torch.rand(picture.shape, generator=torch.Generator().manual_seed(seed))
-    return torch.cat([picture, alpha], 1), torch.cat([torch.where(alpha > 0, picture, rubbish), alpha], 1)
+    rubbish = torch.rand(image.shape, generator=torch.Generator().manual_seed(seed))
+    return torch.cat([image, alpha], 1), torch.cat([torch.where(alpha > 0, image, rubbish), alpha], 1)
 
 
 @every_method
@@ -255,9 +255,9 @@ def test_colors_do_not_bleed_over_alpha_edges(method):
 
 
 @every_method
-def test_a_picture_without_a_visible_pixel_stays(method):
-    picture = torch.cat([torch.rand(1, 3, 20, 20), torch.zeros(1, 1, 20, 20)], 1)
-    assert torch.allclose(match_color(picture, torch.rand(1, 3, 20, 20), method), picture, atol=1e-5)
+def test_a_image_without_a_visible_pixel_stays(method):
+    image = torch.cat([torch.rand(1, 3, 20, 20), torch.zeros(1, 1, 20, 20)], 1)
+    assert torch.allclose(match_color(image, torch.rand(1, 3, 20, 20), method), image, atol=1e-5)
 
 
 # Sizes
@@ -268,13 +268,13 @@ def test_one_pixel_takes_the_references_color(method):
     pixel, color = torch.tensor([0.2, 0.5, 0.8])[None, :, None, None], torch.tensor([0.6, 0.3, 0.1])[None, :, None, None]
     for reference in (color, color.expand(-1, -1, 7, 9)):
         assert torch.allclose(match_color(pixel, reference, method), color, atol=1e-5)
-    for shape in ((1, 9), (300, 1), (2, 2), (256, 256)):  # a constant picture, and a reference of one pixel
+    for shape in ((1, 9), (300, 1), (2, 2), (256, 256)):  # a constant image, and a reference of one pixel
         constant = pixel.expand(-1, -1, *shape)
         assert torch.allclose(match_color(constant, color, method), color.expand_as(constant), atol=1e-5)
 
 
 @every_method
-def test_a_constant_picture_takes_the_mean_and_invents_nothing(photos, method):
+def test_a_constant_image_takes_the_mean_and_invents_nothing(photos, method):
     constant = torch.full((1, 3, 256, 256), 0.3)
     matched = match_color(constant, photos[:1], method)
     if method == "adain":
@@ -294,14 +294,14 @@ def test_references_of_other_sizes_give_nearly_the_same(photos, method):
 
 @every_method
 @pytest.mark.parametrize("shape", [(5, 3), (8, 400), (31, 64), (40, 40)])
-def test_small_and_narrow_pictures_work(method, shape):
+def test_small_and_narrow_images_work(method, shape):
     truth = F.interpolate(torch.rand(1, 3, 3, 3, generator=torch.Generator().manual_seed(0)), shape, mode="bilinear")
     drifted = 0.9 * truth + torch.tensor([0.06, 0.0, 0.03])[:, None, None]
     assert error(match_color(drifted, truth, method), truth) < (8 if method == "lab" else 1.5) < error(drifted, truth)
 
 
 @every_method
-def test_a_batch_is_its_pictures_and_one_reference_serves_all(photos, method):
+def test_a_batch_is_its_images_and_one_reference_serves_all(photos, method):
     drifted = cast(photos)
     for reference in (photos, photos[:1]):
         together = match_color(drifted, reference, method)
@@ -320,22 +320,22 @@ def test_a_gpu_gives_the_same(photos, method):
 
 
 @pytest.mark.parametrize(
-    "picture, reference, rest, sentence",
+    "image, reference, rest, sentence",
     [
         ((1, 2, 8, 8), (1, 3, 8, 8), (), "the image has 2 channels; give 3, or 4 with alpha."),
         ((1, 3, 8, 8), (1, 1, 8, 8), (), "the reference has 1 channels; give 3, or 4 with alpha."),
-        ((3, 8, 8), (1, 3, 8, 8), (), "the image has the shape (3, 8, 8); give pictures of at least one pixel."),
-        ((1, 3, 8, 8), (1, 3, 0, 8), (), "the reference has the shape (1, 3, 0, 8); give pictures of at least one pixel."),
-        ((3, 3, 8, 8), (2, 3, 8, 8), (), "2 references for a batch of 3; give one for each picture, or one for all."),
-        ((1, 3, 8, 8), (2, 3, 8, 8), (), "2 references for a batch of 1; give one for each picture, or one for all."),
+        ((3, 8, 8), (1, 3, 8, 8), (), "the image has the shape (3, 8, 8); give images of at least one pixel."),
+        ((1, 3, 8, 8), (1, 3, 0, 8), (), "the reference has the shape (1, 3, 0, 8); give images of at least one pixel."),
+        ((3, 3, 8, 8), (2, 3, 8, 8), (), "2 references for a batch of 3; give one for each image, or one for all."),
+        ((1, 3, 8, 8), (2, 3, 8, 8), (), "2 references for a batch of 1; give one for each image, or one for all."),
         ((1, 3, 8, 8), (1, 3, 8, 8), ("hm",), "there is no method 'hm'; choose one of wavelet, adain, lab."),
         ((1, 3, 8, 8), (1, 3, 8, 8), ("lab", 1.5), "the strength is 1.5; give 0 to 1."),
         ((1, 3, 8, 8), (1, 3, 8, 8), ("lab", float("nan")), "the strength is nan; give 0 to 1."),
     ],
 )
-def test_what_cannot_be_matched_is_refused_in_one_sentence(picture, reference, rest, sentence):
+def test_what_cannot_be_matched_is_refused_in_one_sentence(image, reference, rest, sentence):
     with pytest.raises(ValueError) as refusal:
-        match_color(torch.rand(picture), torch.rand(reference), *rest)
+        match_color(torch.rand(image), torch.rand(reference), *rest)
     assert str(refusal.value) == sentence
 
 
@@ -343,7 +343,7 @@ def test_what_cannot_be_matched_is_refused_in_one_sentence(picture, reference, r
 def test_nan_and_infinity_are_refused(value):
     sound, broken = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
     broken[1, 0, 3, 3] = value
-    with pytest.raises(ValueError, match="^picture 2 of the image holds NaN or infinity; give one without.$"):
+    with pytest.raises(ValueError, match="^image 2 of the image holds NaN or infinity; give one without.$"):
         match_color(broken, sound)
-    with pytest.raises(ValueError, match="^picture 2 of the reference holds NaN or infinity; give one without.$"):
+    with pytest.raises(ValueError, match="^image 2 of the reference holds NaN or infinity; give one without.$"):
         match_color(sound, broken)

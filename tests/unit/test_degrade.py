@@ -17,7 +17,7 @@ def generator(seed=0):
 
 
 @pytest.mark.parametrize("name", EVALUATION)
-def test_an_evaluated_degradation_is_a_picture_of_the_same_size_and_repeats_with_its_seed(image, name):
+def test_an_evaluated_degradation_is_an_image_of_the_same_size_and_repeats_with_its_seed(image, name):
     degraded = degrade_named(image, name, seed=3)
     assert degraded.shape == image.shape
     assert 0 <= degraded.min() and degraded.max() <= 1
@@ -26,7 +26,7 @@ def test_an_evaluated_degradation_is_a_picture_of_the_same_size_and_repeats_with
 
 
 @pytest.mark.parametrize("name", [name for name in EVALUATION if name != "jpeg"])
-def test_another_seed_gives_another_picture(image, name):
+def test_another_seed_gives_another_image(image, name):
     assert not torch.equal(degrade_named(image, name, 0), degrade_named(image, name, 1))
 
 
@@ -35,7 +35,7 @@ def test_an_unknown_degradation_is_refused(image):
         degrade_named(image, "rain", 0)
 
 
-def test_at_strength_zero_the_picture_is_unchanged(image):
+def test_at_strength_zero_the_image_is_unchanged(image):
     for same in (
         gaussian_noise(image, 0, generator()),
         gaussian_blur(image, 0),

@@ -8,10 +8,10 @@ from comfyui_fluxir.fluxir_core.flow.exploration import sample_gammas, trajector
 from comfyui_fluxir.fluxir_core.flow.few_step_sigmas import jump_costs, optimal_schedule, schedule_cost
 from comfyui_fluxir.fluxir_core.flow.kernels import OU, Relabel, Renoise
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
-from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
-from comfyui_fluxir.fluxir_core.search.look_ahead import FULL, Student
-from comfyui_fluxir.fluxir_core.search.search import search
-from comfyui_fluxir.fluxir_core.search.task import Task
+from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
+from comfyui_fluxir.fluxir_core.searches.look_ahead import FULL, Student
+from comfyui_fluxir.fluxir_core.searches.search import search
+from comfyui_fluxir.fluxir_core.searches.task import Task
 
 
 def gaussian(deviation):
@@ -56,7 +56,7 @@ def test_without_gamma_the_trajectory_is_eulers():
     torch.testing.assert_close(states, trajectory(gaussian(0.5), x, sigmas, torch.zeros(2))[0], rtol=1e-5, atol=1e-6)
 
 
-def test_gammas_share_a_picture_and_begin_with_the_ode():
+def test_gammas_share_an_image_and_begin_with_the_ode():
     gammas = sample_gammas(1000, 5, generator=seeded())
     assert gammas.shape == (5, 1000) and not gammas[0].any()
     assert gammas[1:].std(0).mean().item() == pytest.approx(0.01, rel=0.15)

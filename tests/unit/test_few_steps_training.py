@@ -105,12 +105,12 @@ def test_any_verifier_can_be_the_reward(tmp_path):
     assert host.adapter.log.exp().item() < SPREAD - 0.02
 
 
-def test_a_verifier_judges_decoded_pictures_in_full_precision():
+def test_a_verifier_judges_decoded_images_in_full_precision():
     seen, batch = [], batches(0)
 
-    def judge(pictures):
-        seen.append((pictures @ pictures.mT).dtype)
-        return pictures.flatten(1).mean(1)
+    def judge(images):
+        seen.append((images @ images.mT).dtype)
+        return images.flatten(1).mean(1)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         scores = reward_of_verifier(judge, lambda latents: 2 * latents)(batch.clean, batch)

@@ -58,7 +58,7 @@ def test_where_input_and_estimate_differ_by_a_constant_it_is_fluxirs_guidance_tu
     torch.testing.assert_close(fidelity_guidance(clean, degraded, t, fidelity), clean_estimate(z_t, guided, t), rtol=0, atol=1e-5)
 
 
-def test_each_picture_is_drawn_by_its_own_time():
+def test_each_image_is_drawn_by_its_own_time():
     clean, degraded, t = latents(0), latents(1), torch.tensor([0.2, 0.9])
     together = fidelity_guidance(clean, degraded, t, 0.5)
     alone = [fidelity_guidance(clean[i : i + 1], degraded[i : i + 1], t[i : i + 1], 0.5) for i in range(2)]

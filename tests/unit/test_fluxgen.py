@@ -39,19 +39,19 @@ def crops():
 
 @pytest.fixture
 def photos(crops, tmp_path):
-    """A folder of them, with a picture that is none and one that is empty."""
+    """A folder of them, with an image that is none and one that is empty."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, crop in enumerate(crops):
         save_image(crop, folder / f"{number}.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     (folder / "empty.jpg").touch()
     return folder
 
 
 @pytest.fixture
 def shards(crops, tmp_path):
-    """The same pictures in three shards of two, one behind the other."""
+    """The same images in three shards of two, one behind the other."""
     folder = tmp_path / "shards"
     for part in range(3):
         with ShardWriter(folder / f"s{part}.tar") as shard:
@@ -65,7 +65,7 @@ def rows_of(path):
         return {row["file"]: row for row in csv.DictReader(file)}
 
 
-def test_a_picture_is_kept_where_every_score_is_at_or_above_its_metrics_fifth_percentile():
+def test_a_image_is_kept_where_every_score_is_at_or_above_its_metrics_fifth_percentile():
     draw = np.random.default_rng(0)
     scores = {"a": draw.normal(size=201), "b": draw.uniform(size=201), "c": draw.gamma(1, size=201)}
     selection = select(scores)
@@ -83,7 +83,7 @@ def test_equal_scores_are_all_kept_and_no_number_is_dropped():
         select({"a": [math.nan]})
 
 
-def test_a_guards_refusal_drops_however_many_it_refuses():
+def test_a_vetos_refusal_drops_however_many_it_refuses():
     assert select({"veto_noise": [-1.0, -1.0, 0.0]}).dropped_by == [["veto_noise"], ["veto_noise"], []]
 
 
@@ -107,7 +107,7 @@ def test_select_scores_photos_and_says_what_drops_each(photos, crops, tmp_path, 
     for number, crop in enumerate(crops):
         assert float(rows[f"{number}.png"]["niqe"]) == NIQE()(crop[None]).item()
     assert "niqe" in rows["1.png"]["dropped by"] and rows["1.png"]["kept"] == "no"
-    assert "cannot be read as a picture" in rows["broken.png"]["dropped by"]
+    assert "cannot be read as an image" in rows["broken.png"]["dropped by"]
     said = capsys.readouterr().out
     assert "broken.png: broken.png cannot be read" in said and "empty.jpg: the file is empty" in said
     assert (tmp_path / "out" / "skipped" / "source.csv").read_text() == "empty.jpg,the file is empty\n"
@@ -153,7 +153,7 @@ def test_the_papers_metrics_are_asked_for_and_named_when_they_are_missing(shards
     assert "\n" not in str(stopped.value) and not (tmp_path / "out").exists()
 
 
-def test_pairs_are_the_pictures_and_their_seeded_degradation(shards, photos, crops, tmp_path, capsys):
+def test_pairs_are_the_images_and_their_seeded_degradation(shards, photos, crops, tmp_path, capsys):
     for given, name in ((shards, "a"), (photos, "b")):
         run("degrade", given, tmp_path / name, "--seed", 3)
         source = ImageSource(tmp_path / name)
@@ -170,7 +170,7 @@ def test_pairs_are_the_pictures_and_their_seeded_degradation(shards, photos, cro
     assert "broken.png: broken.png cannot be read" in capsys.readouterr().out
 
 
-def test_only_selected_pictures_become_pairs_with_their_scores(shards, tmp_path):
+def test_only_selected_images_become_pairs_with_their_scores(shards, tmp_path):
     run("select", shards, tmp_path / "chosen", *OWN)
     kept = read_table(tmp_path / "chosen" / "selection.csv")
     run("degrade", shards, tmp_path / "pairs", "--selection", tmp_path / "chosen" / "selection.csv")

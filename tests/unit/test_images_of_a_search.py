@@ -7,9 +7,9 @@ from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
 from comfyui_fluxir.fluxir_core.image import candidates
 from comfyui_fluxir.fluxir_core.image.chart import DOT, LINE, search_chart
 from comfyui_fluxir.fluxir_core.image.montage import montage
-from comfyui_fluxir.fluxir_core.search.presets import PRESETS
-from comfyui_fluxir.fluxir_core.search.search import search
-from comfyui_fluxir.fluxir_core.search.task import Task
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import search
+from comfyui_fluxir.fluxir_core.searches.task import Task
 from comfyui_fluxir.training.studies.gaussian_mixture import GaussianMixture
 
 MIXTURE = GaussianMixture(16)
@@ -50,15 +50,15 @@ def test_a_search_without_rounds_says_so():
     assert not ink(search_chart(made), DOT).any()
 
 
-def test_a_picture_the_batch_does_not_have_is_refused():
-    with pytest.raises(ValueError, match="picture 2 of a batch of 2; count from 0"):
+def test_a_image_the_batch_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="image 2 of a batch of 2; count from 0"):
         search_chart(report("quick"), 2)
 
 
 def test_the_montage_frames_the_chosen_and_survives_nan():
-    pictures = torch.full((5, 3, 32, 48), 0.5)
-    pictures[3] = float("nan")
-    plain, framed = (montage(pictures, list("abcde"), chosen, width=300) for chosen in ((), (1,)))
+    images = torch.full((5, 3, 32, 48), 0.5)
+    images[3] = float("nan")
+    plain, framed = (montage(images, list("abcde"), chosen, width=300) for chosen in ((), (1,)))
     assert plain.width == 300
     changed = (np.asarray(plain) != np.asarray(framed)).any(-1)
     columns = np.flatnonzero(changed.any(0))
@@ -69,9 +69,9 @@ def labels(monkeypatch):
     """Catches what the candidate sheet writes and frames, instead of drawing it."""
     written = []
 
-    def caught(pictures, texts, chosen, width):
+    def caught(images, texts, chosen, width):
         written.append(([text.split("\n") for text in texts], tuple(chosen)))
-        return montage(pictures, texts, chosen, width)
+        return montage(images, texts, chosen, width)
 
     monkeypatch.setattr(candidates, "montage", caught)
     return written
@@ -94,25 +94,25 @@ def test_candidates_of_equal_value_share_a_rank(monkeypatch):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_presets_finalists_stand_below_its_chart_with_the_searchs_own_winner(monkeypatch, name):
-    written, found, picture = labels(monkeypatch), report(name), 1
-    count = max(1, len(found["finalist_values"][picture]) if found["finalist_values"] else 1)
-    sheet = candidates.search_sheet(found, torch.rand(2 * count, 3, 16, 24), picture)
-    assert np.array_equal(np.asarray(sheet)[:432], np.asarray(search_chart(found, picture))) and sheet.height > 440
+    written, found, image = labels(monkeypatch), report(name), 1
+    count = max(1, len(found["finalist_values"][image]) if found["finalist_values"] else 1)
+    sheet = candidates.search_sheet(found, torch.rand(2 * count, 3, 16, 24), image)
+    assert np.array_equal(np.asarray(sheet)[:432], np.asarray(search_chart(found, image))) and sheet.height > 440
     ((texts, chosen),) = written
     assert len(texts) == count
     if found["finalist_values"]:
-        winner = found["winner"][picture]
+        winner = found["winner"][image]
         assert chosen == (winner % count,) and "winner" in texts[winner][0]
         assert all("baseline" in lines[0] for lines in texts[-1:]) == (found["baseline_score"] is not None)
-        assert f"a {found['finalist_scores']['a'][picture][0]:.3g}" in texts[0]
+        assert f"a {found['finalist_scores']['a'][image][0]:.3g}" in texts[0]
 
 
-def test_each_picture_of_the_batch_has_its_own_finalists():
+def test_each_image_of_the_batch_has_its_own_finalists():
     found = report("best_of_n")
     count = len(found["finalist_values"][0])
-    brightness = torch.arange(2.0).repeat(count)  # candidate by candidate: the first picture is black, the second white
+    brightness = torch.arange(2.0).repeat(count)  # candidate by candidate: the first image is black, the second white
     finalists = brightness[:, None, None, None].expand(-1, 3, 32, 48)
-    shown = [np.asarray(candidates.search_sheet(found, finalists, picture)) for picture in (0, 1)]
+    shown = [np.asarray(candidates.search_sheet(found, finalists, image)) for image in (0, 1)]
     middles = [sheet[432:][20, 40:60].mean() for sheet in shown]
     assert middles == [0, 255]
 
@@ -122,5 +122,5 @@ def test_finalists_of_another_search_are_refused():
     count = 2 * len(found["finalist_values"][0])
     with pytest.raises(ValueError, match=f"^{count - 1} finalists for a report of {count}; decode the finalists of "):
         candidates.search_sheet(found, torch.rand(count - 1, 3, 8, 8))
-    with pytest.raises(ValueError, match="picture 2 of a batch of 2; count from 0"):
+    with pytest.raises(ValueError, match="image 2 of a batch of 2; count from 0"):
         candidates.search_sheet(found, torch.rand(count, 3, 8, 8), 2)

@@ -21,9 +21,9 @@ IMPORT_EVERYTHING = "import comfyui_fluxir, " + ", ".join(f"comfyui_fluxir.{name
 def test_importing_costs_under_a_fifth_of_a_second_beyond_what_comfyui_imports():
     code = f"""
 import time, torch, einops, safetensors.torch, numpy, PIL.Image
-start = time.perf_counter()
+start = time.process_time()
 {IMPORT_EVERYTHING}
-print(time.perf_counter() - start)"""
+print(time.process_time() - start)"""
     assert min(float(run_python(code)) for _ in range(3)) < 0.2
 
 

@@ -1,4 +1,4 @@
-"""The check of what a degradation remover made of a picture."""
+"""The check of what a degradation remover made of an image."""
 
 import re
 
@@ -29,7 +29,7 @@ def check(cleaned, degraded):
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
-def test_the_undistorted_photo_and_the_picture_itself_are_usable(name):
+def test_the_undistorted_photo_and_the_image_itself_are_usable(name):
     degraded = DEGRADATIONS[name](photo())
     for cleaned in (photo(), degraded):
         assert check(cleaned, degraded).usable, check(cleaned, degraded)
@@ -53,10 +53,10 @@ def test_ruins_are_refused_with_a_reason(name, degradation):
 @pytest.mark.parametrize(
     "ruin, reason",
     [
-        ("inverted", "its large shapes agree with the degraded picture's by -1.00, less than 0.60"),
-        ("contrast 0.15", "its contrast is 0.15 of the degraded picture's, less than 0.30"),
-        ("blurred by 1/15", "it keeps 0.0# of the degraded picture's structure, less than 0.25"),
-        ("red and blue swapped", "its colors agree with the degraded picture's by -0.##, less than 0.90"),
+        ("inverted", "its large shapes agree with the degraded image's by -1.00, less than 0.60"),
+        ("contrast 0.15", "its contrast is 0.15 of the degraded image's, less than 0.30"),
+        ("blurred by 1/15", "it keeps 0.0# of the degraded image's structure, less than 0.25"),
+        ("red and blue swapped", "its colors agree with the degraded image's by -0.##, less than 0.90"),
         ("two levels", "0.## more of its values are black or white, more than 0.20"),
         ("salt and pepper", "its noise is #.## times what is allowed, more than 1.00"),
         ("checkerboard 8", "its lines on an 8-pixel grid are #.## times what is allowed, more than 1.00"),
@@ -88,14 +88,14 @@ def test_sizes_may_differ_either_way_and_shapes_may_be_odd(pair):
     assert small.shape[1] < 64 and check(clean, small).usable and not check(clean.flip(1), small).usable
 
 
-def test_a_flat_picture_may_stay_flat_but_not_become_something():
+def test_a_flat_image_may_stay_flat_but_not_become_something():
     flat = torch.full((3, 80, 80), 0.5)
     assert check(flat, flat).usable and check(flat * 1.2, flat).usable
     assert not check(F.interpolate(photo()[None], (80, 80))[0], flat).usable
     assert not check(flat, F.interpolate(photo()[None], (80, 80))[0]).usable
 
 
-def test_every_picture_of_a_batch_is_judged_by_itself(pair):
+def test_every_image_of_a_batch_is_judged_by_itself(pair):
     clean, degraded = pair
     ruined = gaussian_blur(clean, 20)
     other = photo("coffee")
@@ -109,11 +109,11 @@ def test_nan_on_either_side_is_a_reason_of_its_own(pair):
     broken = degraded.clone()
     broken[0, 0, 0] = torch.inf
     assert check(broken, degraded).reasons == ("it holds NaN or infinity",)
-    assert check(clean, broken).reasons == ("the degraded picture holds NaN or infinity",)
+    assert check(clean, broken).reasons == ("the degraded image holds NaN or infinity",)
 
 
-def test_numbers_of_pictures_must_agree(pair):
-    with pytest.raises(ValueError, match="verify: 2 cleaned pictures for 1 degraded ones; give one for each."):
+def test_numbers_of_images_must_agree(pair):
+    with pytest.raises(ValueError, match="verify: 2 cleaned images for 1 degraded ones; give one for each."):
         removal_check(torch.stack(pair), pair[1][None])
 
 

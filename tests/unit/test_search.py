@@ -10,16 +10,16 @@ from comfyui_fluxir.fluxir_core.execution.oom import is_out_of_memory
 from comfyui_fluxir.fluxir_core.flow.kernels import CPS, Relabel, Renoise, ZeroDrift
 from comfyui_fluxir.fluxir_core.flow.noise import keyed_noise
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
-from comfyui_fluxir.fluxir_core.search.evolutionary import EvolutionarySearch
-from comfyui_fluxir.fluxir_core.search.look_ahead import FULL, TWEEDIE, Coarse, Native
-from comfyui_fluxir.fluxir_core.search.particles import SMC, Halving
-from comfyui_fluxir.fluxir_core.search.presets import PRESETS
-from comfyui_fluxir.fluxir_core.search.search import estimate_cost, search
-from comfyui_fluxir.fluxir_core.search.selectors import PerLineage
-from comfyui_fluxir.fluxir_core.search.state import SearchState
-from comfyui_fluxir.fluxir_core.search.stepwise import StepwiseSearch
-from comfyui_fluxir.fluxir_core.search.task import Task
-from comfyui_fluxir.fluxir_core.search.trajectories import Trajectories
+from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
+from comfyui_fluxir.fluxir_core.searches.look_ahead import FULL, TWEEDIE, Coarse, Native
+from comfyui_fluxir.fluxir_core.searches.particles import SMC, Halving
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost, search
+from comfyui_fluxir.fluxir_core.searches.selectors import PerLineage
+from comfyui_fluxir.fluxir_core.searches.state import SearchState
+from comfyui_fluxir.fluxir_core.searches.stepwise import StepwiseSearch
+from comfyui_fluxir.fluxir_core.searches.task import Task
+from comfyui_fluxir.fluxir_core.searches.trajectories import Trajectories
 from comfyui_fluxir.fluxir_core.verify.aggregate import mean_z, rank_sum
 from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
 from comfyui_fluxir.training.studies.gaussian_mixture import GaussianMixture
@@ -196,15 +196,15 @@ def test_a_winner_stays_near_the_degraded_input():
     """A finalist whose fidelity is worse than the baseline's by more than the margin is refused."""
     base = baseline()
 
-    def fidelity(pictures):
-        return -100 * (pictures - base.repeat(len(pictures) // len(base), 1)).abs().mean(1)
+    def fidelity(images):
+        return -100 * (images - base.repeat(len(images) // len(base), 1)).abs().mean(1)
 
     found = search(task(fidelity=fidelity), NOISE, UNIFORM, PRESETS["quick"])
     torch.testing.assert_close(found.latents, base)
     assert set(found.report["winner"]) == {-1}
 
 
-def test_a_picture_does_not_depend_on_its_neighbours():
+def test_a_image_does_not_depend_on_its_neighbours():
     for name in ("paper", "evosearch", "thorough", "halving", "quick"):
         together = search(task(), NOISE[:3], UNIFORM, PRESETS[name], keys=[0, 1, 2]).latents
         turned = search(task(), NOISE[[2, 0, 1]], UNIFORM, PRESETS[name], keys=[2, 0, 1]).latents
@@ -282,16 +282,16 @@ def test_a_verifier_that_fails_in_some_rounds_only_does_not_end_the_search():
     class Moody:
         name = "moody"
 
-        def __call__(self, pictures, reference=None):
+        def __call__(self, images, reference=None):
             if next(calls) % 2:
                 raise RuntimeError("not today")
-            return MIXTURE.held_out(pictures)
+            return MIXTURE.held_out(images)
 
     class Reward:
         name = "reward"
 
-        def __call__(self, pictures, reference=None):
-            return MIXTURE.reward(pictures)
+        def __call__(self, images, reference=None):
+            return MIXTURE.reward(images)
 
     ensemble = Ensemble([Ensemble([Moody()], name="inner"), Reward()])
     world = replace(task(), score=ensemble.measure, combine=ensemble.combine)
@@ -315,8 +315,8 @@ def test_a_verifier_that_fails_in_some_rounds_only_does_not_end_the_search():
         (lambda: search(task(), NOISE, UNIFORM * 14, PRESETS["quick"]), "use a flow-matching model's sigmas"),
         (lambda: search(task(), NOISE, UNIFORM[:5], PRESETS["quick"]), "a search needs the whole way to 0"),
         (lambda: search(task(), NOISE, UNIFORM[:1], PRESETS["quick"]), "hold no step"),
-        (lambda: search(task(), NOISE, UNIFORM, PRESETS["quick"], keys=[1]), "1 keys for 12 pictures"),
-        (lambda: search(replace(task(), score=lambda x: {"s": x}), NOISE, UNIFORM, PRESETS["quick"]), "give one a picture"),
+        (lambda: search(task(), NOISE, UNIFORM, PRESETS["quick"], keys=[1]), "1 keys for 12 images"),
+        (lambda: search(replace(task(), score=lambda x: {"s": x}), NOISE, UNIFORM, PRESETS["quick"]), "give one an image"),
     ],
 )
 def test_bad_input_gets_one_sentence(build, message):

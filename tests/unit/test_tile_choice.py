@@ -4,10 +4,10 @@ import pytest
 import torch
 from comfyui_fluxir.fluxir_core.execution.tiles import TileGrid
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
-from comfyui_fluxir.fluxir_core.search.search import estimate_cost, search
-from comfyui_fluxir.fluxir_core.search.stepwise import StepwiseSearch
-from comfyui_fluxir.fluxir_core.search.task import Task
-from comfyui_fluxir.fluxir_core.search.tile_choice import compose_noise
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost, search
+from comfyui_fluxir.fluxir_core.searches.stepwise import StepwiseSearch
+from comfyui_fluxir.fluxir_core.searches.task import Task
+from comfyui_fluxir.fluxir_core.searches.tile_choice import compose_noise
 
 SIGMAS = flux_sigmas(6, 0)
 SIDE, TILE = 48, 16
@@ -17,12 +17,12 @@ def noise(batch=2, height=SIDE, width=SIDE):
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(2))
 
 
-def bright(pictures, *_place):
-    return {"bright": pictures.mean((1, 2, 3))}
+def bright(images, *_place):
+    return {"bright": images.mean((1, 2, 3))}
 
 
 def task(**changes):
-    """A pointwise flow towards 0, whose latents are its pictures, and a judge that likes brightness."""
+    """A pointwise flow towards 0, whose latents are its images, and a judge that likes brightness."""
     functions = {"velocity": lambda x, t: x * 0.5, "decode": lambda x: x, "score": bright, "score_tile": bright}
     return Task(**(functions | changes))
 
@@ -45,12 +45,12 @@ def test_composed_noise_keeps_unit_variance_and_one_winners_noise_as_it_is():
     assert torch.equal(compose_noise(z, alone)[0], z[1])
 
 
-def test_one_tile_over_everything_finds_what_the_whole_picture_does():
+def test_one_tile_over_everything_finds_what_the_whole_image_does():
     whole, tiled = found(StepwiseSearch(3, 1.0)), found(StepwiseSearch(3, 1.0, tile=SIDE))
     assert torch.equal(whole.latents, tiled.latents)
 
 
-def test_every_tile_has_a_winner_of_its_own_and_the_picture_gains_by_it():
+def test_every_tile_has_a_winner_of_its_own_and_the_image_gains_by_it():
     whole, tiled = (found(StepwiseSearch(4, 1.0, tile=tile)) for tile in (0, TILE))
     assert (tiled.latents.mean((1, 2, 3)) > whole.latents.mean((1, 2, 3))).all()
     tiles = len(TileGrid(SIDE, SIDE, TILE).tiles)

@@ -21,7 +21,7 @@ def cost(candidate, given):
 
 
 @pytest.mark.parametrize("name", ["noise", "jpeg", "low_light"])
-def test_the_clean_picture_costs_nothing(photos, name):
+def test_the_clean_image_costs_nothing(photos, name):
     for clean in photos:
         assert cost(clean, degrade_named(clean, name, 0)) == 0
 
@@ -55,7 +55,7 @@ def test_another_photo_costs_more_than_a_unit(photos, name):
 
 
 @pytest.mark.parametrize("name", EVALUATION)
-def test_a_picture_altered_in_one_place_costs(photos, name):
+def test_a_image_altered_in_one_place_costs(photos, name):
     for clean, other in zip(photos, photos[1:] + photos[:1]):
         given, altered = degrade_named(clean, name, 0), clean.clone()
         altered[:, 64:160, 64:160] = other[:, 64:160, 64:160]
@@ -92,6 +92,6 @@ def test_an_input_of_another_size_is_compared(photos):
 
 
 @pytest.mark.parametrize("name", EVALUATION)
-def test_the_clean_picture_is_never_refused(photos, name):
+def test_the_clean_image_is_never_refused(photos, name):
     for clean in photos:
         assert not any(refused.any() for refused in vetoes(clean[None], degrade_named(clean, name, 0)).values())

@@ -15,7 +15,7 @@ def add_arguments(parser):
     training.add_argument("--steps", type=int, default=20, help="timed steps of one micro-batch (default 20)")
     for subject, rank in ((adapter, 32), (condition, 16)):
         subject.add_argument("--size", choices=("miniature", "flux-dev"), default="miniature", help="base model's dimensions")
-        subject.add_argument("--pixels", type=int, help="picture's side (default 256, flux-dev 1024)")
+        subject.add_argument("--pixels", type=int, help="image's side (default 256, flux-dev 1024)")
         subject.add_argument("--rank", type=int, default=rank, help=f"SE or LoRA rank (default {rank})")
         subject.add_argument("--repeats", type=int, default=15, help="timed rounds (default 15)")
     adapter.add_argument("--controlnet", action="store_true", help="time diffusers' FluxControlNetModel in the same run too")

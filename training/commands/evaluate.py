@@ -1,4 +1,4 @@
-"""`fluxir eval`: measures folders of restored pictures against the degraded ones and the originals."""
+"""`fluxir eval`: measures folders of restored images against the degraded ones and the originals."""
 
 import csv
 import math
@@ -12,7 +12,7 @@ from ...fluxir_core.image.chart import DOT, GRID, INK, LINE
 from ...fluxir_core.image.files import SUFFIXES, load_image
 from ...fluxir_core.verify.evaluation import PAPER, Evaluation, markdown
 
-PICTURE, FILES = "picture", "files"
+IMAGE, FILES = "image", "files"
 """The CSV's first columns: the name without suffix, and size and time of the files that were measured."""
 
 
@@ -20,10 +20,10 @@ ROW, LABEL, FIELD, NUMBER = 36, 190, 480, 70
 """Pixels of the plot: a row's height; the widths of its name, of its dots and of a number beside them."""
 
 
-def pictures_in(folder):
-    """{name without suffix: path} of the pictures in `folder`. Raises ValueError when there are none, or two of a name."""
+def images_in(folder):
+    """{name without suffix: path} of the images in `folder`. Raises ValueError when there are none, or two of a name."""
     if not Path(folder).is_dir():
-        raise ValueError(f"{folder} is no folder; give one with pictures.")
+        raise ValueError(f"{folder} is no folder; give one with images.")
     found = {}
     for path in sorted(Path(folder).iterdir()):
         if path.suffix.lower() in SUFFIXES and path.is_file():
@@ -31,29 +31,29 @@ def pictures_in(folder):
                 raise ValueError(f"{found[path.stem].name} and {path.name} in {folder} share a name; take one of them out.")
             found[path.stem] = path
     if not found:
-        raise ValueError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}); give another folder.")
+        raise ValueError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))}); give another folder.")
     return found
 
 
-def paired(lq, out, hq=None):
-    """The folders' pictures by name: ({name: (restored, degraded, original or None)}, sentences on those without partner).
+def pair_images(lq, out, hq=None):
+    """The folders' images by name: ({name: (restored, degraded, original or None)}, sentences on those without partner).
 
-    Raises ValueError when no restored picture has a degraded one.
+    Raises ValueError when no restored image has a degraded one.
     """
-    lqs, outs, hqs = pictures_in(lq), pictures_in(out), pictures_in(hq) if hq else {}
+    lqs, outs, hqs = images_in(lq), images_in(out), images_in(hq) if hq else {}
     pairs = {name: (outs[name], lqs[name], hqs.get(name)) for name in sorted(outs.keys() & lqs.keys())}
     if not pairs:
-        raise ValueError(f"no picture in {out} is named as one in {lq}; name each result as its input, any suffix.")
+        raise ValueError(f"no image in {out} is named as one in {lq}; name each result as its input, any suffix.")
     lonely = {
-        f"{lq} has no degraded picture of": outs.keys() - lqs.keys(),
-        f"{out} has no restored picture of": lqs.keys() - outs.keys(),
+        f"{lq} has no degraded image of": outs.keys() - lqs.keys(),
+        f"{out} has no restored image of": lqs.keys() - outs.keys(),
         f"{hq} has no original of": pairs.keys() - hqs.keys() if hq else (),
     }
     return pairs, [f"{text} {', '.join(sorted(names))}." for text, names in lonely.items() if names]
 
 
 def fingerprint(paths):
-    """Size and time of each of `paths`, `-` for None: changes when a picture does."""
+    """Size and time of each of `paths`, `-` for None: changes when an image does."""
     stats = [path and path.stat() for path in paths]
     return " ".join(f"{stat.st_size}@{stat.st_mtime_ns}" if stat else "-" for stat in stats)
 
@@ -64,14 +64,14 @@ def read_rows(path):
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
-        if (table.fieldnames or [])[:2] != [PICTURE, FILES]:
+        if (table.fieldnames or [])[:2] != [IMAGE, FILES]:
             raise ValueError(f"--csv: {path} is not a table of fluxir eval; name another file.")
-        return {row[PICTURE]: row for row in table}
+        return {row[IMAGE]: row for row in table}
 
 
 def write_rows(path, rows):
     """Writes `rows` whole or not at all: an interruption leaves the file as it was."""
-    columns = list(dict.fromkeys((PICTURE, FILES, *(name for row in rows.values() for name in row))))
+    columns = list(dict.fromkeys((IMAGE, FILES, *(name for row in rows.values() for name in row))))
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns, restval="")
@@ -81,10 +81,10 @@ def write_rows(path, rows):
 
 
 def measure(pairs, evaluation, path=None, device="cpu"):
-    """Measures `pairs` (see `paired`): ({name: {metric: float}}, sentences on those that could not be measured).
+    """Measures `pairs` (see `pair_images`): ({name: {metric: float}}, sentences on those that could not be measured).
 
     With `path`, a CSV, every row is written when it is measured. Rows that are there already, of unchanged files and with
-    all of `evaluation`'s metrics, are taken as they are; rows of other pictures stay in the file.
+    all of `evaluation`'s metrics, are taken as they are; rows of other images stay in the file.
     """
     rows = read_rows(path) if path else {}
     found, refused = {}, []
@@ -99,7 +99,7 @@ def measure(pairs, evaluation, path=None, device="cpu"):
             except ValueError as error:
                 refused.append(f"{name} is not measured: {error}")
                 continue
-            known |= {PICTURE: name, FILES: mark, **values}
+            known |= {IMAGE: name, FILES: mark, **values}
             if path:
                 write_rows(path, {**rows, name: known})
         rows[name] = known
@@ -108,7 +108,7 @@ def measure(pairs, evaluation, path=None, device="cpu"):
 
 
 def strip_plot(rows, evaluation):
-    """A PIL picture with a strip for each metric: a dot for each of `rows` [{metric: float}], and a line at their mean.
+    """A PIL image with a strip for each metric: a dot for each of `rows` [{metric: float}], and a line at their mean.
 
     Each strip has its own range, written at its ends; better is always to the right.
     """
@@ -116,7 +116,7 @@ def strip_plot(rows, evaluation):
     columns = {name: values for name, values in columns.items() if values}
     sheet = Image.new("RGB", (LABEL + FIELD + 2 * NUMBER, ROW * (len(columns) + 1)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    draw.text((8, 8), f"{len(rows)} pictures, the line is the mean; better is to the right", fill=INK, font=font)
+    draw.text((8, 8), f"{len(rows)} images, the line is the mean; better is to the right", fill=INK, font=font)
     for number, (name, values) in enumerate(columns.items(), 1):
         worst, best, y = min(values), max(values), ROW * number + ROW // 2
         if evaluation.lower_is_better(name):
@@ -134,11 +134,11 @@ def strip_plot(rows, evaluation):
 
 
 def add_arguments(parser):
-    parser.add_argument("lq", type=Path, metavar="LQ_DIR", help="the degraded pictures")
+    parser.add_argument("lq", type=Path, metavar="LQ_DIR", help="the degraded images")
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help="the restored ones, named as those; any suffix")
     parser.add_argument("hq", type=Path, metavar="HQ_DIR", nargs="?", help="the originals, for PSNR, SSIM, GMSD and LPIPS")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row a picture, and resume from the rows there")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw every picture's values, a strip for each metric")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row an image, and resume from the rows there")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw every image's values, a strip for each metric")
     parser.add_argument(
         "--metrics",
         nargs="*",
@@ -154,12 +154,12 @@ def run(arguments):
             raise ValueError(f"{option}: the folder of {path} is missing; make it or name another.")
     if arguments.plot and arguments.plot.suffix.lower() != ".png":
         raise ValueError(f"--plot: {arguments.plot} is no PNG file; let it end in .png.")
-    pairs, remarks = paired(arguments.lq, arguments.out, arguments.hq)
+    pairs, remarks = pair_images(arguments.lq, arguments.out, arguments.hq)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluation = Evaluation(dict.fromkeys(arguments.metrics), any(paths[2] for paths in pairs.values()), device)
     found, refused = measure(pairs, evaluation, arguments.csv, device)
     print(markdown(list(found.values()), evaluation), *(f"- {remark}" for remark in (*remarks, *refused)), sep="\n")
     if not found:
-        raise ValueError(f"none of {len(pairs)} pictures could be measured; see the reasons above.")
+        raise ValueError(f"none of {len(pairs)} images could be measured; see the reasons above.")
     if arguments.plot:
         strip_plot(list(found.values()), evaluation).save(arguments.plot)

@@ -3,9 +3,9 @@
 from ..fluxgen import degrade, generate, select
 
 STEPS = {
-    "generate": (generate, "draw pictures with a bare FLUX, into shards"),
-    "select": (select, "score pictures and leave out the worst by any metric"),
-    "degrade": (degrade, "make pairs of good and degraded pictures, into shards"),
+    "generate": (generate, "draw images with a bare FLUX, into shards"),
+    "select": (select, "score images and leave out the worst by any metric"),
+    "degrade": (degrade, "make pairs of good and degraded images, into shards"),
 }
 
 

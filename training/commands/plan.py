@@ -3,8 +3,8 @@
 import json
 
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
-from ...fluxir_core.search.presets import PRESETS
-from ...fluxir_core.search.search import estimate_cost
+from ...fluxir_core.searches.presets import PRESETS
+from ...fluxir_core.searches.search import estimate_cost
 
 
 def add_arguments(parser):

@@ -10,33 +10,33 @@ from tqdm import tqdm
 
 from ...fluxir_core.execution.tiles import TiledRun
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
-from ...fluxir_core.search.presets import PRESETS
-from ...fluxir_core.search.search import estimate_cost
+from ...fluxir_core.searches.presets import PRESETS
+from ...fluxir_core.searches.search import estimate_cost
 from ...fluxir_core.verify.ensemble import DefaultEnsemble
 from ..diffusers_host.model_folder import LATENT
 from ..diffusers_host.restorer import PATCH, TILES_AT_ONCE, Restorer
 
-PER_PICTURE = ("score", "baseline_score", "winner")
+PER_IMAGE = ("score", "baseline_score", "winner")
 
 
 VAE_TILE = 64
-"""Latent pixels a side in which `--tile` codes pictures."""
+"""Latent pixels a side in which `--tile` codes images."""
 
 
 def add_arguments(parser):
-    parser.add_argument("input", type=Path, metavar="IN", help="the degraded picture")
-    parser.add_argument("output", type=Path, metavar="OUT", help="where the restored picture is written")
+    parser.add_argument("input", type=Path, metavar="IN", help="the degraded image")
+    parser.add_argument("output", type=Path, metavar="OUT", help="where the restored image is written")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the output over the input's (default 1)")
     parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see the README)")
-    parser.add_argument("--adapter", choices=("fluxir", "ummf"), default="fluxir", help="what shows the model the picture")
+    parser.add_argument("--adapter", choices=("fluxir", "ummf"), default="fluxir", help="what shows the model the image")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
     parser.add_argument("--few-steps", type=int, metavar="N", help="N steps, by the folder's student: 1, 2 or 4")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
-    parser.add_argument("--tile", type=int, metavar="PIXELS", help="restore in tiles of this size, pictures of any size")
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="restore in tiles of this size, images of any size")
     parser.add_argument(
-        "--fidelity", type=float, default=0.0, help="how near to stay to the degraded picture: 0 (default) to 1, which is it"
+        "--fidelity", type=float, default=0.0, help="how near to stay to the degraded image: 0 (default) to 1, which is it"
     )
-    parser.add_argument("--preset", choices=PRESETS, help="search for a better picture at test time (see `fluxir estimate_cost`)")
+    parser.add_argument("--preset", choices=PRESETS, help="search for a better image at test time (see `fluxir estimate_cost`)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write a report: seconds, NFE, seed, sizes, the search's log")
 
 
@@ -53,10 +53,10 @@ def run(arguments):
         raise SystemExit("fluxir restore: --few-steps goes with neither --preset nor --tile; choose one.")
     if arguments.tile is not None and arguments.tile < 64:
         raise SystemExit(f"fluxir restore: --tile is {arguments.tile} pixels; use at least 64.")
-    picture = load_image(arguments.input)[None]
+    image = load_image(arguments.input)[None]
     if arguments.scale != 1:
-        size = [max(PATCH, round(extent * arguments.scale)) for extent in picture.shape[-2:]]
-        picture = F.interpolate(picture, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        size = [max(PATCH, round(extent * arguments.scale)) for extent in image.shape[-2:]]
+        image = F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     on_gpu = torch.cuda.is_available()
     machine = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
     restorer = Restorer(arguments.model, *machine, arguments.adapter)
@@ -71,7 +71,7 @@ def run(arguments):
         total = estimate_cost(algorithm, flux_sigmas(**settings))["nfe"]
         with tqdm(total=total, desc=f"searching ({arguments.preset})", disable=None) as bar:
             found, searched = restorer.search(
-                picture,
+                image,
                 [arguments.seed],
                 algorithm,
                 DefaultEnsemble(),
@@ -80,14 +80,14 @@ def run(arguments):
                 callback=bar.update,
                 fidelity=arguments.fidelity,
             )
-        searched |= {name: value[0] if value else None for name, value in searched.items() if name in PER_PICTURE}
+        searched |= {name: value[0] if value else None for name, value in searched.items() if name in PER_IMAGE}
     elif arguments.few_steps is not None:
-        found = restorer.restore_few_steps(picture, [arguments.seed], arguments.few_steps, fidelity=arguments.fidelity)
+        found = restorer.restore_few_steps(image, [arguments.seed], arguments.few_steps, fidelity=arguments.fidelity)
         searched = {"nfe": arguments.few_steps, "nfe_planned": arguments.few_steps}
     else:
         with tqdm(total=arguments.steps, desc="restoring", disable=None) as bar:
             found = restorer.restore(
-                picture,
+                image,
                 [arguments.seed],
                 **settings,
                 tile=tile,

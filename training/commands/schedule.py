@@ -7,7 +7,7 @@ from ...fluxir_core.flow.rectified_flow import flux_sigmas
 from ..recipes.few_step_schedules import COUNTS, GRID, choose, measure_jumps
 
 BATCHES = 8
-"""Of the calibration set, of 16 pictures each (4 whole ones in every fourth)."""
+"""Of the calibration set, of 16 images each (4 whole ones in every fourth)."""
 
 
 def add_arguments(parser):

@@ -6,7 +6,7 @@ from . import train_stages
 
 PHOTOS = Path(".cache/photos")
 
-RECIPES = {"fluxir": "a FluxIR adapter", "ummf": "a UMMF LoRA, which lets a FLUX model read condition pictures"}
+RECIPES = {"fluxir": "a FluxIR adapter", "ummf": "a UMMF LoRA, which lets a FLUX model read condition images"}
 
 
 def add_arguments(parser):
@@ -20,7 +20,7 @@ def add_arguments(parser):
         default=PHOTOS,
         help=f"a folder of the photographs it learns from, fetched if absent (default {PHOTOS})",
     )
-    miniature.add_argument("--quick", action="store_true", help="a minute of training: files that load, useless pictures")
+    miniature.add_argument("--quick", action="store_true", help="a minute of training: files that load, useless images")
     for name, what in RECIPES.items():
         recipe = recipes.add_parser(name, help=what)
         recipe.add_argument("--config", type=Path, required=True, help=f"a YAML file such as training/configs/{name}.yaml")

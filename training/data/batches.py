@@ -12,18 +12,18 @@ from .crops import Crops, Order
 
 
 class ImageBatches:
-    """Batches of the pictures that `config` (DataConfig) names, `batch` a step.
+    """Batches of the images that `config` (DataConfig) names, `batch` a step.
 
-    `encode` takes pictures (B, 3, H, W) to latents, `embed` a prompt to (text, pooled); `work` keeps both, in folders whose
+    `encode` takes images (B, 3, H, W) to latents, `embed` a prompt to (text, pooled); `work` keeps both, in folders whose
     names depend on everything that goes into them: `identity` is the models' part of it. Each of `processes` encodes its
-    share, then `wait` is called. `config.held_out` pictures are `validation`, and never in a batch. `empty` is the empty
-    prompt's (text, pooled), `fingerprint` the pictures'. What cannot be used is logged by the process that finds it. Raises
-    ValueError when no picture is left.
+    share, then `wait` is called. `config.held_out` images are `validation`, and never in a batch. `empty` is the empty
+    prompt's (text, pooled), `fingerprint` the images'. What cannot be used is logged by the process that finds it. Raises
+    ValueError when no image is left.
     """
 
     def __init__(self, config, batch, encode, embed, work, identity, seed=0, device="cpu", process=0, processes=1, wait=None):
         self.config, self.batch, self.device, self._encode, self._embed = config, batch, device, encode, embed
-        self.crops = Crops(ImageSource(config.pictures), config.sizes, config.crop, seed)
+        self.crops = Crops(ImageSource(config.images), config.sizes, config.crop, seed)
         source = self.crops.source
         self.fingerprint = source.fingerprint
         self._prompts = {i: source.metadata_of(i).get("prompt", "") if config.prompts else "" for i in self.crops.indices}
@@ -44,25 +44,25 @@ class ImageBatches:
         if not training:
             reasons = "".join(f"; {name}: {reason}" for name, reason in self.crops.skipped[:3])
             raise ValueError(
-                f"data: of {config.pictures} no picture is left to train on, with {config.held_out} held out{reasons}; "
-                "give more or larger pictures, or smaller buckets."
+                f"data: of {config.images} no image is left to train on, with {config.held_out} held out{reasons}; "
+                "give more or larger images, or smaller buckets."
             )
         self._order = Order(training, batch, seed)
-        self.description = f"{len(training)} pictures of {source.path.name}"
+        self.description = f"{len(training)} images of {source.path.name}"
         self.empty = tuple(self._embedding("")[name] for name in ("text", "pooled"))
 
     def rows(self, step):
-        """How many pictures step `step` sees."""
+        """How many images step `step` sees."""
         return self.batch
 
     def __call__(self, step, rows):
-        """The Batch of the pictures at `rows` of step `step`."""
+        """The Batch of the images at `rows` of step `step`."""
         epoch, indices = self._order(step)
         version = epoch % self.config.versions if self.config.cache else epoch
-        return self.pictures([indices[row] for row in rows], version)
+        return self.images([indices[row] for row in rows], version)
 
-    def pictures(self, indices, version=0):
-        """The Batch of the pictures `indices`, which have one size."""
+    def images(self, indices, version=0):
+        """The Batch of the images `indices`, which have one size."""
         latents = [self._pair(index, version) for index in indices]
         texts = [self._embedding(self._prompts[index]) for index in indices]
         pairs = [torch.stack([own[name].float() for own in latents]) for name in ("clean", "degraded")]
@@ -77,7 +77,7 @@ class ImageBatches:
         return found
 
     def _held_out(self, usable, seed):
-        """The pictures for validation, drawn by their keys. They are cached in any case: none of them fails later."""
+        """The images for validation, drawn by their keys. They are cached in any case: none of them fails later."""
         keys, held_out = self.crops.source.keys, []
         for index in sorted(usable, key=lambda i: torch.rand((), generator=keyed_generator(seed, "held out", keys[i])).item()):
             if len(held_out) == self.config.held_out:
@@ -107,10 +107,8 @@ class ImageBatches:
             try:
                 return self._encoded(candidate, version)
             except ValueError as error:
-                logging.warning("%s; another picture of its size takes its place", error)
-        raise ValueError(
-            f"data: no picture of {self.config.pictures} with the size of {self.crops.source.names[index]} can be read."
-        )
+                logging.warning("%s; another image of its size takes its place", error)
+        raise ValueError(f"data: no image of {self.config.images} with the size of {self.crops.source.names[index]} can be read.")
 
     @torch.no_grad()
     def _encoded(self, index, version):

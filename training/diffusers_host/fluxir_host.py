@@ -11,7 +11,7 @@ from .transformer import call_transformer, exact_time, flux_dimensions
 
 
 class HostCondition(NamedTuple):
-    """A picture's prompt and positions for the base, and the adapter's Condition."""
+    """An image's prompt and positions for the base, and the adapter's Condition."""
 
     text: torch.Tensor
     pooled: torch.Tensor
@@ -47,7 +47,7 @@ class FluxIRHost:
             handle.remove()
 
     def prepare(self, lq_tokens, text, pooled, image_ids):
-        """What is computed once per picture: `lq_tokens` (B, N, 64), `text` (B, L, context), `pooled` (B, vec),
+        """What is computed once per image: `lq_tokens` (B, N, 64), `text` (B, L, context), `pooled` (B, vec),
         `image_ids` (N, 3)."""
         return HostCondition(text, pooled, image_ids, self.adapter.prepare(lq_tokens, text, pooled, image_ids))
 

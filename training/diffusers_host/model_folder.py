@@ -35,10 +35,10 @@ class Models:
 
 
 class NetworkSpaceVAE:
-    """A diffusers VAE that takes pictures in [0, 1] and gives latents in the space the transformer works in, both in any
+    """A diffusers VAE that takes images in [0, 1] and gives latents in the space the transformer works in, both in any
     float type; it computes in its own.
 
-    Where `tile` is set, pictures of more latent pixels a side are coded in tiles of it: diffusers' own tiling knows no TAESD
+    Where `tile` is set, images of more latent pixels a side are coded in tiles of it: diffusers' own tiling knows no TAESD
     of 16 channels.
     """
 
@@ -47,14 +47,14 @@ class NetworkSpaceVAE:
         self.scale = vae.config.scaling_factor
         self.shift = getattr(vae.config, "shift_factor", None) or 0.0
 
-    def encode(self, pictures):
+    def encode(self, images):
         """(B, 3, H, W) in [0, 1] -> (B, 16, H/8, W/8); a variational encoder gives its mode."""
-        height, width = (extent // LATENT for extent in pictures.shape[-2:])
+        height, width = (extent // LATENT for extent in images.shape[-2:])
         if self.tile is None or max(height, width) <= self.tile:
-            return self._encode(pictures)
+            return self._encode(images)
         grid, latents = TileGrid(height, width, self.tile), None
         for tile in grid.tiles:
-            part = self._encode(tile.times(LATENT).of(pictures))
+            part = self._encode(tile.times(LATENT).of(images))
             if latents is None:
                 latents = part.new_zeros(*part.shape[:2], height, width)
             tile.of(latents).add_(part * grid.window(tile).to(part))
@@ -65,17 +65,17 @@ class NetworkSpaceVAE:
         height, width = latents.shape[-2:]
         if self.tile is None or max(height, width) <= self.tile:
             return self._decode(latents)
-        grid, pictures = TileGrid(height, width, self.tile), None
+        grid, images = TileGrid(height, width, self.tile), None
         for tile in grid.tiles:
             part = self._decode(tile.of(latents))
-            if pictures is None:
-                pictures = part.new_zeros(*part.shape[:2], LATENT * height, LATENT * width)
+            if images is None:
+                images = part.new_zeros(*part.shape[:2], LATENT * height, LATENT * width)
             window = grid.window(tile).repeat_interleave(LATENT, 0).repeat_interleave(LATENT, 1)
-            tile.times(LATENT).of(pictures).add_(part * window.to(part))
-        return pictures
+            tile.times(LATENT).of(images).add_(part * window.to(part))
+        return images
 
-    def _encode(self, pictures):
-        encoded = self.vae.encode((pictures * 2 - 1).to(self.vae.dtype))
+    def _encode(self, images):
+        encoded = self.vae.encode((images * 2 - 1).to(self.vae.dtype))
         raw = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         return (raw - self.shift) * self.scale
 

@@ -6,12 +6,12 @@ import torch
 from torch.nn import functional as F
 
 from ...fluxir_core.execution.micro_batches import MicroBatches
-from ...fluxir_core.execution.tiles import tiled
+from ...fluxir_core.execution.tiles import map_tiles
 from ...fluxir_core.flow.fidelity_guidance import fidelity_guidance
 from ...fluxir_core.flow.rectified_flow import broadcast, clean_estimate, euler, flux_sigmas, interpolate
 from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
-from ...fluxir_core.search.search import search
-from ...fluxir_core.search.task import Task
+from ...fluxir_core.searches.search import search
+from ...fluxir_core.searches.task import Task
 from ...fluxir_core.verify.fidelity import downsampled_psnr
 from .fluxir_host import FluxIRHost
 from .lora_host import LoRAHost
@@ -27,9 +27,9 @@ TILES_AT_ONCE = 4
 
 
 class Restorer:
-    """A FLUX transformer with its adapter and VAE, on `device`, taking and giving pictures.
+    """A FLUX transformer with its adapter and VAE, on `device`, taking and giving images.
 
-    `folder` is as for `training.diffusers_host.model_folder.load_models`. `adapter` says what shows the model the degraded picture:
+    `folder` is as for `training.diffusers_host.model_folder.load_models`. `adapter` says what shows the model the degraded image:
     "fluxir", or "ummf" for the folder's LoRA. The models compute in `dtype`, the sampler in float32. Raises ValueError when
     the folder has no LoRA.
     """
@@ -48,22 +48,22 @@ class Restorer:
         self.student = models.few_steps and LoRAHost(self.host, models.few_steps, strength=0.0)
 
     @torch.no_grad()
-    def restore(self, pictures, seeds, steps=20, shift=1.15, strength=1.0, tile=None, callback=None, sigmas=None, fidelity=0.0):
-        """Restores `pictures` (B, 3, H, W) in [0, 1]; any H and W, padded to 16 by repeating the edge. Returns the same shape.
+    def restore(self, images, seeds, steps=20, shift=1.15, strength=1.0, tile=None, callback=None, sigmas=None, fidelity=0.0):
+        """Restores `images` (B, 3, H, W) in [0, 1]; any H and W, padded to 16 by repeating the edge. Returns the same shape.
 
-        `seeds` holds one seed a picture; picture i starts from the noise ComfyUI draws for seeds[i]. `steps` Euler steps on
+        `seeds` holds one seed an image; image i starts from the noise ComfyUI draws for seeds[i]. `steps` Euler steps on
         FLUX's sigmas with `shift`; `strength` 0 leaves the adapter out. `tile`: a fluxir_core.execution.tiles.TiledRun, by which
-        the model sees the pictures, or None. `sigmas` (S + 1,) replace steps and shift; where the first is below 1, sampling
-        starts from the noised degraded latent. `fidelity` in [0, 1] draws the result towards the degraded picture, see
+        the model sees the images, or None. `sigmas` (S + 1,) replace steps and shift; where the first is below 1, sampling
+        starts from the noised degraded latent. `fidelity` in [0, 1] draws the result towards the degraded image, see
         fluxir_core.flow.fidelity_guidance.
         """
-        model = _ConditionedModel(self, pictures, strength, tile, fidelity)
+        model = _ConditionedModel(self, images, strength, tile, fidelity)
         sigmas = (flux_sigmas(steps, shift) if sigmas is None else torch.tensor(sigmas)).to(self.device)
         noise = model.noise(seeds)
         start = interpolate(pack_latents(model.degraded).float(), noise, sigmas[0].expand(len(noise)))
         return model.decode(euler(model.velocity, start, sigmas, callback)).cpu()
 
-    def restore_few_steps(self, pictures, seeds, steps, callback=None, fidelity=0.0):
+    def restore_few_steps(self, images, seeds, steps, callback=None, fidelity=0.0):
         """As `restore` in the few `steps` that the folder's schedules are for, by its student where it has one.
 
         Raises ValueError when there is no schedule of so many steps.
@@ -72,7 +72,7 @@ class Restorer:
             known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir algorithm`"
             raise ValueError(f"--few-steps: the model folder has no schedule for {steps} steps; {known}.")
         with self.student_enabled():
-            return self.restore(pictures, seeds, callback=callback, sigmas=self.schedules[steps], fidelity=fidelity)
+            return self.restore(images, seeds, callback=callback, sigmas=self.schedules[steps], fidelity=fidelity)
 
     @contextmanager
     def student_enabled(self):
@@ -86,15 +86,15 @@ class Restorer:
                 self.student.strength = 0.0
 
     @torch.no_grad()
-    def search(self, pictures, seeds, algorithm, ensemble, steps=20, shift=1.15, at_once=8, tile=None, callback=None, fidelity=0.0):
+    def search(self, images, seeds, algorithm, ensemble, steps=20, shift=1.15, at_once=8, tile=None, callback=None, fidelity=0.0):
         """As `restore`, by the search `algorithm`, choosing by `ensemble` (see fluxir_core.verify.Ensemble).
 
-        All noise beyond the first is keyed by each picture's own seed. `at_once` candidates share a model call; fewer where
+        All noise beyond the first is keyed by each image's own seed. `at_once` candidates share a model call; fewer where
         memory runs out. `callback(count)` runs after every call with the candidates it evaluated. Returns (restored
-        pictures, the report of fluxir_core.search.search).
+        images, the report of fluxir_core.searches.search).
         """
-        model = _ConditionedModel(self, pictures, tile=tile, fidelity=fidelity)
-        batch = len(pictures)
+        model = _ConditionedModel(self, images, tile=tile, fidelity=fidelity)
+        batch = len(images)
         calls, verifications = MicroBatches(batch, at_once), MicroBatches(batch, at_once)
 
         def velocity(x, t):
@@ -104,14 +104,14 @@ class Restorer:
             return v
 
         def score(candidates):
-            return verifications(lambda group: ensemble.measure(group, _tile(pictures, group)), candidates)
+            return verifications(lambda group: ensemble.measure(group, _tile(images, group)), candidates)
 
         task = Task(
             velocity,
             lambda latents: verifications(lambda group: model.decode(group).cpu(), latents),
             score,
             ensemble.combine,
-            fidelity=lambda candidates: downsampled_psnr(candidates, _tile(pictures, candidates)),
+            fidelity=lambda candidates: downsampled_psnr(candidates, _tile(images, candidates)),
         )
         noise, sigmas = model.noise(seeds), flux_sigmas(steps, shift)
         found = search(task, noise, sigmas, algorithm, keys=seeds)
@@ -119,13 +119,13 @@ class Restorer:
 
 
 class _ConditionedModel:
-    """The model under the condition of some degraded pictures, for any whole number of candidates of each."""
+    """The model under the condition of some degraded images, for any whole number of candidates of each."""
 
-    def __init__(self, restorer, pictures, strength=1.0, tile=None, fidelity=0.0):
+    def __init__(self, restorer, images, strength=1.0, tile=None, fidelity=0.0):
         self.restorer, self.tile, self.fidelity = restorer, tile, fidelity
-        self.size = pictures.shape[-2:]
+        self.size = images.shape[-2:]
         height, width = self.size
-        padded = F.pad(pictures, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
+        padded = F.pad(images, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
         self.degraded = restorer.vae.encode(padded.to(restorer.device, restorer.dtype))
         self.grid = self.degraded.shape[-2:]
         self.conditions = {}
@@ -133,8 +133,8 @@ class _ConditionedModel:
 
     def noise(self, seeds):
         """The initial tokens (B, N, 64) that ComfyUI would draw for `seeds`."""
-        drawn = torch.cat([_noise(self.degraded[:1].shape, seed) for seed in seeds])
-        return pack_latents(drawn).to(self.restorer.device)
+        latents = torch.cat([_noise(self.degraded[:1].shape, seed) for seed in seeds])
+        return pack_latents(latents).to(self.restorer.device)
 
     def velocity(self, x, t):
         """v at x (rows, N, 64), rows candidate by candidate, and t (rows,), as faithful to the input as was asked."""
@@ -142,20 +142,20 @@ class _ConditionedModel:
         if self.fidelity == 0:
             return v
         clean = unpack_latents(clean_estimate(x, v, t), *self.grid)
-        drawn = fidelity_guidance(clean, _tile(self.degraded, x).to(clean), t, self.fidelity)
-        return (x - pack_latents(drawn)) / broadcast(t, x)
+        latents = fidelity_guidance(clean, _tile(self.degraded, x).to(clean), t, self.fidelity)
+        return (x - pack_latents(latents)) / broadcast(t, x)
 
     def _free_velocity(self, x, t):
         if self.tile is not None and max(self.grid) > self.tile.tile:
             latents = unpack_latents(x, *self.grid)
-            return pack_latents(tiled(lambda crops, tiles: self._tiles_velocity(crops, tiles, t), latents, self.tile))
+            return pack_latents(map_tiles(lambda crops, tiles: self._tiles_velocity(crops, tiles, t), latents, self.tile))
         rows = len(x)
         if rows not in self.conditions:
             self.conditions[rows] = self._prepare(_tile(self.degraded, x))
         return self._call(x, t, self.conditions[rows])
 
     def _tiles_velocity(self, crops, tiles, t):
-        """v of tiles that share a call, each (rows, 16, height, width) in a list; a tile is a picture of its own size."""
+        """v of tiles that share a call, each (rows, 16, height, width) in a list; a tile is an image of its own size."""
         degraded = torch.cat([tile.of(_tile(self.degraded, crop)) for tile, crop in zip(tiles, crops)])
         tokens = self._call(pack_latents(torch.cat(crops)), t.repeat(len(tiles)), self._prepare(degraded))
         return unpack_latents(tokens, *crops[0].shape[-2:]).chunk(len(tiles))
@@ -175,15 +175,15 @@ class _ConditionedModel:
         return self.restorer.host.velocity(x.to(self.restorer.dtype), t, condition, guidance).float()
 
     def decode(self, tokens):
-        """Tokens (rows, N, 64) as pictures (rows, 3, H, W) in [0, 1]."""
-        pictures = self.restorer.vae.decode(unpack_latents(tokens, *self.grid).to(self.restorer.dtype))
+        """Tokens (rows, N, 64) as images (rows, 3, H, W) in [0, 1]."""
+        images = self.restorer.vae.decode(unpack_latents(tokens, *self.grid).to(self.restorer.dtype))
         height, width = self.size
-        return pictures[..., :height, :width].float().clamp(0, 1)
+        return images[..., :height, :width].float().clamp(0, 1)
 
 
-def _tile(pictures, rows):
-    """`pictures` (B, ...) repeated to as many as `rows`."""
-    return pictures.repeat(len(rows) // len(pictures), *[1] * (pictures.ndim - 1))
+def _tile(images, rows):
+    """`images` (B, ...) repeated to as many as `rows`."""
+    return images.repeat(len(rows) // len(images), *[1] * (images.ndim - 1))
 
 
 def _noise(shape, seed):

@@ -9,11 +9,11 @@ from ...fluxir_core.flux.keymap import diffusers_parts
 from ...fluxir_core.lora.lora import layer_key
 from ...fluxir_core.ummf.condition_stream import ConditionBranch, condition_positions
 from ...fluxir_core.ummf.kv_cache import CachedCondition, KVCache
-from ..engine.processes import sharded
+from ..engine.processes import is_sharded
 from .transformer import call_transformer, exact_time, flux_dimensions
 
 
-class ShownPicture(NamedTuple):
+class ShownImage(NamedTuple):
     """A prompt, the output's positions, and the condition's tokens (B, M, 64) at its own (M, 3)."""
 
     text: torch.Tensor
@@ -24,7 +24,7 @@ class ShownPicture(NamedTuple):
 
 
 class UMMFHost:
-    """Lets `transformer` read condition pictures in `mode` with `lora`; differentiable, undone by `remove`.
+    """Lets `transformer` read condition images in `mode` with `lora`; differentiable, undone by `remove`.
 
     Strength 0 leaves the condition and its LoRA out; other strengths are factors on the attention that it gets. Raises
     ValueError when the LoRA was made for other sizes.
@@ -54,13 +54,13 @@ class UMMFHost:
         self.transformer.set_attn_processor(self._processors)
 
     def prepare(self, lq_tokens, text, pooled, image_ids, lq_grid=None, columns=None):
-        """What is computed once per picture: `lq_tokens` (B, M, 64), `text` (B, L, context), `pooled` (B, vec), `image_ids`
+        """What is computed once per image: `lq_tokens` (B, M, 64), `text` (B, L, context), `pooled` (B, vec), `image_ids`
         (N, 3). `lq_grid` (rows, columns) of the condition's tokens is the output's unless given, `columns` of the output's
         tokens is read off `image_ids` unless given."""
         columns = columns or int((image_ids[:, 1] == image_ids[0, 1]).sum())
         grid = image_ids.unflatten(0, (-1, columns))
         ids = condition_positions(grid, *(lq_grid or grid.shape[:2]), self.branch.mode)
-        return ShownPicture(text, pooled, image_ids, lq_tokens, ids)
+        return ShownImage(text, pooled, image_ids, lq_tokens, ids)
 
     def velocity(self, tokens, t, condition, guidance):
         """v at `tokens` (B, N, 64) and `t` (B,) in [0, 1], with `guidance` (B,); (B, N, 64)."""
@@ -80,7 +80,7 @@ class UMMFHost:
 
     def _show(self, shown, t, guidance):
         # The blocks of a sharded transformer have their weights in their own calls alone: nothing can be computed ahead.
-        if self.branch.mode.constant and not torch.is_grad_enabled() and not sharded(self.transformer):
+        if self.branch.mode.constant and not torch.is_grad_enabled() and not is_sharded(self.transformer):
             recalled = self.cache.recall(self.branch, shown.tokens, shown.ids, shown.pooled, _attention)
             return CachedCondition(*recalled, self.strength)
         self.cache.clear()  # a training step changes the LoRA

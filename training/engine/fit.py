@@ -9,7 +9,7 @@ import torch
 
 from .average import MovingAverage
 from .draws import Draws
-from .processes import any_process, load_optimizer, local, sharded, sharded_like, whole
+from .processes import any_process, is_sharded, load_optimizer, local, sharded_like, whole
 from .run_folder import RunFolder, check_identity
 from .stopping import Stopped, StopSignal
 
@@ -18,9 +18,9 @@ from .stopping import Stopped, StopSignal
 class RunConfig:
     """How long and how wide a run is. None of it but `steps`, `batch` and `seed` changes what is learnt.
 
-    `batch` pictures make a step, over all processes; `micro_batch` of them pass the model at once. `sharding` is "ddp" or
+    `batch` images make a step, over all processes; `micro_batch` of them pass the model at once. `sharding` is "ddp" or
     "fsdp". A checkpoint is written every `checkpoint_every` steps and the latest `keep` stay; `validate_every` steps the
-    held-out pictures are restored (0: never).
+    held-out images are restored (0: never).
     """
 
     steps: int
@@ -73,7 +73,7 @@ class Objective(torch.nn.Module):
 def fit(objective, batches, optimizer_config, run, folder, accelerator, validate=None, identity=None, description=None):
     """Trains `objective.adapter`, resuming from the checkpoints in `folder`. Returns the averaged adapter's whole state dict.
 
-    `batches.rows(step)` says how many pictures a step sees and `batches(step, rows)` gives those at these places of it.
+    `batches.rows(step)` says how many images a step sees and `batches(step, rows)` gives those at these places of it.
     `validate(model, step)` is called with the averaged weights in place and returns values to log. `identity` (a dict of
     plain values) is what makes two runs one: a folder with checkpoints of another is refused. `description` (a dict) is kept
     in every checkpoint beside it. Raises Stopped after SIGTERM or Ctrl-C, and ValueError when the loss or the gradients are
@@ -140,7 +140,7 @@ def _accumulate(model, batches, run, step, accelerator):
 
 
 def _save(folder, step, adapter, average, optimizer, described, accelerator):
-    if accelerator.is_main_process or sharded(adapter):  # every process gives its shards
+    if accelerator.is_main_process or is_sharded(adapter):  # every process gives its shards
         state = whole(
             {
                 "step": step,

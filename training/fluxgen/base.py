@@ -1,4 +1,4 @@
-"""A bare FLUX that draws pictures: no adapter, no picture to start from."""
+"""A bare FLUX that draws images: no adapter, no image to start from."""
 
 import torch
 
@@ -14,7 +14,7 @@ PATCH, CHANNELS, TOKENS = 16, 16, 512
 
 
 def flux_shift(height, width):
-    """FLUX.1's own mu for a picture of that size in pixels: linear in its tokens, 0.5 at 256 and 1.15 at 4096."""
+    """FLUX.1's own mu for an image of that size in pixels: linear in its tokens, 0.5 at 256 and 1.15 at 4096."""
     return 0.5 + 0.65 * (height * width / PATCH**2 - 256) / (4096 - 256)
 
 
@@ -56,10 +56,10 @@ class Base:
 
     @torch.no_grad()
     def draw(self, text, pooled, seeds, height, width, steps, guidance):
-        """A picture for each of `seeds` under the prompts `text` (B, L, context), `pooled` (B, vec): (B, 3, height, width)
+        """An image for each of `seeds` under the prompts `text` (B, L, context), `pooled` (B, vec): (B, 3, height, width)
         in [0, 1] on the CPU. Sides are multiples of 16.
 
-        Picture i starts from the noise that ComfyUI draws for seeds[i]; Euler steps on FLUX's sigmas, shifted as FLUX.1
+        Image i starts from the noise that ComfyUI draws for seeds[i]; Euler steps on FLUX's sigmas, shifted as FLUX.1
         shifts them for the size. Raises ValueError when the model gives NaN.
         """
         grid = height // 8, width // 8
@@ -72,7 +72,7 @@ class Base:
 
         sigmas = flux_sigmas(steps, flux_shift(height, width)).to(self.device)
         tokens = euler(velocity, pack_latents(torch.cat(noise)).to(self.device), sigmas)
-        pictures = self.vae.decode(unpack_latents(tokens, *grid).to(self.dtype)).float()
-        if not pictures.isfinite().all():
+        images = self.vae.decode(unpack_latents(tokens, *grid).to(self.dtype)).float()
+        if not images.isfinite().all():
             raise ValueError(f"--model: {self.folder} draws NaN in {self.dtype}; download its weights again.")
-        return pictures.clamp(0, 1).cpu()
+        return images.clamp(0, 1).cpu()

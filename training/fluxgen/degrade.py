@@ -1,4 +1,4 @@
-"""`fluxir fluxgen degrade`: pairs of good and degraded pictures, into shards (arXiv 2504.15159, section 3.1)."""
+"""`fluxir fluxgen degrade`: pairs of good and degraded images, into shards (arXiv 2504.15159, section 3.1)."""
 
 from pathlib import Path
 
@@ -14,18 +14,18 @@ from ...fluxir_core.verify.selection import read_table
 from .work import Rank, in_order, keep_settings, report_skipped, write_skipped
 
 DEGRADATION, SHEET, SHOWN = "Real-ESRGAN", "pairs.png", 12
-"""What happens to the pictures; the previews' file, and how many pairs it shows."""
+"""What happens to the images; the previews' file, and how many pairs it shows."""
 
 
 def degradation_seed(seed, key):
-    """The seed of the picture `key` in a data set of `seed`, the same whatever else is in it."""
+    """The seed of the image `key` in a data set of `seed`, the same whatever else is in it."""
     return keyed_generator("fluxgen", seed, key).initial_seed()
 
 
 def pair(source, index, seed, device, scores=None):
-    """(files, metadata) of a sample for ShardWriter: picture `index` of `source` and what becomes of it.
+    """(files, metadata) of a sample for ShardWriter: image `index` of `source` and what becomes of it.
 
-    Raises ValueError when the picture cannot be read.
+    Raises ValueError when the image cannot be read.
     """
     record = source[index]
     own = degradation_seed(seed, record.key)

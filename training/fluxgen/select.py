@@ -1,6 +1,6 @@
-"""`fluxir fluxgen select`: keeps the pictures that no metric puts among its worst (arXiv 2504.15159, section 3.1).
+"""`fluxir fluxgen select`: keeps the images that no metric puts among its worst (arXiv 2504.15159, section 3.1).
 
-Scores are written picture by picture, each part of the source by its process. Whichever process sees all scores there sets
+Scores are written image by image, each part of the source by its process. Whichever process sees all scores there sets
 the limits and writes the table: nobody waits for anybody, and the command, run again, finishes what is missing.
 """
 
@@ -17,13 +17,13 @@ from .work import Rank, in_order, report_skipped, write_skipped
 
 SCORES, TABLE, SHEET = "scores", "selection.csv", "dropped.png"
 SHOWN = 64
-"""The most pictures of the contact sheet."""
+"""The most images of the contact sheet."""
 
 
 def read_scores(folder, source):
     """{index in `source`: {"scores": {metric: number}} or {"reason": text}} of what was scored into `folder`, in any part.
 
-    Rows of other pictures and of files that have another size by now are passed over; so is a line that was cut off.
+    Rows of other images and of files that have another size by now are passed over; so is a line that was cut off.
     """
     places, found = {name: index for index, name in enumerate(source.names)}, {}
     for path in sorted(Path(folder).glob("*.jsonl")):
@@ -62,12 +62,12 @@ def score(source, metrics, folder, rank, device):
             with open(folder / f"{part}.jsonl", "a", encoding="utf-8") as file:
                 if file.tell():
                     file.write("\n")  # behind a line that was cut off
-                for index, picture, reason in in_order(loaded, indices):
+                for index, image, reason in in_order(loaded, indices):
                     row = {"file": source.names[index], "bytes": source.bytes_of(index), "scores": {}}
                     if reason:
                         row["reason"] = reason
                     else:
-                        shown = picture[None].to(device)
+                        shown = image[None].to(device)
                         row["scores"] = {name: float(metrics[name](shown)[0]) for name in lacking(index)}
                     file.write(json.dumps(row) + "\n")
                     file.flush()
@@ -75,12 +75,12 @@ def score(source, metrics, folder, rank, device):
 
 
 def finish(source, scored, names, keep, out):
-    """Writes the table and the contact sheet of the dropped ones to `out`: (Selection, number kept, number of pictures)."""
+    """Writes the table and the contact sheet of the dropped ones to `out`: (Selection, number kept, number of images)."""
     read = [index for index in range(len(source)) if "reason" not in scored[index]]
     unreadable = [(source.names[index], row["reason"]) for index, row in sorted(scored.items()) if "reason" in row]
     columns = {name: [scored[index]["scores"][name] for index in read] for name in names}
     selection = select(columns, keep)
-    write_skipped(out, "pictures", unreadable)
+    write_skipped(out, "images", unreadable)
     dropped = [(index, by) for index, by in zip(read, selection.dropped_by) if by]
     if dropped:
         spread = range(min(SHOWN, len(dropped)))

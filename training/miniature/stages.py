@@ -31,8 +31,8 @@ from .tasks import degrade_by_tasks
 
 HALFWAY = 0.5
 """Where between its weights of before and after the seven tasks the adapter ends (WiSE-FT, arXiv 2109.01903, equation 1 and its
-default). Some tasks ask for a darker picture and some for a brighter one, and so short a training finds a tone between them: on
-training pictures the trained end has 2.5 dB less under noise, halfway 0.6."""
+default). Some tasks ask for a darker image and some for a brighter one, and so short a training finds a tone between them: on
+training images the trained end has 2.5 dB less under noise, halfway 0.6."""
 
 
 RANK = 10
@@ -64,7 +64,7 @@ class Amounts:
 
 
 QUICK = Amounts(128, 8, 3, 2, 2, 3, 4, 3)
-"""Every stage in seconds, for the tests: files that load, no better pictures."""
+"""Every stage in seconds, for the tests: files that load, no better images."""
 
 
 @dataclass
@@ -138,8 +138,8 @@ def train_tasks(folder, work, out, photos=None, amounts=Amounts()):
 def train_reinforce(folder, work, out, photos=None, reward=CLOSENESS, amounts=Amounts()):
     """Reinforces the adapter of `folder` by `reward`, CLOSENESS or a metric's name, and writes the model folder `out`.
 
-    Its pictures, and the student's, are degraded by random mixtures; under the tasks it lost what HALFWAY saves (training
-    pictures, 20 steps: 2.8 dB under noise, 1.6 in little light). Raises ValueError when the metric is missing.
+    Its images, and the student's, are degraded by random mixtures; under the tasks it lost what HALFWAY saves (training
+    images, 20 steps: 2.8 dB under noise, 1.6 in little light). Raises ValueError when the metric is missing.
     """
     metric = reward != CLOSENESS and metric_named(reward, _device())
     loaded = load(folder, photos, amounts, amounts.reinforce_batch, seed=1, degrade=degrade_random)
@@ -183,7 +183,7 @@ def train_distill(folder, work, photos=None, uniform=False, amounts=Amounts()):
     path = folder / "loras" / f"{base}-few-steps.safetensors"
     path.parent.mkdir(exist_ok=True)
     metadata = {
-        **described(load_adapter(loaded.adapter_path).metadata, {"distill": asdict(recipe)}),
+        **describe_training(load_adapter(loaded.adapter_path).metadata, {"distill": asdict(recipe)}),
         "data": loaded.batches.description,
     }
     save_few_steps(path, student.bfloat16(), schedules, metadata)
@@ -196,11 +196,11 @@ def write(loaded, out, made):
     if out.resolve() != loaded.folder.resolve():
         shutil.copytree(loaded.folder, out, dirs_exist_ok=True, ignore=LEFT_OUT)
     metadata = {key: value for key, value in source.metadata.items() if key not in ("config", "schedules")}
-    metadata |= {**described(metadata, made), "data": loaded.batches.description}
+    metadata |= {**describe_training(metadata, made), "data": loaded.batches.description}
     save_adapter(out / "fluxir_adapters" / loaded.adapter_path.name, loaded.host.adapter.bfloat16(), metadata)
 
 
-def described(metadata, made):
+def describe_training(metadata, made):
     """The file's description of its training with what was `made` further, and its hash; licence and base as they were."""
     configuration = json.dumps({**json.loads(metadata.get("training_config", "{}")), **made}, sort_keys=True)
     kept = {name: metadata[name] for name in ("licence", "base_model") if name in metadata}

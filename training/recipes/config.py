@@ -37,16 +37,16 @@ class BaseConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The pictures: a folder of photos, or of shards that `fluxir fluxgen` made, or "miniature".
+    """The images: a folder of photos, or of shards that `fluxir fluxgen` made, or "miniature".
 
     Each is cropped to one of `buckets` ("width x height" in pixels, multiples of 16) that fits inside it, at the place
-    `crop` "centre" or "random". A picture without a degraded partner is degraded in `versions` ways, each encoded once and
-    cached; with `cache` off it is degraded and encoded anew at every step. `prompts` uses the pictures' own prompts, else
-    the empty one; either has `text_tokens` tokens. `held_out` pictures are kept from training, for validation. `photos` is for
+    `crop` "centre" or "random". An image without a degraded partner is degraded in `versions` ways, each encoded once and
+    cached; with `cache` off it is degraded and encoded anew at every step. `prompts` uses the images' own prompts, else
+    the empty one; either has `text_tokens` tokens. `held_out` images are kept from training, for validation. `photos` is for
     "miniature": the folder its photographs are fetched to; without it scikit-image's serve alone.
     """
 
-    pictures: str
+    images: str
     photos: str | None = None
     buckets: list[str] = field(default_factory=lambda: ["1024x768", "768x768", "512x768"])
     crop: str = "centre"
@@ -92,7 +92,7 @@ class FluxIRAdapterConfig:
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """The LoRA to train, and how it reads pictures (fluxir_core/adapter/mode.py)."""
+    """The LoRA to train, and how it reads images (fluxir_core/adapter/mode.py)."""
 
     rank: int = 16
     mode: ConditionMode = ConditionMode()

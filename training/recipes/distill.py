@@ -77,7 +77,7 @@ def train_student(host, lessons, schedules, recipe, checkpoint, autocast=torch.b
     it takes the schedule's steps z' = z - (t - t') v(z, t), with the gradient through the whole chain, and is compared with
     the teacher's trajectory z* from the same noise, and with the truth:
         middle mean_k |z_k - z*_k|^2 + end |z_0 - z*_0|^2 + truth |z_0 - z_gt|^2 + flow L_FM.
-    Each picture's errors are weighed by `fair_weights`, so that mild degradations count as much as heavy ones. L_FM is plain flow
+    Each image's errors are weighed by `fair_weights`, so that mild degradations count as much as heavy ones. L_FM is plain flow
     matching on a quarter of the batch.
     """
     torch.manual_seed(seed)
@@ -97,10 +97,10 @@ def train_student(host, lessons, schedules, recipe, checkpoint, autocast=torch.b
             part = first(batch, few)
             z_t = interpolate(part.clean, noise[:few], t)
             plain = call(host, part, z_t, t, recipe.guidance).float()
-        taught, weights = [states[s].float() for s in sigmas[1:]], fair_weights(states[0.0].float(), batch.clean)
-        between = [(weights * errors(z, wanted)).mean() for z, wanted in zip(walked[:-1], taught[:-1])]
+        teacher, weights = [states[s].float() for s in sigmas[1:]], fair_weights(states[0.0].float(), batch.clean)
+        between = [(weights * errors(z, wanted)).mean() for z, wanted in zip(walked[:-1], teacher[:-1])]
         middle = torch.stack(between).mean() if between else torch.zeros((), device=noise.device)
-        end, truth = ((weights * errors(walked[-1], wanted)).mean() for wanted in (taught[-1], batch.clean))
+        end, truth = ((weights * errors(walked[-1], wanted)).mean() for wanted in (teacher[-1], batch.clean))
         flow = F.mse_loss(plain, noise[:few] - part.clean)
         loss = recipe.middle * middle + recipe.end * end + recipe.truth * truth + recipe.flow * flow
 
@@ -125,15 +125,15 @@ def train_student(host, lessons, schedules, recipe, checkpoint, autocast=torch.b
 
 
 def errors(found, wanted):
-    """The mean square error of each picture, (B, N, 64) twice -> (B,)."""
+    """The mean square error of each image, (B, N, 64) twice -> (B,)."""
     return (found - wanted).square().flatten(1).mean(1)
 
 
-def fair_weights(taught, clean):
+def fair_weights(teacher, clean):
     """Weights (B,) of mean 1, the inverse of the teacher's own errors: with them a loss follows the mean PSNR, in which every
-    picture counts alike, instead of the pictures that hardly anything can be told of. Errors below a tenth of their mean
+    image counts alike, instead of the images that hardly anything can be told of. Errors below a tenth of their mean
     count as that."""
-    own = errors(taught, clean)
+    own = errors(teacher, clean)
     weights = 1 / own.clamp(min=own.mean() / 10)
     return weights / weights.mean()
 
@@ -153,6 +153,6 @@ def walk(host, batch, noise, sigmas, guidance):
 
 
 def first(batch, count):
-    """The first `count` pictures of `batch`."""
+    """The first `count` images of `batch`."""
     parts = {name: getattr(batch, name)[:count] for name in ("clean", "degraded", "text", "pooled")}
     return type(batch)(**parts, image_ids=batch.image_ids, grid=batch.grid)

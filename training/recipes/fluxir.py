@@ -16,8 +16,8 @@ class FluxIRRecipe:
 
     `epsilon` is f(u)'s margin (equation 6); None takes Stable Diffusion 3's logit-normal timesteps, the paper's ablation.
     `alpha` weighs the pixel loss (equation 10); 0 leaves it out. For it `pixel_crop` latents a side of every
-    `pixel_stride`-th picture are decoded. `noise_tone` is the standard deviation of a random offset of each channel of the
-    first noise. A small model otherwise reads the picture's tone from the noise's mean, and restores another tone from every
+    `pixel_stride`-th image are decoded. `noise_tone` is the standard deviation of a random offset of each channel of the
+    first noise. A small model otherwise reads the image's tone from the noise's mean, and restores another tone from every
     seed; FLUX.1 needs none.
     """
 
@@ -57,7 +57,7 @@ class FluxIRObjective(Objective):
         return sample_timesteps(1, self.recipe.epsilon, generator)
 
     def _pixel_loss(self, estimate, clean, grid, draws):
-        """The mean over every `pixel_stride`-th picture of the batch that the rows belong to."""
+        """The mean over every `pixel_stride`-th image of the batch that the rows belong to."""
         stride, crop = self.recipe.pixel_stride, [min(self.recipe.pixel_crop, extent) for extent in grid]
         tops, lefts = (draws.below(extent - side + 1) for extent, side in zip(grid, crop))
         chosen = [i for i, row in enumerate(draws.rows) if row % stride == 0]
@@ -69,7 +69,7 @@ class FluxIRObjective(Objective):
 
 
 def pixel_loss(decode, estimate, clean, windows):
-    """|D(z0_hat) - D(z_0)|_1 on a window of each of the latents (B, C, h, w); `decode` gives pictures in [0, 1].
+    """|D(z0_hat) - D(z_0)|_1 on a window of each of the latents (B, C, h, w); `decode` gives images in [0, 1].
 
     `windows` are B indices into (C, h, w), of one size. This is equation 9 with the estimate z_t - t v in the place of
     z_0 + t v_p: the same error, of opposite sign, on latents that the decoder was made for instead of noisy ones.

@@ -14,7 +14,7 @@ from ..engine.average import MovingAverage
 
 @dataclass(frozen=True)
 class ReinforceRecipe:
-    """`rollouts` trajectories of `rollout_steps` for each picture; `points` states of the best are learned from.
+    """`rollouts` trajectories of `rollout_steps` for each image; `points` states of the best are learned from.
 
     `spread` bounds gamma, the share of the reverse SDE's noise. `pull` weighs the clean latent's error along the best
     trajectory, `flow` plain flow matching. The weights that explore are renewed every `refresh` steps. `guidance` is the adapter's.
@@ -40,7 +40,7 @@ def closeness(latents, batch):
 
 
 def reward_of_verifier(verifier, decode):
-    """The reward of a verifier (`fluxir_core.verify.Verifier`) that sees decoded pictures; `decode` takes latents (B, 16, h, w).
+    """The reward of a verifier (`fluxir_core.verify.Verifier`) that sees decoded images; `decode` takes latents (B, 16, h, w).
 
     It judges in full precision, whatever the model runs in.
     """
@@ -55,7 +55,7 @@ def reward_of_verifier(verifier, decode):
 def train_reinforced(host, batches, recipe, checkpoint, reward=closeness, autocast=torch.bfloat16, seed=0):
     """Reinforces the adapter of `host` (a FluxIRHost or UMMFHost). Returns it with averaged weights.
 
-    At every step weights of a while ago walk from one noise z_1 a picture along the modulated SDE (`trajectory`) with several
+    At every step weights of a while ago walk from one noise z_1 an image along the modulated SDE (`trajectory`) with several
     gammas, the first of them 0, the ODE. `reward(latents, batch)` (B,), higher is better, says
     which end is best: the closeness to the ground truth, or any verifier (`reward_of_verifier`). Along the best one, z*, with
     z* -> z*_{k+1} the SDE's own step, the ODE is aligned:
@@ -131,11 +131,11 @@ def explore(host, batch, z1, sigmas, recipe, reward):
 
 
 def prepare_condition(host, batch, copies):
-    """The host's condition for `copies` of the batch's pictures, copy by copy."""
+    """The host's condition for `copies` of the batch's images, copy by copy."""
     given = (value.repeat(copies, 1, 1) for value in (batch.degraded, batch.text))
     return host.prepare(*given, batch.pooled.repeat(copies, 1), batch.image_ids)
 
 
 def call(host, batch, x, t, guidance):
-    """The host's velocity at x (whole copies of the batch's pictures, N, 64) and t."""
+    """The host's velocity at x (whole copies of the batch's images, N, 64) and t."""
     return host.velocity(x, t, prepare_condition(host, batch, len(x) // len(batch.clean)), torch.full_like(t, guidance))

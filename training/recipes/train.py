@@ -49,7 +49,7 @@ def train(config, work, out):
     if batches.validation:
         validate = Validation(batches, vae.decode, work / "samples", accelerator.is_main_process)
     description = {**config.metadata(), "dims": asdict(flux_dimensions(transformer)), "data": batches.description}
-    identity = {**config.identity(), "pictures": batches.fingerprint}
+    identity = {**config.identity(), "images": batches.fingerprint}
     accelerator.init_trackers("log", config.metadata())
     try:
         fit(objective, batches, config.optimizer, config.run, work, accelerator, validate, identity, description)
@@ -62,7 +62,7 @@ def train(config, work, out):
 def make_batches(config, vae, work, accelerator, dtype):
     """The run's batches, encoded for `vae` where they are not in `work` yet. The text encoders are gone when it returns."""
     data, run, device = config.data, config.run, accelerator.device
-    if own := find(data.pictures):
+    if own := find(data.images):
         size = max(max(size) for size in data.sizes)
         with accelerator.main_process_first():  # the others find the photos fetched
             return own.batches(model_folder(config.base.folder), size, run.batch, data.prompts, data.photos, run.seed, device)
@@ -86,7 +86,7 @@ def make_batches(config, vae, work, accelerator, dtype):
 
 
 def _files(folder):
-    """What the pictures' latents and the prompts' embeddings depend on: the files of `folder` that make them."""
+    """What the images' latents and the prompts' embeddings depend on: the files of `folder` that make them."""
     parts = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "fluxir_adapters")
     files = sorted(path for part in parts for path in (folder / part).rglob("*") if path.is_file())
     return [(path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]

@@ -1,4 +1,4 @@
-"""The UMMF recipe (ResFlow-Tuner, arXiv 2603.22027): trains a LoRA that lets a frozen FLUX transformer read condition pictures."""
+"""The UMMF recipe (ResFlow-Tuner, arXiv 2603.22027): trains a LoRA that lets a frozen FLUX transformer read condition images."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from ..engine.fit import Objective
 
 @dataclass(frozen=True)
 class UMMFRecipe:
-    """`drop_text` and `drop_image` are the shares of pictures that are shown without their prompt and without the condition;
+    """`drop_text` and `drop_image` are the shares of images that are shown without their prompt and without the condition;
     `guidance` is the output tokens' guidance embedding while training; `noise_tone` as FluxIRRecipe's."""
 
     drop_text: float = 0.1
@@ -23,7 +23,7 @@ class UMMFRecipe:
 class UMMFObjective(Objective):
     """Flow matching of a UMMFHost's LoRA. A batch holds tokens `clean`, `degraded` (B, N, 64), `text`, `pooled`, `image_ids`.
 
-    A picture that loses its prompt is shown the `empty` one's (text (L, context), pooled (vec,)): T5's and CLIP's are not zero.
+    An image that loses its prompt is shown the `empty` one's (text (L, context), pooled (vec,)): T5's and CLIP's are not zero.
     """
 
     def __init__(self, host, recipe, empty):

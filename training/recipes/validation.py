@@ -1,4 +1,4 @@
-"""How well a training run restores the pictures that it does not see."""
+"""How well a training run restores the images that it does not see."""
 
 import torch
 
@@ -12,10 +12,10 @@ STEPS, SHIFT, SEED = 20, 1.15, 0
 
 
 class Validation:
-    """Restores `batches.validation` one picture at a time, always from the same noise, in STEPS steps.
+    """Restores `batches.validation` one image at a time, always from the same noise, in STEPS steps.
 
     Calling it with the model and the step writes `folder`/step-00000100.png, a row (degraded, restored, original through the
-    autoencoder) for each picture, in the process that is `main`, and returns the means {"validation/psnr", "validation/ssim",
+    autoencoder) for each image, in the process that is `main`, and returns the means {"validation/psnr", "validation/ssim",
     "validation/gmsd"} against the latter.
     """
 
@@ -26,10 +26,10 @@ class Validation:
     def __call__(self, model, step):
         rows, scores = [], []
         for index in self.batches.validation:
-            batch = self.batches.pictures([index])
+            batch = self.batches.images([index])
             draws = Draws(SEED, 0, [index], batch.clean.device)
             restored = model(batch, draws, flux_sigmas(STEPS, SHIFT).tolist())
-            row = torch.cat([self._picture(tokens, batch.grid) for tokens in (batch.degraded, restored, batch.clean)])
+            row = torch.cat([self._image(tokens, batch.grid) for tokens in (batch.degraded, restored, batch.clean)])
             rows.append(row)
             scores.append({name: value.item() for name, value in quality(row[1:2], row[2:3]).items()})
         if self.main:
@@ -37,12 +37,12 @@ class Validation:
             save_image(_sheet(rows), self.folder / f"step-{step:08d}.png")
         return {f"validation/{name}": sum(own[name] for own in scores) / len(scores) for name in scores[0]}
 
-    def _picture(self, tokens, grid):
+    def _image(self, tokens, grid):
         return self.decode(unpack_latents(tokens, *grid)).float().clamp(0, 1).cpu()
 
 
 def _sheet(rows):
-    """The rows of pictures (n, 3, h, w) under each other, (3, H, W), filled up with black on the right."""
+    """The rows of images (n, 3, h, w) under each other, (3, H, W), filled up with black on the right."""
     strips = [torch.cat(list(row), 2) for row in rows]
     width = max(strip.shape[2] for strip in strips)
     return torch.cat([torch.nn.functional.pad(strip, (0, width - strip.shape[2])) for strip in strips], 1)

@@ -41,7 +41,7 @@ def evaluate_few_steps(teacher, model, control=None, tasks=tuple(TASKS)):
 
 
 def _timed(restorer, student, sigmas, degraded):
-    """(restored pictures, seconds for each of them)."""
+    """(restored images, seconds for each of them)."""
     started = time.perf_counter()
     seeds = [0] * len(degraded)
     if student:

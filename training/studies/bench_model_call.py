@@ -59,7 +59,7 @@ def bench_adapter(size="miniature", pixels=None, rank=32, repeats=15, controlnet
 
 @torch.no_grad()
 def bench_condition(size="miniature", pixels=None, rank=16, repeats=15):
-    """Times the bare model and UMMF's condition, of the picture's own size, alternating: in joint attention; attending to
+    """Times the bare model and UMMF's condition, of the image's own size, alternating: in joint attention; attending to
     itself and computed in every call; the same with its keys and values kept. Returns a dict as `bench_adapter`."""
     base = _Base(size, pixels)
     with torch.device(base.device):

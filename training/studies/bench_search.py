@@ -8,9 +8,9 @@ import torch
 from ...fluxir_core.degrade.presets import degrade_named
 from ...fluxir_core.flow.rectified_flow import euler, flux_sigmas
 from ...fluxir_core.image.quality import quality
-from ...fluxir_core.search.presets import PRESETS
-from ...fluxir_core.search.search import estimate_cost, search
-from ...fluxir_core.search.task import Task
+from ...fluxir_core.searches.presets import PRESETS
+from ...fluxir_core.searches.search import estimate_cost, search
+from ...fluxir_core.searches.task import Task
 from ...fluxir_core.verify.ensemble import DefaultEnsemble
 from ...fluxir_core.verify.fidelity import downsampled_psnr
 from ..miniature.held_out import held_out_photos
@@ -19,7 +19,7 @@ from .gaussian_mixture import GaussianMixture
 STEPS, SHIFT = 25, 1.15
 
 
-def on_mixture(dims, samples=400):
+def on_gaussian_mixture(dims, samples=400):
     """Rows {preset, nfe, verifications, reward, held_out, log_density}, means over `samples`; log_density is the change.
 
     25 uniform steps; reward is what the search sees, held_out a projection near it that no search sees.
@@ -49,20 +49,20 @@ def on_mixture(dims, samples=400):
 def on_miniature(restorer, degradations, presets=tuple(PRESETS), seed=0):
     """Rows {preset, degradation, photo, nfe, verifications, psnr, ssim, gmsd, near, reward, worse, seconds, overhead}.
 
-    25 steps on FLUX's sigmas. near is the exposure-matched PSNR to the degraded picture, in dB; reward the ensemble's value
-    in one cohort of all presets' pictures, over the baseline's; worse whether the ensemble, comparing the two alone, values
-    the picture below the baseline; overhead the share of the seconds outside model calls, decodes and verifiers.
+    25 steps on FLUX's sigmas. near is the exposure-matched PSNR to the degraded image, in dB; reward the ensemble's value
+    in one cohort of all presets' images, over the baseline's; worse whether the ensemble, comparing the two alone, values
+    the image below the baseline; overhead the share of the seconds outside model calls, decodes and verifiers.
     """
     rows = []
     for degradation in degradations:
         for i, (photo, clean) in enumerate(held_out_photos().items()):
             degraded = degrade_named(clean, degradation, seed=i)[None]
             found = {name: _restored(restorer, degraded, name, seed) for name in ("baseline", *presets)}
-            pictures = torch.cat([picture for picture, _ in found.values()])
+            images = torch.cat([image for image, _ in found.values()])
             ensemble = DefaultEnsemble()
-            measured = ensemble.measure(pictures, degraded)
+            measured = ensemble.measure(images, degraded)
             together = ensemble.combine(measured)
-            full, near = quality(pictures, clean.expand_as(pictures)), downsampled_psnr(pictures, degraded)
+            full, near = quality(images, clean.expand_as(images)), downsampled_psnr(images, degraded)
             for k, (name, (_, costs)) in enumerate(found.items()):
                 alone = ensemble.combine({score: values[[0, k]] for score, values in measured.items()})
                 rows.append(
@@ -82,16 +82,16 @@ def on_miniature(restorer, degradations, presets=tuple(PRESETS), seed=0):
 
 
 def _restored(restorer, degraded, preset, seed):
-    """(picture, {nfe, verifications, seconds, overhead}) of one preset, or of the baseline."""
+    """(image, {nfe, verifications, seconds, overhead}) of one preset, or of the baseline."""
     clock, started = _Clock(), time.perf_counter()
     if preset == "baseline":
-        picture, report = restorer.restore(degraded, [seed], STEPS, SHIFT), {"nfe": STEPS, "verifications": 0}
+        image, report = restorer.restore(degraded, [seed], STEPS, SHIFT), {"nfe": STEPS, "verifications": 0}
     else:
         with clock.watching(restorer):
-            picture, report = restorer.search(degraded, [seed], PRESETS[preset], clock.verifier(DefaultEnsemble()), STEPS, SHIFT)
+            image, report = restorer.search(degraded, [seed], PRESETS[preset], clock.verifier(DefaultEnsemble()), STEPS, SHIFT)
     seconds = time.perf_counter() - started
     overhead = 1 - clock.seconds / seconds if clock.seconds else 0.0
-    return picture, {"nfe": report["nfe"], "verifications": report["verifications"], "seconds": seconds, "overhead": overhead}
+    return image, {"nfe": report["nfe"], "verifications": report["verifications"], "seconds": seconds, "overhead": overhead}
 
 
 class _Clock:
@@ -134,7 +134,7 @@ class _Replaced:
 
 
 def table(on, rows):
-    """Markdown of `on_mixture` rows {dims: rows} and of `on_miniature` rows."""
+    """Markdown of `on_gaussian_mixture` rows {dims: rows} and of `on_miniature` rows."""
     lines = [f"On an exact Gaussian mixture, {STEPS} uniform steps: reward / held-out reward / change of log-density.", ""]
     lines += [
         "| | NFE | verifications | " + " | ".join(f"{dims} dimensions" for dims in on) + " |",
@@ -151,7 +151,7 @@ def table(on, rows):
         "",
         f"On the miniature, {photos} held-out crops of 256 pixels, seed 0, {STEPS} steps on FLUX's sigmas: PSNR in dB / SSIM / "
         "GMSD against the original, which no search sees; the ensemble's reward over the baseline's; closeness to the degraded "
-        "picture in dB.",
+        "image in dB.",
         "",
         "| | NFE | verifications | "
         + " | ".join(f"{d} | reward | near" for d in degradations)

@@ -1,6 +1,6 @@
-"""What tiles do to a restoration: visible seams and quality, by tile size and overlap, against the picture in one piece.
+"""What tiles do to a restoration: visible seams and quality, by tile size and overlap, against the image in one piece.
 
-How seams are scored and the gate on the score are chosen on pictures of the training kind; held-out photos are reported.
+How seams are scored and the gate on the score are chosen on images of the training kind; held-out photos are reported.
 """
 
 import torch
@@ -23,8 +23,8 @@ NAIVE, OURS = VARIANTS[:2]
 
 
 GATE = 1.5
-"""The most that tiling may score on what it has changed, as a mean over pictures: set midway between NAIVE's and OURS's mean
-over the training pictures, 1.47 on the miniature of that time, and kept."""
+"""The most that tiling may score on what it has changed, as a mean over images: set midway between NAIVE's and OURS's mean
+over the training images, 1.47 on the miniature of that time, and kept."""
 
 
 STRIPS, LENGTHS = (2, 4, 8), (16, 32, 64, 128)
@@ -38,17 +38,17 @@ TRAINING, SEED = 12, 1
 AT_ONCE = 6
 
 
-def training_pictures(count, seed):
+def training_images(count, seed):
     """`count` scenes and as many crops of training photos, (2 count, 3, 256, 256) in [0, 1]."""
     images, _ = build_bank(count, count, seed=seed)
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
 class Restored:
-    """`clean` (B, 3, H, W) restored from its `degradation`: `whole` in one piece, and `tiled` {variant: pictures}."""
+    """`clean` (B, 3, H, W) restored from its `degradation`: `whole` in one piece, and `tiled` {variant: images}."""
 
     def __init__(self, restorer, clean, variants=VARIANTS, degradation="noise", steps=STEPS):
-        degraded = torch.stack([degrade_named(picture, degradation, seed=i) for i, picture in enumerate(clean)])
+        degraded = torch.stack([degrade_named(image, degradation, seed=i) for i, image in enumerate(clean)])
         groups, self.size = degraded.split(AT_ONCE), clean.shape[-2:]
 
         def restored(variant=None):
@@ -65,31 +65,31 @@ class Restored:
     def grid(self, variant):
         return self._run(variant).grid(*(extent // LATENT for extent in self.size))
 
-    def seams(self, variant, pictures=None, **details):
-        """`seam_score` of each of `pictures` at the tile borders of `variant`, (B,); by default of what it has changed."""
+    def seams(self, variant, images=None, **details):
+        """`seam_score` of each of `images` at the tile borders of `variant`, (B,); by default of what it has changed."""
         places = [[LATENT * place for place in axis] for axis in self.grid(variant).borders]
-        pictures = self.tiled[variant] - self.whole if pictures is None else pictures
-        return torch.tensor([seam_score(picture, *places, **details) for picture in pictures])
+        images = self.tiled[variant] - self.whole if images is None else images
+        return torch.tensor([seam_score(image, *places, **details) for image in images])
 
 
 def measure(restorer):
-    """(rows of every picture and variant, rows of the score's details).
+    """(rows of every image and variant, rows of the score's details).
 
-    The first are {pictures, tile, overlap, tiles, picture, psnr, tone, detail} and, in tiles, seams, seams_error and
-    seams_whole: `seam_score` of what tiling has changed, of the error, and of the picture in one piece at the same places.
+    The first are {images, tile, overlap, tiles, image, psnr, tone, detail} and, in tiles, seams, seams_error and
+    seams_whole: `seam_score` of what tiling has changed, of the error, and of the image in one piece at the same places.
     tone and detail part the mean squared error in squares of 8 bits: that of the means of PATCH pixels a side, and the rest.
-    Rows of tile None are the pictures in one piece.
+    Rows of tile None are the images in one piece.
     """
-    training = Restored(restorer, training_pictures(TRAINING, SEED))
+    training = Restored(restorer, training_images(TRAINING, SEED))
     held_out = Restored(restorer, torch.stack(list(held_out_photos().values())))
     rows = []
     for kind, restored in (("training", training), ("held-out", held_out)):
         for variant in (None, *VARIANTS):
-            pictures = restored.tiled[variant] if variant else restored.whole
-            error = 255 * (pictures - restored.clean)
+            images = restored.tiled[variant] if variant else restored.whole
+            error = 255 * (images - restored.clean)
             tone = avg_pool2d(error, PATCH).square().mean((1, 2, 3))
             measured = {
-                "psnr": quality(pictures, restored.clean)["psnr"],
+                "psnr": quality(images, restored.clean)["psnr"],
                 "tone": tone,
                 "detail": error.square().mean((1, 2, 3)) - tone,
             }
@@ -100,15 +100,15 @@ def measure(restorer):
                     "seams_whole": restored.seams(variant, restored.whole),
                 }
             tile, overlap = variant or (None, None)
-            own = {"pictures": kind, "tile": tile, "overlap": overlap, "tiles": len(restored.grid(variant).tiles) if variant else 1}
-            for i in range(len(pictures)):
-                rows.append({**own, "picture": i, **{name: float(values[i]) for name, values in measured.items()}})
+            own = {"images": kind, "tile": tile, "overlap": overlap, "tiles": len(restored.grid(variant).tiles) if variant else 1}
+            for i in range(len(images)):
+                rows.append({**own, "image": i, **{name: float(values[i]) for name, values in measured.items()}})
     return rows, choices(training)
 
 
 def choices(restored):
     """Rows {strip, along, naive, ours, separation} of the score's details: its means in NAIVE and OURS tiles, and how many
-    of its standard deviations over the pictures lie between them."""
+    of its standard deviations over the images lie between them."""
     rows = []
     for strip in STRIPS:
         for along in LENGTHS:
@@ -128,17 +128,17 @@ def choices(restored):
 
 
 def table(rows, chosen):
-    """Markdown of `measure`'s rows: means over the pictures."""
+    """Markdown of `measure`'s rows: means over the images."""
     lines = [
-        f"Pictures of 256 pixels with noise, seed 0, {STEPS} steps. Tone and detail: root mean squared error in 8-bit "
+        f"Images of 256 pixels with noise, seed 0, {STEPS} steps. Tone and detail: root mean squared error in 8-bit "
         f"levels of the means of {PATCH}-pixel squares, and of the rest. Seam score: 1 is none, 2 the most.",
         "",
-        "| pictures | tile | overlap | tiles | PSNR in dB | tone | detail | seams of what tiling changed "
-        "| seams of the error | seams, picture in one piece |",
+        "| images | tile | overlap | tiles | PSNR in dB | tone | detail | seams of what tiling changed "
+        "| seams of the error | seams, image in one piece |",
         "|---" * 10 + "|",
     ]
-    for kind, tile, overlap in dict.fromkeys((row["pictures"], row["tile"], row["overlap"]) for row in rows):
-        own = [row for row in rows if (row["pictures"], row["tile"], row["overlap"]) == (kind, tile, overlap)]
+    for kind, tile, overlap in dict.fromkeys((row["images"], row["tile"], row["overlap"]) for row in rows):
+        own = [row for row in rows if (row["images"], row["tile"], row["overlap"]) == (kind, tile, overlap)]
 
         def mean(name):
             return sum(row[name] for row in own) / len(own)
@@ -149,8 +149,8 @@ def table(rows, chosen):
         lines.append(f"| {len(own)} {kind} | {placed} | {quality_of} | {' | '.join(seams)} |")
     lines += [
         "",
-        "Seams of what tiling changed on the training pictures, by the score's details: mean at overlap "
-        f"{NAIVE[1]:g} / at {OURS[1]:g} (standard deviations over the pictures between them), tiles of {OURS[0]}. Used: "
+        "Seams of what tiling changed on the training images, by the score's details: mean at overlap "
+        f"{NAIVE[1]:g} / at {OURS[1]:g} (standard deviations over the images between them), tiles of {OURS[0]}. Used: "
         f"strips of {STRIP}, {ALONG} along the border, and about midway the gate {GATE:g}.",
         "",
         "| width of a strip | " + " | ".join(f"{along} pixels along" for along in LENGTHS) + " |",

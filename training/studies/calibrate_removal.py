@@ -1,7 +1,7 @@
-"""`python -m comfyui_fluxir.training.studies.calibrate_removal`: what the check of a remover's pictures accepts and refuses.
+"""`python -m comfyui_fluxir.training.studies.calibrate_removal`: what the check of a remover's images accepts and refuses.
 
 Good removers are simple denoisers and sharpeners, identity, and the undistorted photo itself; bad ones ruin the degraded
-picture in a known way. Photos are those that may be trained on; a picture that a ruin leaves as it was is not counted.
+image in a known way. Photos are those that may be trained on; an image that a ruin leaves as it was is not counted.
 """
 
 from collections import defaultdict
@@ -36,8 +36,8 @@ DEGRADATIONS = {name: lambda photo, name=name: degrade_named(photo, name, 0) for
 def filtered(kind):
     """A remover that is one of PIL's filters."""
 
-    def remove(picture, photo):
-        pixels = (picture.permute(1, 2, 0) * 255).round().byte().numpy()
+    def remove(image, photo):
+        pixels = (image.permute(1, 2, 0) * 255).round().byte().numpy()
         return torch.from_numpy(np.array(Image.fromarray(pixels).filter(kind))).permute(2, 0, 1).float() / 255
 
     return remove
@@ -46,102 +46,102 @@ def filtered(kind):
 def skimage(name, **options):
     """A remover that is one of scikit-image's denoisers."""
 
-    def remove(picture, photo):
+    def remove(image, photo):
         from skimage import restoration
 
-        made = getattr(restoration, name)(picture.permute(1, 2, 0).numpy(), channel_axis=-1, **options)
+        made = getattr(restoration, name)(image.permute(1, 2, 0).numpy(), channel_axis=-1, **options)
         return torch.from_numpy(np.ascontiguousarray(made)).permute(2, 0, 1).float().clamp(0, 1)
 
     return remove
 
 
-def sharper(picture, photo):
-    return filtered(ImageFilter.UnsharpMask(2, 80, 2))(filtered(ImageFilter.MedianFilter(3))(picture, photo), photo)
+def sharper(image, photo):
+    return filtered(ImageFilter.UnsharpMask(2, 80, 2))(filtered(ImageFilter.MedianFilter(3))(image, photo), photo)
 
 
-def bright(picture, photo):
-    return (picture * (0.85 / picture.quantile(0.95)).clamp(min=1)).clamp(0, 1)
+def bright(image, photo):
+    return (image * (0.85 / image.quantile(0.95)).clamp(min=1)).clamp(0, 1)
 
 
 GOOD = {
-    "the photo itself": lambda picture, photo: photo,
-    "nothing": lambda picture, photo: picture,
+    "the photo itself": lambda image, photo: photo,
+    "nothing": lambda image, photo: image,
     "total variation 0.05": skimage("denoise_tv_chambolle", weight=0.05),
     "total variation 0.15": skimage("denoise_tv_chambolle", weight=0.15),
     "non-local means": skimage("denoise_nl_means", h=0.08, patch_size=5, patch_distance=6),
     "bilateral": skimage("denoise_bilateral", sigma_color=0.05, sigma_spatial=2),
     "median 3": filtered(ImageFilter.MedianFilter(3)),
     "median 5": filtered(ImageFilter.MedianFilter(5)),
-    "half size and back": lambda picture, photo: upscale(downscale(picture, 2), picture.shape[1:]),
-    "twice the size": lambda picture, photo: upscale(picture, [2 * extent for extent in picture.shape[1:]]),
+    "half size and back": lambda image, photo: upscale(downscale(image, 2), image.shape[1:]),
+    "twice the size": lambda image, photo: upscale(image, [2 * extent for extent in image.shape[1:]]),
     "median 3, sharper": sharper,
     "brighter": bright,
-    "gamma 0.7": lambda picture, photo: picture**0.7,
+    "gamma 0.7": lambda image, photo: image**0.7,
 }
 
 
 def checkered(pitch):
-    def ruin(picture, other):
-        y, x = (torch.arange(extent) // pitch % 2 for extent in picture.shape[1:])
-        return (picture + 0.4 * ((y[:, None] + x) % 2) - 0.2).clamp(0, 1)
+    def ruin(image, other):
+        y, x = (torch.arange(extent) // pitch % 2 for extent in image.shape[1:])
+        return (image + 0.4 * ((y[:, None] + x) % 2) - 0.2).clamp(0, 1)
 
     return ruin
 
 
-def shuffled(picture, other):
-    """The picture's blocks, a quarter of its shorter side large, in another order."""
-    side = min(picture.shape[1:]) // 4
-    blocks = F.unfold(picture[None], side, stride=side)
-    size = [extent // side * side for extent in picture.shape[1:]]
+def shuffled(image, other):
+    """The image's blocks, a quarter of its shorter side large, in another order."""
+    side = min(image.shape[1:]) // 4
+    blocks = F.unfold(image[None], side, stride=side)
+    size = [extent // side * side for extent in image.shape[1:]]
     moved = blocks[..., torch.randperm(blocks.shape[-1], generator=seeded(1))]
-    return upscale(F.fold(moved, size, side, stride=side)[0], picture.shape[1:])
+    return upscale(F.fold(moved, size, side, stride=side)[0], image.shape[1:])
 
 
 def without(rows, columns):
-    def ruin(picture, other):
-        picture = picture.clone()
-        picture[:, int(rows * picture.shape[1]) :, int(columns * picture.shape[2]) :] = 0
-        return picture
+    def ruin(image, other):
+        image = image.clone()
+        image[:, int(rows * image.shape[1]) :, int(columns * image.shape[2]) :] = 0
+        return image
 
     return ruin
 
 
-def salted(picture, other):
-    grains = torch.rand(picture.shape[1:], generator=seeded())
-    return torch.where(grains < 0.3, (grains < 0.15).float(), picture)
+def salted(image, other):
+    grains = torch.rand(image.shape[1:], generator=seeded())
+    return torch.where(grains < 0.3, (grains < 0.15).float(), image)
 
 
 BAD = {
-    "NaN": lambda picture, other: picture.index_fill(2, torch.tensor([3]), torch.nan),
-    "black": lambda picture, other: 0 * picture,
-    "mean color": lambda picture, other: picture.mean((1, 2), keepdim=True).expand_as(picture),
-    "contrast 0.15": lambda picture, other: 0.15 * (picture - picture.mean()) + picture.mean(),
-    "colors rolled": lambda picture, other: picture.roll(1, 0),
-    "red and blue swapped": lambda picture, other: picture.flip(0),
+    "NaN": lambda image, other: image.index_fill(2, torch.tensor([3]), torch.nan),
+    "black": lambda image, other: 0 * image,
+    "mean color": lambda image, other: image.mean((1, 2), keepdim=True).expand_as(image),
+    "contrast 0.15": lambda image, other: 0.15 * (image - image.mean()) + image.mean(),
+    "colors rolled": lambda image, other: image.roll(1, 0),
+    "red and blue swapped": lambda image, other: image.flip(0),
     "shuffled": shuffled,
-    "another photo": lambda picture, other: other,
-    "inverted": lambda picture, other: 1 - picture,
-    "upside down": lambda picture, other: picture.flip(1),
+    "another photo": lambda image, other: other,
+    "inverted": lambda image, other: 1 - image,
+    "upside down": lambda image, other: image.flip(1),
     "half missing": without(0, 0.5),
     "quarter missing": without(0.5, 0.5),
     "checkerboard 1": checkered(1),
     "checkerboard 2": checkered(2),
     "checkerboard 4": checkered(4),
     "checkerboard 8": checkered(8),
-    "blurred by 1/30": lambda picture, other: gaussian_blur(picture, min(picture.shape[1:]) / 30),
-    "blurred by 1/15": lambda picture, other: gaussian_blur(picture, min(picture.shape[1:]) / 15),
-    "two levels": lambda picture, other: picture.round(),
-    "three levels": lambda picture, other: (2 * picture).round() / 2,
-    "clipped": lambda picture, other: (8 * (picture - picture.mean()) + 0.5).clamp(0, 1),
-    "overexposed": lambda picture, other: (4 * picture + 0.4).clamp(0, 1),
-    "noise 80": lambda picture, other: gaussian_noise(picture, 80, seeded(1)),
-    "nothing but noise": lambda picture, other: torch.rand(picture.shape, generator=seeded()),
+    "blurred by 1/30": lambda image, other: gaussian_blur(image, min(image.shape[1:]) / 30),
+    "blurred by 1/15": lambda image, other: gaussian_blur(image, min(image.shape[1:]) / 15),
+    "two levels": lambda image, other: image.round(),
+    "three levels": lambda image, other: (2 * image).round() / 2,
+    "clipped": lambda image, other: (8 * (image - image.mean()) + 0.5).clamp(0, 1),
+    "overexposed": lambda image, other: (4 * image + 0.4).clamp(0, 1),
+    "noise 80": lambda image, other: gaussian_noise(image, 80, seeded(1)),
+    "nothing but noise": lambda image, other: torch.rand(image.shape, generator=seeded()),
     "salt and pepper": salted,
-    "oversharpened": lambda picture, other: (9 * picture - 8 * gaussian_blur(picture, 2)).clamp(0, 1),
+    "oversharpened": lambda image, other: (9 * image - 8 * gaussian_blur(image, 2)).clamp(0, 1),
 }
 
 
-def pictures(size):
+def images(size):
     """The training photos' middles, (3, *size) in [0, 1]; of the stereo pair, one."""
     found = []
     for name in TRAINING_PHOTOS:
@@ -158,7 +158,7 @@ def pictures(size):
 def main():
     accepted, refused = defaultdict(list), defaultdict(list)
     for size in SIZES:
-        photos = pictures(size)
+        photos = images(size)
         for index, photo in enumerate(photos):
             for degrade in DEGRADATIONS.values():
                 degraded = degrade(photo)

@@ -14,8 +14,8 @@ def fit(photos):
     """Mean (36,) and covariance (36, 36) of the sharp patches of `photos` ((H, W, 3) uint8 each), and their number."""
     kept = []
     for photo in photos:
-        picture = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float()
-        found, sharpness = features(luma(picture))
+        image = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float()
+        found, sharpness = features(luma(image))
         kept.append(found[sharpness > SHARPEST * sharpness.max()])
     kept = torch.cat(kept).double()
     return {"mean": kept.mean(0).float(), "covariance": torch.cov(kept.T).float()}, len(kept)

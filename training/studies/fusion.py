@@ -1,4 +1,4 @@
-"""The paper's other two ways of fusing the degraded picture (arXiv 2603.22027, ablation), with UMMFHost's interface."""
+"""The paper's other two ways of fusing the degraded image (arXiv 2603.22027, ablation), with UMMFHost's interface."""
 
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ from ..recipes.ummf import UMMFObjective
 
 
 class _Rival:
-    """What the two share: hooks to take off, and a condition that is the picture's tokens as they are."""
+    """What the two share: hooks to take off, and a condition that is the image's tokens as they are."""
 
     def remove(self):
         """Takes every hook off the transformer again."""
@@ -30,12 +30,12 @@ class _Rival:
             handle.remove()
 
     def prepare(self, lq_tokens, text, pooled, image_ids, columns=None):
-        """As UMMFHost's; the picture has the output's size, and `columns` makes no difference."""
+        """As UMMFHost's; the image has the output's size, and `columns` makes no difference."""
         return HostCondition(text, pooled, image_ids, lq_tokens)
 
 
 class AdditionHost(_Rival):
-    """Direct addition: the picture's tokens pass a Linear of their own, zero at first, and are added to the noise's behind
+    """Direct addition: the image's tokens pass a Linear of their own, zero at first, and are added to the noise's behind
     the image embedder; a LoRA changes all tokens."""
 
     def __init__(self, transformer, rank):

@@ -16,7 +16,7 @@ class GaussianMixture:
         self.variance = variance
         self.means = math.sqrt(1 - variance) * torch.randn(components, dims, generator=generator)
         self.mean = self.means.mean(0)
-        # What a degraded picture leaves open is detail, not content: rewards look across the means, not along them.
+        # What a degraded image leaves open is detail, not content: rewards look across the means, not along them.
         basis, _ = torch.linalg.qr((self.means - self.mean).T)
         directions = torch.randn(2, dims, generator=generator)
         detail = directions - directions @ basis @ basis.T

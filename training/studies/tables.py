@@ -142,7 +142,7 @@ def training():
         [
             "What one process needs, planned for FLUX.1-dev, in GB, and the operations of a whole step.",
             "",
-            "| configuration | largest picture, how many at once | " + " | ".join(parts) + " | TFLOP a step |",
+            "| configuration | largest image, how many at once | " + " | ".join(parts) + " | TFLOP a step |",
             "|---" * (len(parts) + 3) + "|",
         ],
     )
@@ -167,9 +167,9 @@ def training():
 def tts(model, degradations):
     """(rows, Markdown) of the searches on the mixture, and on the model folder `model` over the held-out photos."""
     from ..diffusers_host.restorer import Restorer
-    from .bench_search import on_miniature, on_mixture, table
+    from .bench_search import on_gaussian_mixture, on_miniature, table
 
-    mixture = {dims: on_mixture(dims) for dims in (16, 64)}
+    mixture = {dims: on_gaussian_mixture(dims) for dims in (16, 64)}
     rows = on_miniature(Restorer(model), degradations)
     return [*({"dims": dims, **row} for dims in mixture for row in mixture[dims]), *rows], table(mixture, rows)
 

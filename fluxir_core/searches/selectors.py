@@ -1,6 +1,6 @@
 """Selectors: which members of a population are parents, and which survive.
 
-Values are (n, B): n members for each of B pictures, higher is better. Indices come back as (m, B). Ties go to the lowest
+Values are (n, B): n members for each of B images, higher is better. Indices come back as (m, B). Ties go to the lowest
 index, so that an incumbent is only replaced by something better.
 """
 
@@ -8,7 +8,7 @@ import torch
 
 
 def take(population, index):
-    """`population` (n, B, ...) at `index` (m, B): (m, B, ...), each picture choosing for itself."""
+    """`population` (n, B, ...) at `index` (m, B): (m, B, ...), each image choosing for itself."""
     return population[index, torch.arange(population.shape[1], device=index.device)]
 
 
@@ -61,7 +61,7 @@ class Tournament:
 def resample(values, strength, generators):
     """Systematic resampling in proportion to exp(strength * value): (n, B) indices, ascending, n kept (SMC).
 
-    Values of minus infinity die out, unless all are; `generators` holds one generator a picture.
+    Values of minus infinity die out, unless all are; `generators` holds one generator an image.
     """
     weights = torch.where(values.isfinite(), strength * values.double(), -torch.inf)
     weights = torch.where(weights.isfinite().any(0), weights, torch.zeros_like(weights))

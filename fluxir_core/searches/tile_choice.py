@@ -1,4 +1,4 @@
-"""A search that chooses for each tile by itself: winners of tiles, and one picture's noise composed of theirs."""
+"""A search that chooses for each tile by itself: winners of tiles, and one image's noise composed of theirs."""
 
 from typing import NamedTuple
 
@@ -19,29 +19,29 @@ class TileChoice(NamedTuple):
 
 
 def choose_by_tile(state, estimates, tile):
-    """The TileChoice of clean latents (n, B, ..., H, W), judged on crops of at most `tile` pixels a side of their pictures.
+    """The TileChoice of clean latents (n, B, ..., H, W), judged on crops of at most `tile` pixels a side of their images.
 
     Raises ValueError when the task cannot judge crops.
     """
     if state.task.score_tile is None:
-        raise ValueError("TTS: this host cannot judge tiles; use a search algorithm that chooses for the whole picture.")
+        raise ValueError("TTS: this host cannot judge tiles; use a search algorithm that chooses for the whole image.")
     state.verifications += len(estimates)
-    pictures = state.task.decode(estimates.flatten(0, 1))
-    full, sizes = pictures.shape[-2:], estimates.shape[:2]
+    images = state.task.decode(estimates.flatten(0, 1))
+    full, sizes = images.shape[-2:], estimates.shape[:2]
     ratio = round(full[0] / estimates.shape[-2])
     grid = TileGrid(*estimates.shape[-2:], max(2, tile // ratio))
     shares = estimates.new_zeros(*sizes, *estimates.shape[-2:])
     scores, values, winners = [], [], []
     for own in grid.tiles:
         place = own.times(ratio)
-        found = state.task.score_tile(place.of(pictures), place, tuple(full))
+        found = state.task.score_tile(place.of(images), place, tuple(full))
         scores.append({name: score.detach().float().cpu().unflatten(0, sizes) for name, score in found.items()})
         values.append(state.values(ScoredCandidates(scores[-1], None, None)))
         winners.append(values[-1].argmax(0))
         won = torch.nn.functional.one_hot(winners[-1], sizes[0]).T.to(shares)
         own.of(shares).add_(won[..., None, None] * grid.window(own).to(shares))
     mean = {name: torch.stack([score[name] for score in scores]).nanmean(0) for name in scores[0]}
-    scored = ScoredCandidates(mean, pictures.unflatten(0, sizes), estimates)
+    scored = ScoredCandidates(mean, images.unflatten(0, sizes), estimates)
     return TileChoice(scored, torch.stack(values).mean(0), torch.stack(winners), shares)
 
 

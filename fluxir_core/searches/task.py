@@ -11,7 +11,7 @@ from .selectors import take
 
 
 class Budget(NamedTuple):
-    """What a search costs a picture: model calls and scored pictures; `nfe` is the most, `least_nfe` what is always paid."""
+    """What a search costs an image: model calls and scored images; `nfe` is the most, `least_nfe` what is always paid."""
 
     nfe: int
     least_nfe: int
@@ -22,16 +22,16 @@ class Budget(NamedTuple):
 class Task:
     """A search's world: functions, not frameworks.
 
-    Rows hold n candidates of each of the B pictures of a batch, candidate by candidate (row = candidate * B + picture).
+    Rows hold n candidates of each of the B images of a batch, candidate by candidate (row = candidate * B + image).
     velocity: (rows, ...) latents and (rows,) times in (0, 1] -> (rows, ...) velocities.
-    decode: clean latents -> (rows, 3, H, W) pictures in [0, 1].
-    score: pictures -> {verifier: (rows,) scores, higher is better, NaN allowed}.
-    combine: {verifier: (n, B)} -> (n, B), one value a candidate within each picture's cohort (see `aggregate`).
+    decode: clean latents -> (rows, 3, H, W) images in [0, 1].
+    score: images -> {verifier: (rows,) scores, higher is better, NaN allowed}.
+    combine: {verifier: (n, B)} -> (n, B), one value a candidate within each image's cohort (see `aggregate`).
     start: initial noise (rows, ...) -> the state at the first sigma; None where that is the noise itself.
     finish: the decoder for the finalists, None to use `decode`.
-    fidelity: pictures -> (rows,) closeness to the degraded input in dB, None where there is no input to be faithful to.
+    fidelity: images -> (rows,) closeness to the degraded input in dB, None where there is no input to be faithful to.
     watch: called with each scored cohort (a `Round`) once it is decided.
-    score_tile: crops (rows, 3, h, w) of pictures, their Tile in pixels and the whole's (H, W) -> as score; None where pictures
+    score_tile: crops (rows, 3, h, w) of images, their Tile in pixels and the whole's (H, W) -> as score; None where images
     can only be judged whole.
     """
 
@@ -47,24 +47,24 @@ class Task:
 
 
 class Round(NamedTuple):
-    """A decided cohort: pictures (n, B, 3, H, W), values (n, B), chosen (m, B) indices into the cohort."""
+    """A decided cohort: images (n, B, 3, H, W), values (n, B), chosen (m, B) indices into the cohort."""
 
     step: int
-    pictures: torch.Tensor
+    images: torch.Tensor
     values: torch.Tensor
     chosen: torch.Tensor
 
 
 class ScoredCandidates(NamedTuple):
-    """Scores {verifier: (n, B)} and the pictures (n, B, 3, H, W) and latents (n, B, ...) they belong to."""
+    """Scores {verifier: (n, B)} and the images (n, B, 3, H, W) and latents (n, B, ...) they belong to."""
 
     scores: dict
-    pictures: torch.Tensor
+    images: torch.Tensor
     latents: torch.Tensor
 
     def take(self, index):
         scores = {name: take(values, index) for name, values in self.scores.items()}
-        return ScoredCandidates(scores, take(self.pictures, index), take(self.latents, index))
+        return ScoredCandidates(scores, take(self.images, index), take(self.latents, index))
 
     @staticmethod
     def join(first, second):
@@ -73,4 +73,4 @@ class ScoredCandidates(NamedTuple):
             name: torch.cat([part.scores.get(name, torch.full(part.latents.shape[:2], torch.nan)) for part in (first, second)])
             for name in first.scores | second.scores
         }
-        return ScoredCandidates(scores, torch.cat([first.pictures, second.pictures]), torch.cat([first.latents, second.latents]))
+        return ScoredCandidates(scores, torch.cat([first.images, second.images]), torch.cat([first.latents, second.latents]))

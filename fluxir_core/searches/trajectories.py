@@ -7,7 +7,7 @@ from .selectors import take
 
 
 class Trajectories:
-    """n members for each of B pictures, walking the grid in step; no point is ever evaluated twice.
+    """n members for each of B images, walking the grid in step; no point is ever evaluated twice.
 
     states: {grid index: (x (n, B, ...), t (n, B))}; velocities: {grid index: v}. A state's own time may differ from the
     grid's (see `kernels.Relabel`). kept: the grid indices that are come back to; of the others only the last is remembered,
@@ -54,7 +54,7 @@ class Trajectories:
         return x, self.search.times(x, index)
 
     def take(self, index):
-        """The members at `index` (m, B), each picture choosing for itself."""
+        """The members at `index` (m, B), each image choosing for itself."""
         states = {i: (take(x, index), take(t, index)) for i, (x, t) in self.states.items()}
         velocities = {i: take(v, index) for i, v in self.velocities.items()}
         return Trajectories(self.search, take(self.noise, index), states, self.kept, velocities)

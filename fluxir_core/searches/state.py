@@ -9,7 +9,7 @@ from .task import Round, ScoredCandidates
 
 
 class SearchState:
-    """One search in progress: counts model calls and verifications a picture, draws keyed noise, keeps the log."""
+    """One search in progress: counts model calls and verifications an image, draws keyed noise, keeps the log."""
 
     def __init__(self, task, noise, sigmas, seed, keys):
         self.task, self.baseline_noise, self.seed, self.keys = task, noise, seed, keys
@@ -36,7 +36,7 @@ class SearchState:
         """Fresh noise (count, B, ...) for `key` and the candidates from `first` on."""
         shape = self.baseline_noise.shape[1:]
         drawn = [
-            torch.stack([keyed_noise(shape, self.seed, picture, *key, first + candidate) for picture in self.keys])
+            torch.stack([keyed_noise(shape, self.seed, image, *key, first + candidate) for image in self.keys])
             for candidate in range(count)
         ]
         return torch.stack(drawn).to(self.baseline_noise) if drawn else self.baseline_noise.new_zeros(0, *self.baseline_noise.shape)
@@ -46,20 +46,20 @@ class SearchState:
         return torch.cat([self.baseline_noise[None], self.noises(count - 1, "start", first=1)])
 
     def generators(self, *key):
-        """One generator a picture for the choices of `key`."""
-        return [keyed_generator(self.seed, picture, *key) for picture in self.keys]
+        """One generator an image for the choices of `key`."""
+        return [keyed_generator(self.seed, image, *key) for image in self.keys]
 
     def score_latents(self, latents, decode=None):
         """Decodes and scores clean latents (n, B, ...)."""
         self.verifications += len(latents)
-        pictures = (decode or self.task.decode)(latents.flatten(0, 1))
-        scores = self.task.score(pictures)
-        bad = {name: tuple(values.shape) for name, values in scores.items() if values.shape != (len(pictures),)}
+        images = (decode or self.task.decode)(latents.flatten(0, 1))
+        scores = self.task.score(images)
+        bad = {name: tuple(values.shape) for name, values in scores.items() if values.shape != (len(images),)}
         if bad:
-            raise ValueError(f"TTS: the verifiers gave scores of shapes {bad} for {len(pictures)} pictures; give one a picture.")
+            raise ValueError(f"TTS: the verifiers gave scores of shapes {bad} for {len(images)} images; give one an image.")
         sizes = latents.shape[:2]
         scores = {name: values.detach().float().cpu().unflatten(0, sizes) for name, values in scores.items()}
-        return ScoredCandidates(scores, pictures.unflatten(0, sizes), latents)
+        return ScoredCandidates(scores, images.unflatten(0, sizes), latents)
 
     def values(self, scored):
         """One value (n, B) a candidate; NaN, where a verifier or the aggregation gave it, counts as the worst."""
@@ -74,7 +74,7 @@ class SearchState:
         entry["scores"] = {name: to_json(scores) for name, scores in scored.scores.items()}
         self.log.append(entry)
         if self.task.watch:
-            self.task.watch(Round(step, scored.pictures, values, chosen))
+            self.task.watch(Round(step, scored.images, values, chosen))
 
 
 def to_json(values):

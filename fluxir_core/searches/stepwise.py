@@ -103,13 +103,13 @@ class StepwiseSearch:
         noise = compose_noise(state.noises(self.children, "child", step), choice.shares.to(x))
         x, _ = self.kernel(x, v, t, s, noise)
         v = state.velocity(x, state.times(x, step + 1))
-        most = choice.shares.mean((-2, -1)).argmax(0, keepdim=True).cpu()  # who has most of each picture
+        most = choice.shares.mean((-2, -1)).argmax(0, keepdim=True).cpu()  # who has most of each image
         state.decide(step + 1, choice.scored, choice.values, most, tiles=choice.winners.T.tolist())
         state.best_so_far = (x - s * v)[0]
         return x, v
 
     def _first_better(self, state, step, x, v, incumbent, quota):
-        """Children one at a time until every picture has one above `incumbent`: (state, velocity, its ScoredCandidates, tried).
+        """Children one at a time until every image has one above `incumbent`: (state, velocity, its ScoredCandidates, tried).
 
         Where none is better the best of those tried is taken.
         """

@@ -20,7 +20,7 @@ class SearchResult:
 
 
 def estimate_cost(algorithm, sigmas, finish=False):
-    """What `algorithm` costs a picture on `sigmas` (S + 1,): {"steps", "nfe", "nfe_least", "verifications", "adaptive"}.
+    """What `algorithm` costs an image on `sigmas` (S + 1,): {"steps", "nfe", "nfe_least", "verifications", "adaptive"}.
 
     nfe counts model calls without classifier-free guidance, which doubles them. `finish`: finalists have their own decoder.
     """
@@ -38,9 +38,9 @@ def estimate_cost(algorithm, sigmas, finish=False):
 def search(task, noise, sigmas, algorithm, seed=0, keys=None, stopped_by=()):
     """Samples `noise` (B, ...) along `sigmas` (S + 1,), falling, in the way of `algorithm`; returns a SearchResult.
 
-    The baseline is Euler's from `noise` itself. All further noise is keyed by `seed` and each picture's entry of `keys`
-    (default its index), so a picture's result does not depend on its neighbours. The report holds `nfe` and `verifications`
-    as counted, `nfe_planned`, for each picture `score` and `baseline_score` (values in the final selection, None where nothing
+    The baseline is Euler's from `noise` itself. All further noise is keyed by `seed` and each image's entry of `keys`
+    (default its index), so an image's result does not depend on its neighbours. The report holds `nfe` and `verifications`
+    as counted, `nfe_planned`, for each image `score` and `baseline_score` (values in the final selection, None where nothing
     was compared) and `winner` (-1 is the baseline), `finalist_values` and every verifier's `finalist_scores`, and the
     `log` of all rounds.
     When anything raises an exception `stopped_by`, the best so far is returned with `stopped` true; where there is none yet, it
@@ -116,4 +116,4 @@ def _check(noise, sigmas, keys):
     if values[-1] != 0:
         raise ValueError(f"TTS: the last sigma is {values[-1]:.3g}; a search needs the whole way to 0, so do not split it there.")
     if len(keys) != len(noise):
-        raise ValueError(f"TTS: {len(keys)} keys for {len(noise)} pictures; give one each.")
+        raise ValueError(f"TTS: {len(keys)} keys for {len(noise)} images; give one each.")

@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
 
 
 def selection_verifications(finalists, baseline_check, finish, known, baseline_known, baseline_is_first):
-    """Pictures that `select_final` scores."""
+    """Images that `select_final` scores."""
     if finalists == 1 and (not baseline_check or baseline_is_first):
         return 0
     scored = 0 if known and not finish else finalists
@@ -47,7 +47,7 @@ def selection_verifications(finalists, baseline_check, finish, known, baseline_k
 
 
 def select_final(state, outcome, baseline_check):
-    """The best finalist of `outcome` for each picture, if `baseline_check` no worse than the baseline; returns a Verdict.
+    """The best finalist of `outcome` for each image, if `baseline_check` no worse than the baseline; returns a Verdict.
 
     Scored with the task's `finish` decoder where it has one. A winner must reach the baseline's value, beat it on more
     verifiers than it loses on, and stay as near to the degraded input, up to FIDELITY_MARGIN.
@@ -84,8 +84,8 @@ def _no_worse(task, scored, values):
     won = sum(_beats(scores[:-1], scores[-1:]).int() - _beats(scores[-1:], scores[:-1]).int() for scores in scored.scores.values())
     admitted = (values[:-1] >= values[-1:]) & (won > 0)
     if task.fidelity is not None:
-        sizes = scored.pictures.shape[:2]
-        near = task.fidelity(scored.pictures.flatten(0, 1)).cpu().unflatten(0, sizes)
+        sizes = scored.images.shape[:2]
+        near = task.fidelity(scored.images.flatten(0, 1)).cpu().unflatten(0, sizes)
         admitted &= near[:-1] >= near[-1:] - FIDELITY_MARGIN
     return admitted
 
