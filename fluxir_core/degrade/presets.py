@@ -25,11 +25,22 @@ EVALUATION = {
 sigma 5 and JPEG 70, brought back by bicubic interpolation."""
 
 
+OTHER_STRENGTHS = {
+    "noise15": lambda image, generator: gaussian_noise(image, 15, generator),
+    "noise50": lambda image, generator: gaussian_noise(image, 50, generator),
+    "jpeg10": lambda image, generator: jpeg(image, 10),
+    "jpeg20": lambda image, generator: jpeg(image, 20),
+    "jpeg60": lambda image, generator: jpeg(image, 60),
+}
+"""Two of them at further strengths: noise of sigma 15 and 50, JPEG at quality 10, 20 and 60."""
+
+
 def degrade_named(image, name, seed):
-    """`image` (3, H, W) in [0, 1] under the degradation `name` of EVALUATION, the same for the same `seed`."""
-    if name not in EVALUATION:
-        raise ValueError(f"degrade_named: no degradation '{name}'; use one of {', '.join(EVALUATION)}.")
-    return EVALUATION[name](image, torch.Generator().manual_seed(seed))
+    """`image` (3, H, W) in [0, 1] under the degradation `name` of EVALUATION or OTHER_STRENGTHS, the same for the same `seed`."""
+    known = EVALUATION | OTHER_STRENGTHS
+    if name not in known:
+        raise ValueError(f"degrade_named: no degradation '{name}'; use one of {', '.join(known)}.")
+    return known[name](image, torch.Generator().manual_seed(seed))
 
 
 def degrade_random(image, generator):

@@ -14,6 +14,9 @@ def add_arguments(parser):
     subparsers = parser.add_subparsers(dest="table", required=True, metavar="TABLE")
     miniature = subparsers.add_parser("miniature", help="the bundled miniature on held-out photos, its gates")
     miniature.add_argument("--model", default="miniature", help="'miniature' or a model folder")
+    miniature.add_argument(
+        "--photos", type=Path, help="the folder of the fetched photos, for their eighteen crops too (default: six crops)"
+    )
     ablation = subparsers.add_parser("ablation", help="FluxIR without f(u) and without the pixel loss")
     ablation.add_argument("--photos", type=Path, default=Path(".cache/photos"), help="as of `fluxir train miniature`")
     ablation.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="the folder of `fluxir train miniature`")
@@ -46,7 +49,7 @@ def add_arguments(parser):
 
 def run(arguments):
     rows, table = {
-        "miniature": lambda: tables.miniature(arguments.model),
+        "miniature": lambda: tables.miniature(arguments.model, arguments.photos),
         "ablation": lambda: tables.ablation(arguments.work, arguments.photos, arguments.steps),
         "curve": lambda: tables.curve(dict(model.split("=", 1) for model in arguments.models)),
         "cost": lambda: tables.cost(arguments.size),
