@@ -18,7 +18,7 @@ from .comfyui import ROOT, ComfyUIError, ComfyUIServer
 from .environment import NEWEST, SetupError, comfyui_path
 
 WORKFLOWS = ROOT / "workflows" / "api"
-WORKFLOW, FEW_STEPS = WORKFLOWS / "fluxir_restore_miniature.json", WORKFLOWS / "fluxir_fast_miniature.json"
+WORKFLOW, FEW_STEPS = WORKFLOWS / "fluxir_restore_miniature.json", WORKFLOWS / "fluxir_few_steps_miniature.json"
 DEGRADED = ROOT / "demo" / "photo_degraded.png"
 ORIGINAL = ROOT / "demo" / "photo_original.png"
 

@@ -93,7 +93,9 @@ class ImageSource:
                 metadata["prompt"] = entry.caption.read().decode("utf-8-sig").strip()
             if entry.metadata:
                 metadata |= json.loads(entry.metadata.read())
-        except (ValueError, TypeError, OSError) as error:
+            if not isinstance(metadata.get("prompt", ""), str):
+                raise ValueError("its prompt is no text")
+        except (ValueError, TypeError, OSError, RecursionError) as error:
             raise ValueError(f"the text beside {entry.name} cannot be read ({error}); write it again.") from None
         return metadata
 
@@ -123,11 +125,13 @@ class ImageSource:
             samples, complaint = read_index(path)
             if complaint:
                 self.skipped.append((path.name, complaint))
-            for key, files in samples:
+            last = max(samples, key=lambda sample: max(span.offset for span in sample.files.values()), default=None)
+            for sample in samples:
+                key, files = sample
                 images = {ext: span for ext, span in files.items() if f".{ext.rpartition('.')[2].lower()}" in SUFFIXES}
                 degraded = next((ext for ext in images if ext.startswith(f"{DEGRADED}.")), None)
                 good = next((ext for ext in images if ext.startswith("hq.") or "." not in ext), None)
-                cut = complaint and key == samples[-1].key and METADATA not in files
+                cut = complaint and sample is last and METADATA not in files
                 if good is None or cut:
                     self.skipped.append((f"{path.name}/{key}", "it is cut off" if cut else "it holds no image"))
                     continue

@@ -39,9 +39,16 @@ def write_safetensors(path, weights, metadata):
     partial = Path(path).with_suffix(".partial")
     partial.touch()
     usual = partial.stat().st_mode
-    save_file(weights, partial, metadata)
-    partial.chmod(usual)  # safetensors' own are the owner's alone; ComfyUI may run as somebody else
-    partial.replace(path)
+    try:
+        save_file(weights, partial, metadata)
+        partial.chmod(usual)  # safetensors' own are the owner's alone; ComfyUI may run as somebody else
+        partial.replace(path)
+    except SafetensorError as error:  # such as a full disk
+        partial.unlink(missing_ok=True)
+        raise OSError(str(error)) from None
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read_safetensors(path):

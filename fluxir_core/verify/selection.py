@@ -89,7 +89,9 @@ def read_table(path):
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = csv.DictReader(file)
+            if not {FILE, KEPT} <= {*(rows.fieldnames or ())}:
+                raise KeyError
             names = [name for name in rows.fieldnames or () if name not in (FILE, KEPT, DROPPED_BY)]
             return {row[FILE]: {name: float(row[name]) for name in names} for row in rows if row[KEPT] == "yes"}
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no table of fluxir fluxgen select ({error}); give its selection.csv.") from None
+    except (OSError, KeyError, TypeError, ValueError, csv.Error):
+        raise ValueError(f"{path} is no table of fluxir fluxgen select; give its selection.csv.") from None

@@ -30,7 +30,7 @@ def stages(tmp_path_factory):
     work, teacher, reinforced = (folder / name for name in ("work", "teacher", "reinforced"))
     train("tasks", model="miniature", work=work, out=teacher)
     train("reinforce", model=teacher, work=work, out=reinforced, reward="closeness")
-    main(["schedule", "--model", str(reinforced), "--work", str(work), "--json", str(folder / "costs.json"), "--quick"])
+    main(["schedule", "--model", str(reinforced), "--json", str(folder / "costs.json"), "--quick"])
     train("distill", model=reinforced, work=work, uniform=False)
     return SimpleNamespace(folder=folder, work=work, teacher=teacher, reinforced=reinforced)
 

@@ -131,8 +131,8 @@ def test_the_seed_decides_the_image(photo, tmp_path):
     ("options", "message"),
     [
         (["--steps", "0"], "--steps is 0; use at least 1"),
-        (["--scale", "100"], "--scale is 100.0; use a value from 0.25 to 8"),
-        (["--model", "/nowhere"], "holds 0 safetensors files"),
+        (["--scale", "100"], "--scale is 100; use a value from 0.25 to 8"),
+        (["--model", "/nowhere"], "there is no model folder /nowhere; give the path of one"),
     ],
 )
 def test_wrong_options_are_refused_in_one_sentence(photo, tmp_path, options, message):

@@ -50,7 +50,7 @@ def test_four_megapixels_by_the_shipped_workflow(server):
     degraded = degrade_named(original, "noise", seed=0)
     (server.base / "input").mkdir(exist_ok=True)
     save_image(degraded, server.base / "input" / "four_megapixels.png")
-    graph = read("fluxir_large_picture_miniature.json", "workflows/api")
+    graph = read("fluxir_large_photo_miniature.json", "workflows/api")
     graph[node_of(graph, "LoadImage")]["inputs"]["image"] = "four_megapixels.png"
     graph[node_of(graph, "KSampler")]["inputs"]["steps"] = 2
     for coder in ("VAEEncodeTiled", "VAEDecodeTiled"):  # as many pixels in fewer tiles take two thirds of the time
@@ -63,7 +63,7 @@ def test_four_megapixels_by_the_shipped_workflow(server):
         return (image - original).square().mean()
 
     assert error(restored) < error(degraded) / 2
-    asked = graph[node_of(graph, "TileModel")]["inputs"]
+    asked = graph[node_of(graph, "FluxIRTileModel")]["inputs"]
     grid = TileGrid(side // 8, side // 8, asked["tile"] // 8, asked["overlap"])
     assert len(grid.tiles) == 121
     assert seam_score(restored - original, *([8 * place for place in axis] for axis in grid.borders)) < LARGE_GATE
@@ -87,7 +87,7 @@ def test_the_command_line_restores_in_tiles(degraded, tmp_path):
 
 
 def test_a_tile_too_small_is_refused(tmp_path):
-    with pytest.raises(SystemExit, match="--tile is 32 pixels; use at least 64"):
+    with pytest.raises(SystemExit, match="--tile is 32; use at least 64"):
         main(["restore", str(tmp_path / "in.png"), str(tmp_path / "out.png"), "--tile", "32"])
 
 

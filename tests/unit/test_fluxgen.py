@@ -4,6 +4,7 @@ import csv
 import math
 import shutil
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -218,6 +219,30 @@ def test_work_comes_in_order_and_a_failure_is_passed_on():
     assert list(work.in_order(lambda n: n * n, range(50), workers=3)) == [n * n for n in range(50)]
     with pytest.raises(ZeroDivisionError):
         list(work.in_order(lambda n: 1 / n, [1, 0, 1], workers=2))
+
+
+def test_who_is_interrupted_waits_for_the_items_at_hand_alone():
+    begun = []
+
+    def slow(number):
+        begun.append(number)
+        time.sleep(0.3)
+        return number
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in work.in_order(slow, range(100), workers=2):
+            raise KeyboardInterrupt
+    assert time.monotonic() - started < 1.5 and len(begun) <= 6
+
+
+def test_a_score_that_was_changed_is_measured_again(shards, tmp_path):
+    run("select", shards, tmp_path / "out", "--metrics", "niqe")
+    first, scores = (tmp_path / "out" / "selection.csv").read_bytes(), tmp_path / "out" / "scores" / "s1.jsonl"
+    for broken in (scores.read_text().replace('"niqe": -', '"niqe": -1', 1), "[1, 2]\n5\nnull\n{}\n" + scores.read_text()):
+        scores.write_text(broken)
+        run("select", shards, tmp_path / "out", "--metrics", "niqe")
+        assert (tmp_path / "out" / "selection.csv").read_bytes() == first
 
 
 def test_the_sheet_of_the_dropped_shows_at_most_a_screenful(monkeypatch, shards, tmp_path):

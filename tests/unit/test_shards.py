@@ -106,6 +106,46 @@ def test_shards_of_others_are_read_by_their_extensions(tmp_path):
     assert source.skipped == [("theirs.tar/d/2", "it holds no image")]
 
 
+def foreign(path, files):
+    """A tar file of `files`, [(member, bytes)], as anybody may have made it."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def test_files_of_a_sample_belong_together_in_any_order(tmp_path):
+    images = [(f"{key}.png", png_bytes(image(number))) for number, key in enumerate("abc")]
+    texts = [(f"{key}.txt", f"prompt {key}".encode()) for key in "cba"]
+    foreign(tmp_path / "theirs.tar", [*images, *texts])
+    source = ImageSource(tmp_path)
+    assert source.keys == ["a", "b", "c"] and source.skipped == []
+    for number, key in enumerate("abc"):
+        assert torch.equal(source[number].hq, image(number)) and source.metadata_of(number) == {"prompt": f"prompt {key}"}
+
+
+def test_names_that_climb_out_of_the_folder_are_changed(tmp_path):
+    data = png_bytes(image(0))
+    names = ["../../up/x.png", "/etc/y.png", "C:\\z.png", "a/./../b.png"]
+    foreign(tmp_path / "theirs.tar", [(name, data) for name in names])
+    source = ImageSource(tmp_path)
+    assert source.keys == ["up/x", "etc/y", "C_/z", "a/b"]
+    with ShardWriter(tmp_path / "ours" / "a.tar") as shard:
+        for key in source.keys:
+            shard.add(key, {"hq.png": data}, {})
+    with tarfile.open(tmp_path / "ours" / "a.tar") as tar:
+        tar.extractall(tmp_path / "deep" / "er", filter="data")
+    assert (tmp_path / "deep" / "er" / "up" / "x.hq.png").exists() and not (tmp_path / "up").exists()
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"prompt": 5}', b'{"prompt": null}', b"\xff", b"[1]", b"5"])
+def test_metadata_that_is_odd_is_refused_by_its_name(tmp_path, text):
+    foreign(tmp_path / "theirs.tar", [("a.png", png_bytes(image(0))), ("a.json", text)])
+    with pytest.raises(ValueError, match=r"^the text beside theirs.tar/a.png cannot be read .*; write it again.$"):
+        ImageSource(tmp_path)[0]
+
+
 def test_the_fingerprint_follows_names_and_sizes(tmp_path):
     write(tmp_path / "a.tar")
     first = ImageSource(tmp_path).fingerprint

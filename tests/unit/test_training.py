@@ -76,6 +76,31 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number):
     assert_equal(run(tmp_path / "stopped"), whole)
 
 
+def test_a_signal_during_validation_saves_and_stops(tmp_path):
+    from comfyui_fluxir.training.engine.fit import fit
+    from comfyui_fluxir.training.engine.processes import make_accelerator
+
+    seen = []
+
+    def validate(_model, step, stopping):
+        assert not stopping()
+        os.kill(os.getpid(), signal.SIGTERM)
+        seen.append(stopping())
+        return {}
+
+    settings = RunConfig(4, 8, 8, validate_every=2, checkpoint_every=100)
+    with pytest.raises(Stopped, match="stopped after 2 of 4 steps"):
+        fit(objective(), FlatImages(), OptimizerConfig(), settings, tmp_path, make_accelerator("ddp", "no"), validate)
+    assert seen == [True] and RunFolder(tmp_path).steps() == [2]
+
+
+def test_validation_ends_at_the_image_at_hand(tmp_path):
+    from comfyui_fluxir.training.recipes.validation import Validation
+
+    batches = SimpleNamespace(validation=[0, 1, 2], images=lambda indices: pytest.fail("it went on"))
+    assert Validation(batches, decode, tmp_path)(None, 5, lambda: True) == {} and list(tmp_path.iterdir()) == []
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint_named(tmp_path):
     goal = objective()
 
@@ -104,8 +129,8 @@ def test_a_resumed_run_lets_its_checkpoint_go(tmp_path, monkeypatch):
 
     load, alive, seen = RunFolder.load, [], []
 
-    def watched(folder):
-        saved = load(folder)
+    def watched(folder, **options):
+        saved = load(folder, **options)
         if saved is not None:
             saved = Saved(saved)
             alive.append(weakref.ref(saved))

@@ -1,6 +1,7 @@
 """`fluxir eval`: measures folders of restored images against the degraded ones and the originals."""
 
 import csv
+import io
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from ...fluxir_core.image.chart import DOT, GRID, INK, LINE
 from ...fluxir_core.image.files import SUFFIXES, load_image
 from ...fluxir_core.verify.evaluation import PAPER, Evaluation, markdown
+from ..outputs import check_apart, check_file, deliver, deliver_data
 
 IMAGE, FILES = "image", "files"
 """The CSV's first columns: the name without suffix, and size and time of the files that were measured."""
@@ -62,22 +64,24 @@ def read_rows(path):
     """{name: {column: text}} of an earlier run's CSV, {} without one. Raises ValueError for any other file."""
     if not path.exists() or not path.stat().st_size:
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        if (table.fieldnames or [])[:2] != [IMAGE, FILES]:
-            raise ValueError(f"--csv: {path} is not a table of fluxir eval; name another file.")
-        return {row[IMAGE]: row for row in table}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file, restval="")
+            if (table.fieldnames or [])[:2] != [IMAGE, FILES]:
+                raise ValueError
+            return {row[IMAGE]: {name: text for name, text in row.items() if name} for row in table}
+    except (ValueError, csv.Error):  # other text, or none at all
+        raise ValueError(f"--csv: {path} is not a table of fluxir eval; name another file.") from None
 
 
 def write_rows(path, rows):
     """Writes `rows` whole or not at all: an interruption leaves the file as it was."""
     columns = list(dict.fromkeys((IMAGE, FILES, *(name for row in rows.values() for name in row))))
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, columns, restval="")
-        table.writeheader()
-        table.writerows(rows.values())
-    partial.replace(path)
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, restval="")
+    table.writeheader()
+    table.writerows(rows.values())
+    deliver_data(path, text.getvalue())
 
 
 def measure(pairs, evaluation, path=None, device="cpu"):
@@ -90,7 +94,7 @@ def measure(pairs, evaluation, path=None, device="cpu"):
     found, refused = {}, []
     for name, paths in tqdm(pairs.items(), desc="measuring", disable=None):
         mark, row = fingerprint(paths), rows.pop(name, {})
-        known = {column: text for column, text in row.items() if text} if row.get(FILES) == mark else {}
+        known = {column: text for column, text in row.items() if _is_known(column, text)} if row.get(FILES) == mark else {}
         expected = evaluation.names(original=paths[2] is not None)
         if not all(known.get(metric) for metric in expected):
             try:
@@ -105,6 +109,14 @@ def measure(pairs, evaluation, path=None, device="cpu"):
         rows[name] = known
         found[name] = {metric: float(known[metric]) for metric in expected}
     return found, refused
+
+
+def _is_known(column, text):
+    """Whether a table's cell can be taken as it is: a name, or a number."""
+    try:
+        return column in (IMAGE, FILES) or isinstance(float(text), float)
+    except ValueError:
+        return False
 
 
 def strip_plot(rows, evaluation):
@@ -149,11 +161,11 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    for option, path in (("--csv", arguments.csv), ("--plot", arguments.plot)):
-        if path and not path.resolve().parent.is_dir():
-            raise ValueError(f"{option}: the folder of {path} is missing; make it or name another.")
-    if arguments.plot and arguments.plot.suffix.lower() != ".png":
-        raise ValueError(f"--plot: {arguments.plot} is no PNG file; let it end in .png.")
+    check_apart({"--csv": arguments.csv, "--plot": arguments.plot})
+    if arguments.csv:
+        check_file("--csv", arguments.csv)
+    if arguments.plot:
+        check_file("--plot", arguments.plot, (".png",))
     pairs, remarks = pair_images(arguments.lq, arguments.out, arguments.hq)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluation = Evaluation(dict.fromkeys(arguments.metrics), any(paths[2] for paths in pairs.values()), device)
@@ -162,4 +174,4 @@ def run(arguments):
     if not found:
         raise ValueError(f"none of {len(pairs)} images could be measured; see the reasons above.")
     if arguments.plot:
-        strip_plot(list(found.values()), evaluation).save(arguments.plot)
+        deliver(arguments.plot, strip_plot(list(found.values()), evaluation).save)

@@ -4,12 +4,13 @@ import logging
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
+from ...fluxir_core.flux.weight_files import write_safetensors
 from ...fluxir_core.image.pixels import luma
 from ...fluxir_core.verify.niqe import MODEL_FILE, PATCH, STRIDE
 from ...fluxir_core.verify.statistics import spectral_slope
 from ..miniature.scenes import TRAINING_PHOTOS, load_photo
+from ..outputs import check_file, deliver
 from ..studies.fit_niqe import fit
 
 
@@ -19,6 +20,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    check_file("--output", arguments.output, (".safetensors",))
     photos = [load_photo(name) for name in TRAINING_PHOTOS]
     model, patches = fit(photos)
     metadata = {
@@ -31,6 +33,6 @@ def run(arguments):
         "source": "photos bundled with scikit-image",
         "licence": "Apache-2.0",
     }
-    save_file({name: tensor.contiguous() for name, tensor in model.items()}, arguments.output, metadata)
+    deliver(arguments.output, lambda place: write_safetensors(place, model, metadata))
     slopes = [spectral_slope(luma(torch.from_numpy(np.array(p)).permute(2, 0, 1)[None].float() / 255)).item() for p in photos]
     logging.info("%d patches; median spectral slope %.2f; wrote %s", patches, np.median(slopes), arguments.output)

@@ -1,6 +1,7 @@
 """`fluxir fluxgen`: makes data to train restoration adapters on, in three steps."""
 
 from ..fluxgen import degrade, generate, select
+from ..outputs import check_folder
 
 STEPS = {
     "generate": (generate, "draw images with a bare FLUX, into shards"),
@@ -16,4 +17,5 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    check_folder("OUT_DIR", arguments.out)
     STEPS[arguments.step][0].run(arguments)

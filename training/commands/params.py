@@ -5,6 +5,7 @@ import json
 from ...fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
 from ...fluxir_core.flux.dimensions import FLUX_DEV
 from ...fluxir_core.lora.lora import LoRA
+from ..arguments import whole
 
 TEXT_TOKENS = 512
 
@@ -29,17 +30,18 @@ def count_ummf(rank):
 
 def add_arguments(parser):
     parser.add_argument("--adapter", choices=("fluxir", "ummf"), default="fluxir", help="FluxIR's, or UMMF's LoRA")
-    parser.add_argument("--rank", help="rank of the SE layers or the LoRA (default 32, UMMF 16), or FluxIR's 'full'")
+    parser.add_argument("--rank", type=_rank, help="rank of the SE layers or the LoRA (default 32, UMMF 16), or FluxIR's 'full'")
+
+
+def _rank(text):
+    return text if text == "full" else str(whole(1, 4096)(text))
 
 
 def run(arguments):
     ummf = arguments.adapter == "ummf"
     rank = arguments.rank or ("16" if ummf else "32")
-    if not (rank == "full" and not ummf) and not (rank.isdigit() and int(rank) > 0):
-        raise SystemExit(f"fluxir params: --rank is {rank}; use a positive whole number{'' if ummf else ' or ' + repr('full')}.")
-    if ummf:
-        counts = count_ummf(int(rank))
-    else:
-        counts = count_parameters(None if rank == "full" else int(rank))
+    if ummf and rank == "full":
+        raise ValueError("--rank is full, which --adapter ummf does not have; use a whole number.")
+    counts = count_ummf(int(rank)) if ummf else count_parameters(None if rank == "full" else int(rank))
     millions = {name: round(count / 1e6, 1) for name, count in counts.items() if name != "modules"}
     print(json.dumps({"rank": rank, **counts, "millions": millions}))

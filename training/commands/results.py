@@ -2,9 +2,13 @@
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
+from ...fluxir_core.data.lock import locked
 from ...fluxir_core.degrade.presets import EVALUATION
+from ..arguments import whole
+from ..outputs import check_apart, check_file, deliver_data
 from ..studies import tables
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -20,7 +24,7 @@ def add_arguments(parser):
     ablation = subparsers.add_parser("ablation", help="FluxIR without f(u) and without the pixel loss")
     ablation.add_argument("--photos", type=Path, default=Path(".cache/photos"), help="as of `fluxir train miniature`")
     ablation.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="the folder of `fluxir train miniature`")
-    ablation.add_argument("--steps", type=int, default=700, help="training steps of each variant (default 700)")
+    ablation.add_argument("--steps", type=whole(), default=700, help="training steps of each variant (default 700)")
     curve = subparsers.add_parser("curve", help="several trainings of the miniature side by side")
     curve.add_argument("models", nargs="+", metavar="LABEL=FOLDER", help="a label and a model folder, or 'miniature'")
     cost = subparsers.add_parser("cost", help="one model call with and without the adapters, as `fluxir bench`")
@@ -30,7 +34,7 @@ def add_arguments(parser):
     tts.add_argument("--degradations", nargs="+", choices=EVALUATION, default=["strong"], help="(default strong)")
     fusion = subparsers.add_parser("fusion", help="UMMF against direct addition and ControlNet, and the bundled UMMF LoRA")
     fusion.add_argument("--work", type=Path, default=Path(".cache/ummf"), help="the folder of `fluxir train ummf`")
-    fusion.add_argument("--steps", type=int, default=400, help="training steps of each variant (default 400)")
+    fusion.add_argument("--steps", type=whole(), default=400, help="training steps of each variant (default 400)")
     few_steps = subparsers.add_parser(
         "few-steps", help="few-step students under every restoration task, against the model they learnt from"
     )
@@ -48,10 +52,25 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    rows, table = {
+    block_of(arguments.readme, arguments.table)
+    check_file("--readme", arguments.readme)
+    if arguments.json:
+        check_file("--json", arguments.json)
+    check_apart({"--readme": arguments.readme, "--json": arguments.json})
+    with locked(arguments.work, "--work") if "work" in arguments else nullcontext():
+        rows, table = _measure(arguments)
+    if arguments.json:
+        deliver_data(arguments.json, json.dumps(rows, indent=1) + "\n")
+    replace_block(arguments.readme, arguments.table, table)
+    print(table)
+
+
+def _measure(arguments):
+    """(rows, Markdown) of the table that was asked for."""
+    return {
         "miniature": lambda: tables.miniature(arguments.model, arguments.photos),
         "ablation": lambda: tables.ablation(arguments.work, arguments.photos, arguments.steps),
-        "curve": lambda: tables.curve(dict(model.split("=", 1) for model in arguments.models)),
+        "curve": lambda: tables.curve(_labeled(arguments.models)),
         "cost": lambda: tables.cost(arguments.size),
         "tiles": lambda: tables.tiles(arguments.model),
         "training": tables.training,
@@ -59,10 +78,30 @@ def run(arguments):
         "fusion": lambda: tables.fusion(arguments.work, arguments.steps),
         "few-steps": lambda: tables.few_steps(arguments.teacher, arguments.model, arguments.control),
     }[arguments.table]()
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
-    replace_block(arguments.readme, arguments.table, table)
-    print(table)
+
+
+def _labeled(models):
+    """{label: folder} of "label=folder" texts. Raises ValueError for another one."""
+    pairs = [model.partition("=")[::2] for model in models]
+    for text, (label, folder) in zip(models, pairs):
+        if not label or not folder:
+            raise ValueError(f"{text} is no model with a label; write LABEL=FOLDER, such as trained=output/miniature.")
+    return dict(pairs)
+
+
+def block_of(readme, name):
+    """(the text of `readme`, where in it what is between `<!-- results: name -->` and `<!-- end -->` begins and ends).
+
+    Raises ValueError when the comments are not there.
+    """
+    try:
+        content = readme.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"--readme: {readme} cannot be read; give a Markdown file.") from None
+    found = re.search(rf"<!-- results: {re.escape(name)} -->\n(.*?)<!-- end -->", content, re.S)
+    if not found:
+        raise ValueError(f"{readme} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs.")
+    return content, *found.span(1)
 
 
 def replace_block(readme, name, text):
@@ -70,8 +109,5 @@ def replace_block(readme, name, text):
 
     Raises ValueError when the comments are not there.
     """
-    content = readme.read_text()
-    pattern = rf"(<!-- results: {re.escape(name)} -->\n).*?<!-- end -->"
-    if not re.search(pattern, content, re.S):
-        raise ValueError(f"{readme} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs.")
-    readme.write_text(re.sub(pattern, lambda match: f"{match[1]}{text}\n<!-- end -->", content, count=1, flags=re.S))
+    content, begin, end = block_of(readme, name)
+    deliver_data(readme, f"{content[:begin]}{text}\n{content[end:]}")

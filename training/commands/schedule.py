@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
+from ..arguments import whole
+from ..diffusers_host.model_folder import model_folder, only_file
+from ..outputs import check_file, deliver_data
 from ..recipes.few_step_schedules import COUNTS, GRID, choose, measure_jumps
 
 BATCHES = 8
@@ -15,12 +18,15 @@ def add_arguments(parser):
     parser.add_argument(
         "--photos", type=Path, default=Path(".cache/photos"), help="the photographs' folder, as of `fluxir train miniature`"
     )
-    parser.add_argument("--steps", type=int, nargs="+", default=COUNTS, help="schedules to find (default 1 2 4)")
+    parser.add_argument("--steps", type=whole(1, GRID), nargs="+", default=COUNTS, help="schedules to find (default 1 2 4)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the grid, all costs and the schedules")
     parser.add_argument("--quick", action="store_true", help="from one batch of little data, for the tests")
 
 
 def run(arguments):
+    if arguments.json:
+        check_file("--json", arguments.json)
+    check_file("--model", only_file(model_folder(arguments.model) / "fluxir_adapters"))
     from ...fluxir_core.lora.few_steps import add_schedules
     from ..miniature.stages import QUICK, Amounts, load
 
@@ -36,4 +42,4 @@ def run(arguments):
     add_schedules(loaded.adapter_path, schedules)
     if arguments.json:
         finite = [[cost if cost < float("inf") else None for cost in row] for row in jumps.tolist()]
-        arguments.json.write_text(json.dumps({"grid": grid.tolist(), "jumps": finite, "schedules": schedules}) + "\n")
+        deliver_data(arguments.json, json.dumps({"grid": grid.tolist(), "jumps": finite, "schedules": schedules}) + "\n")

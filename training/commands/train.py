@@ -1,7 +1,11 @@
 """`fluxir train`: makes weights."""
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
+from ...fluxir_core.data.lock import locked
+from ..outputs import check_apart, check_file, check_folder
 from . import train_stages
 
 PHOTOS = Path(".cache/photos")
@@ -31,25 +35,40 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    if getattr(arguments, "plan", False):
+        from ..recipes.memory_plan import print_memory_plan
+
+        print_memory_plan(_config(arguments))
+        return
+    check_folder("--work", arguments.work)
+    if arguments.recipe in RECIPES:
+        check_file("--out", arguments.out, (".safetensors",), make_folder=True)
+    elif "out" in arguments:
+        check_folder("--out", arguments.out)
+        check_apart({"--work": arguments.work, "--out": arguments.out})
+    alone = int(os.environ.get("RANK", 0)) == 0  # the processes of one run share the folder
+    with locked(arguments.work, "--work") if alone else nullcontext():
+        _train(arguments)
+
+
+def _config(arguments):
+    from ..recipes.config import FluxIRConfig, UMMFConfig
+
+    return {"fluxir": FluxIRConfig, "ummf": UMMFConfig}[arguments.recipe].load(arguments.config)
+
+
+def _train(arguments):
     if arguments.recipe in train_stages.STAGES:
         train_stages.run(arguments)
-        return
-    if arguments.recipe == "miniature":
+    elif arguments.recipe == "miniature":
         import torch
 
         from ..miniature.recipe import QUICK, MiniatureSize, train_miniature
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        train_miniature(QUICK if arguments.quick else MiniatureSize(), arguments.work, arguments.out, arguments.photos, device)
-        return
-    from ..recipes.config import FluxIRConfig, UMMFConfig
+        amounts = QUICK if arguments.quick else MiniatureSize()
+        train_miniature(amounts, arguments.work, arguments.out, arguments.photos, device)
+    else:
+        from ..recipes.train import train
 
-    config = {"fluxir": FluxIRConfig, "ummf": UMMFConfig}[arguments.recipe].load(arguments.config)
-    if arguments.plan:
-        from ..recipes.memory_plan import print_memory_plan
-
-        print_memory_plan(config)
-        return
-    from ..recipes.train import train
-
-    train(config, arguments.work, arguments.out)
+        train(_config(arguments), arguments.work, arguments.out)

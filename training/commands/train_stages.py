@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from ...fluxir_core.verify.selection import OWN
+from ..diffusers_host.model_folder import model_folder
 from ..miniature.stages import CLOSENESS, QUICK, Amounts, train_distill, train_reinforce, train_tasks
+from ..outputs import check_folder
 
 STAGES = {
     "tasks": ("an adapter that handles all seven restoration tasks, from the bundled one", "miniature"),
@@ -40,6 +42,7 @@ def run(arguments):
     amounts = QUICK if arguments.quick else Amounts()
     photos = None if arguments.quick else arguments.photos
     if arguments.recipe == "distill":
+        check_folder("--model", model_folder(arguments.model))
         print(train_distill(arguments.model, arguments.work, photos, arguments.uniform, amounts))
     elif arguments.recipe == "reinforce":
         train_reinforce(arguments.model, arguments.work, arguments.out, photos, arguments.reward, amounts)

@@ -105,9 +105,13 @@ class ImageBatches:
             return cached
         for candidate in (index, *self._order.others(index)):
             try:
-                return self._encoded(candidate, version)
+                encoded = self._encoded(candidate, version)
             except ValueError as error:
                 logging.warning("%s; another image of its size takes its place", error)
+                continue
+            if self.config.cache and candidate == index:
+                self._latents.put(self._key(index, version), encoded)  # in the place of a broken file
+            return encoded
         raise ValueError(f"data: no image of {self.config.images} with the size of {self.crops.source.names[index]} can be read.")
 
     @torch.no_grad()

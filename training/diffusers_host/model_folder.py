@@ -1,5 +1,6 @@
 """A folder of models as `fluxir restore --model` takes it: a FLUX transformer, its VAE, a FluxIR adapter, a UMMF LoRA."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 from ...fluxir_core.adapter.checkpoint import check_base, load_adapter
 from ...fluxir_core.adapter.model import FluxIRAdapter
+from ...fluxir_core.execution.oom import is_out_of_memory
 from ...fluxir_core.execution.tiles import TileGrid
 from ...fluxir_core.lora.few_steps import read_schedules
 from ...fluxir_core.lora.files import FEW_STEPS, check_lora_base, load_lora
@@ -108,9 +110,24 @@ def load_models(folder, device="cpu", dtype=torch.float32):
 
 
 def model_folder(name):
-    """The folder that `name` means: a path, or the name of a bundled model."""
+    """The folder that `name` means: a path, or the name of a bundled model. Raises ValueError when there is none."""
     own = find(name)
-    return own.folder if own else Path(name)
+    folder = own.folder if own else Path(name)
+    if not folder.is_dir():
+        raise ValueError(f"--model: there is no model folder {name}; give the path of one (see the README), or 'miniature'.")
+    return folder
+
+
+@contextmanager
+def whole_model(folder):
+    """What diffusers and transformers raise for a folder that lacks files, or holds broken ones, is said in one sentence."""
+    try:
+        yield
+    except Exception as error:  # their readers raise whatever a broken file leads them to
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"--model: {folder} is no whole FLUX model ({reason[:200]}); download it again.") from None
 
 
 def open_transformer(folder, dtype=torch.float32):
@@ -118,7 +135,8 @@ def open_transformer(folder, dtype=torch.float32):
     if (folder / "transformer").is_dir():
         from diffusers import FluxTransformer2DModel
 
-        model = FluxTransformer2DModel.from_pretrained(folder / "transformer", local_files_only=True, torch_dtype=dtype)
+        with whole_model(folder / "transformer"):
+            model = FluxTransformer2DModel.from_pretrained(folder / "transformer", local_files_only=True, torch_dtype=dtype)
     else:
         model = load_transformer(only_file(folder / "diffusion_models"), dtype)
     return model.eval().requires_grad_(False)
@@ -129,7 +147,8 @@ def open_vae(folder, dtype=torch.float32):
     if (folder / "transformer").is_dir():
         from diffusers import AutoencoderKL
 
-        vae = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True, torch_dtype=dtype)
+        with whole_model(folder / "vae"):
+            vae = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True, torch_dtype=dtype)
     else:
         vae = load_vae(only_file(folder / "vae"))
         vae = vae if dtype == torch.float32 else vae.to(dtype)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import torch
 from torch.nn import functional as F
 
+from ...fluxir_core.adapter.checkpoint import load_adapter
 from ...fluxir_core.execution.micro_batches import MicroBatches
 from ...fluxir_core.execution.tiles import map_tiles
 from ...fluxir_core.flow.fidelity_guidance import fidelity_guidance
@@ -13,9 +14,10 @@ from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 from ...fluxir_core.searches.search import search
 from ...fluxir_core.searches.task import Task
 from ...fluxir_core.verify.fidelity import downsampled_psnr
+from ..data.prompts import load_prompt_encoder
 from .fluxir_host import FluxIRHost
 from .lora_host import LoRAHost
-from .model_folder import load_models
+from .model_folder import load_models, model_folder, only_file
 from .ummf_host import UMMFHost
 
 PATCH = 16
@@ -30,14 +32,18 @@ class Restorer:
     """A FLUX transformer with its adapter and VAE, on `device`, taking and giving images.
 
     `folder` is as for `training.diffusers_host.model_folder.load_models`. `adapter` says what shows the model the degraded image:
-    "fluxir", or "ummf" for the folder's LoRA. The models compute in `dtype`, the sampler in float32. Raises ValueError when
-    the folder has no LoRA.
+    "fluxir", or "ummf" for the folder's LoRA. `prompt` says what the images show; the empty one is the adapter's own. The
+    models compute in `dtype`, the sampler in float32. Raises ValueError when the folder has no LoRA, or no text encoders for
+    a prompt.
     """
 
-    def __init__(self, folder, device="cpu", dtype=torch.float32, adapter="fluxir"):
+    def __init__(self, folder, device="cpu", dtype=torch.float32, adapter="fluxir", prompt=""):
+        encoded = _encode(prompt, folder, device, dtype) if prompt else None  # first: text encoders and model may not fit
         models = load_models(folder, device, dtype)
-        self.vae, self.device, self.dtype = models.vae, device, dtype
+        self.folder, self.vae, self.device, self.dtype = folder, models.vae, device, dtype
         self.adapter = models.adapter
+        own = (models.adapter.null_text, models.adapter.null_pooled)
+        self.text, self.pooled = own if encoded is None else (part.to(device, dtype) for part in encoded)
         if adapter == "fluxir":
             self.host = FluxIRHost(models.transformer, models.adapter)
         elif models.lora is None:
@@ -55,13 +61,13 @@ class Restorer:
         FLUX's sigmas with `shift`; `strength` 0 leaves the adapter out. `tile`: a fluxir_core.execution.tiles.TiledRun, by which
         the model sees the images, or None. `sigmas` (S + 1,) replace steps and shift; where the first is below 1, sampling
         starts from the noised degraded latent. `fidelity` in [0, 1] draws the result towards the degraded image, see
-        fluxir_core.flow.fidelity_guidance.
+        fluxir_core.flow.fidelity_guidance. Raises ValueError when a model gives NaN or infinity.
         """
         model = _ConditionedModel(self, images, strength, tile, fidelity)
         sigmas = (flux_sigmas(steps, shift) if sigmas is None else torch.tensor(sigmas)).to(self.device)
         noise = model.noise(seeds)
         start = interpolate(pack_latents(model.degraded).float(), noise, sigmas[0].expand(len(noise)))
-        return model.decode(euler(model.velocity, start, sigmas, callback)).cpu()
+        return model.result(euler(model.velocity, start, sigmas, callback))
 
     def restore_few_steps(self, images, seeds, steps, callback=None, fidelity=0.0):
         """As `restore` in the few `steps` that the folder's schedules are for, by its student where it has one.
@@ -69,7 +75,7 @@ class Restorer:
         Raises ValueError when there is no schedule of so many steps.
         """
         if steps not in self.schedules:
-            known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir algorithm`"
+            known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir schedule`"
             raise ValueError(f"--few-steps: the model folder has no schedule for {steps} steps; {known}.")
         with self.student_enabled():
             return self.restore(images, seeds, callback=callback, sigmas=self.schedules[steps], fidelity=fidelity)
@@ -115,7 +121,13 @@ class Restorer:
         )
         noise, sigmas = model.noise(seeds), flux_sigmas(steps, shift)
         found = search(task, noise, sigmas, algorithm, keys=seeds)
-        return model.decode(found.latents).cpu(), found.report
+        return model.result(found.latents), found.report
+
+
+def _encode(prompt, folder, device, dtype):
+    """(text, pooled) of `prompt` by the model folder's text encoders, which are gone when it returns."""
+    tokens = load_adapter(only_file(model_folder(folder) / "fluxir_adapters")).config.text_tokens
+    return load_prompt_encoder(folder, tokens, device, dtype)(prompt)
 
 
 class _ConditionedModel:
@@ -126,7 +138,7 @@ class _ConditionedModel:
         self.size = images.shape[-2:]
         height, width = self.size
         padded = F.pad(images, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
-        self.degraded = restorer.vae.encode(padded.to(restorer.device, restorer.dtype))
+        self.degraded = self._finite(restorer.vae.encode(padded.to(restorer.device, restorer.dtype)), "VAE's encoder")
         self.grid = self.degraded.shape[-2:]
         self.conditions = {}
         restorer.host.strength = strength
@@ -162,11 +174,11 @@ class _ConditionedModel:
 
     def _prepare(self, degraded):
         """The host's condition for the degraded latents of all rows."""
-        adapter, rows = self.restorer.adapter, len(degraded)
+        rows = len(degraded)
         return self.restorer.host.prepare(
             pack_latents(degraded),
-            adapter.null_text.expand(rows, -1, -1),
-            adapter.null_pooled.expand(rows, -1),
+            self.restorer.text.expand(rows, -1, -1),
+            self.restorer.pooled.expand(rows, -1),
             image_ids(*degraded.shape[-2:]).to(degraded.device),
         )
 
@@ -179,6 +191,16 @@ class _ConditionedModel:
         images = self.restorer.vae.decode(unpack_latents(tokens, *self.grid).to(self.restorer.dtype))
         height, width = self.size
         return images[..., :height, :width].float().clamp(0, 1)
+
+    def result(self, tokens):
+        """As `decode`, on the CPU. Raises ValueError unless everything is finite: NaN would be written as black."""
+        return self._finite(self.decode(self._finite(tokens, "base model or its adapter")), "VAE's decoder").cpu()
+
+    def _finite(self, values, model):
+        if not values.isfinite().all():
+            folder, dtype = self.restorer.folder, str(self.restorer.dtype).removeprefix("torch.")
+            raise ValueError(f"--model: {folder}'s {model} gives NaN or infinity in {dtype}; download its weights again.")
+        return values
 
 
 def _tile(images, rows):

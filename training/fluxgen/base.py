@@ -46,11 +46,7 @@ class Base:
 
     def __init__(self, name, device="cpu", dtype=torch.float32):
         self.folder, self.device, self.dtype = model_folder(name), device, dtype
-        try:
-            self.transformer, self.vae = open_transformer(self.folder, dtype).to(device), open_vae(self.folder, dtype)
-        except OSError as error:
-            first = str(error).strip().splitlines()[0].rstrip(".")
-            raise ValueError(f"--model: {name} is no whole FLUX model ({first}); download it again.") from None
+        self.transformer, self.vae = open_transformer(self.folder, dtype).to(device), open_vae(self.folder, dtype)
         self.vae.vae.to(device)
         exact_time(self.transformer)
 

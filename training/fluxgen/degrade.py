@@ -11,6 +11,7 @@ from ...fluxir_core.flow.noise import keyed_generator
 from ...fluxir_core.image.files import png_bytes
 from ...fluxir_core.image.montage import contact_sheet
 from ...fluxir_core.verify.selection import read_table
+from ..arguments import seed
 from .work import Rank, in_order, keep_settings, report_skipped, write_skipped
 
 DEGRADATION, SHEET, SHOWN = "Real-ESRGAN", "pairs.png", 12
@@ -74,7 +75,7 @@ def add_arguments(parser):
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a folder of shards, or of photos")
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help=f"where pairs and {SHEET} are written; resumes")
     parser.add_argument("--selection", type=Path, metavar="CSV", help="the table of `fluxir fluxgen select`: only what it kept")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the data set (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the data set (default 0)")
 
 
 def run(arguments):
@@ -82,6 +83,11 @@ def run(arguments):
         raise ValueError(f"OUT_DIR is SOURCE, {arguments.out}; give another folder for the pairs.")
     rank, scores = Rank.here(), arguments.selection and read_table(arguments.selection)
     source = ImageSource(arguments.source, keep=scores)
+    with rank.holding(arguments.out):
+        _degrade(arguments, source, scores, rank)
+
+
+def _degrade(arguments, source, scores, rank):
     keep_settings(arguments.out, {"seed": arguments.seed, "source": source.fingerprint, "degradation": DEGRADATION})
     if rank.rank == 0:
         write_skipped(arguments.out, "source", source.skipped)

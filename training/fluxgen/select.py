@@ -5,6 +5,7 @@ the limits and writes the table: nobody waits for anybody, and the command, run 
 """
 
 import json
+import zlib
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,9 +14,10 @@ from ...fluxir_core.data.shards import write_whole
 from ...fluxir_core.data.source import ImageSource
 from ...fluxir_core.image.montage import contact_sheet
 from ...fluxir_core.verify.selection import KEEP, OWN, PAPER, metric_named, reasons, select, table
+from ..arguments import share
 from .work import Rank, in_order, report_skipped, write_skipped
 
-SCORES, TABLE, SHEET = "scores", "selection.csv", "dropped.png"
+SCORES, TABLE, SHEET, CHECKSUM = "scores", "selection.csv", "dropped.png", "crc32"
 SHOWN = 64
 """The most images of the contact sheet."""
 
@@ -23,22 +25,34 @@ SHOWN = 64
 def read_scores(folder, source):
     """{index in `source`: {"scores": {metric: number}} or {"reason": text}} of what was scored into `folder`, in any part.
 
-    Rows of other images and of files that have another size by now are passed over; so is a line that was cut off.
+    Rows of other images and of files that have another size by now are passed over; so is a line that was cut off or changed.
     """
     places, found = {name: index for index, name in enumerate(source.names)}, {}
     for path in sorted(Path(folder).glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            index = places.get(row["file"])
+            row = _read_line(line)
+            index = row and places.get(row["file"])
             if index is not None and row["bytes"] == source.bytes_of(index):
                 known = found.setdefault(index, {"scores": {}})
                 known["scores"].update(row["scores"])
                 if "reason" in row:
                     known["reason"] = row["reason"]
     return found
+
+
+def _line(row):
+    """`row` (a dict) as a line of JSON, with the checksum of what it is without."""
+    return json.dumps({**row, CHECKSUM: zlib.crc32(json.dumps(row).encode())}) + "\n"
+
+
+def _read_line(line):
+    """The row of a `_line`; None for any other text."""
+    try:
+        row = json.loads(line)
+        stated = row.pop(CHECKSUM)
+    except (ValueError, LookupError, AttributeError, TypeError):
+        return None
+    return row if stated == zlib.crc32(json.dumps(row).encode()) else None
 
 
 def score(source, metrics, folder, rank, device):
@@ -69,7 +83,7 @@ def score(source, metrics, folder, rank, device):
                     else:
                         shown = image[None].to(device)
                         row["scores"] = {name: float(metrics[name](shown)[0]) for name in lacking(index)}
-                    file.write(json.dumps(row) + "\n")
+                    file.write(_line(row))
                     file.flush()
                     bar.update()
 
@@ -103,15 +117,19 @@ def add_arguments(parser):
         metavar="NAME",
         help=f"metrics of pyiqa, or {', '.join(OWN)}, which need no weights (default {' '.join(PAPER)})",
     )
-    parser.add_argument("--keep", type=float, default=KEEP, help="share that each metric by itself keeps (default 0.95)")
+    parser.add_argument("--keep", type=share, default=KEEP, help="share that each metric by itself keeps (default 0.95)")
 
 
 def run(arguments):
-    if not 0 < arguments.keep <= 1:
-        raise ValueError(f"--keep is {arguments.keep}; use a share above 0, at most 1.")
-    rank, names = Rank.here(), list(dict.fromkeys(arguments.metrics))
-    metrics = {name: metric_named(name, rank.device) for name in names}
-    source, folder = ImageSource(arguments.source), arguments.out / SCORES
+    rank = Rank.here()
+    metrics = {name: metric_named(name, rank.device) for name in dict.fromkeys(arguments.metrics)}
+    source = ImageSource(arguments.source)
+    with rank.holding(arguments.out):
+        _select(arguments, source, metrics, rank)
+
+
+def _select(arguments, source, metrics, rank):
+    names, folder = list(metrics), arguments.out / SCORES
     if rank.rank == 0:
         write_skipped(arguments.out, "source", source.skipped)
     score(source, metrics, folder, rank, rank.device)

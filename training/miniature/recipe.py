@@ -13,6 +13,7 @@ from ..diffusers_host.fluxir_host import FluxIRHost
 from ..engine.fit import RunConfig, fit
 from ..engine.optimizers import OptimizerConfig
 from ..engine.processes import make_accelerator
+from ..outputs import deliver
 from ..recipes.fluxir import FluxIRObjective, FluxIRRecipe
 from . import export
 from .batches import MiniatureBatches
@@ -63,7 +64,7 @@ def train_miniature(amounts, work, out, photos, device="cpu"):
     images, autoencoder, transformer = trained_base(amounts, work, photos, device)
     adapter = train_adapter(images, autoencoder, transformer, RECIPE, amounts, work / "fluxir")
     training = {"amounts": asdict(amounts), "recipe": asdict(RECIPE), "optimizer": asdict(OPTIMIZER)}
-    export.write(Path(out), autoencoder, transformer, adapter, training, images.description)
+    deliver(out, lambda folder: export.write(folder, autoencoder, transformer, adapter, training, images.description))
 
 
 def trained_base(amounts, work, photos, device="cpu"):
@@ -94,7 +95,7 @@ def train_adapter(images, autoencoder, transformer, recipe, amounts, folder):
     device = next(transformer.parameters()).device
     host = FluxIRHost(transformer.requires_grad_(False), adapter.to(device))
     objective = FluxIRObjective(host, autoencoder.decode, recipe)
-    run = RunConfig(steps=amounts.adapter_steps, batch=BATCH, micro_batch=BATCH, seed=amounts.seed, checkpoint_every=100, keep=1)
+    run = RunConfig(steps=amounts.adapter_steps, batch=BATCH, micro_batch=BATCH, seed=amounts.seed, checkpoint_every=100)
     batches = MiniatureBatches(images, autoencoder, BATCH, device=device, pairs=amounts.pairs)
     adapter.load_state_dict(fit(objective, batches, OPTIMIZER, run, folder, make_accelerator()))
     host.remove()
@@ -104,5 +105,5 @@ def train_adapter(images, autoencoder, transformer, recipe, amounts, folder):
 def _check_amounts(amounts, path):
     written = json.dumps(asdict(amounts), indent=2)
     if path.exists() and path.read_text() != written:
-        raise SystemExit(f"fluxir train miniature: {path.parent} holds another run's work; choose another --work folder.")
+        raise ValueError(f"{path.parent} holds another run's work; choose another --work folder.")
     path.write_text(written)

@@ -21,6 +21,7 @@ from ...fluxir_core.verify.selection import metric_named
 from ..diffusers_host.fluxir_host import FluxIRHost
 from ..diffusers_host.lora_host import LoRAHost
 from ..diffusers_host.model_folder import load_models, model_folder, only_file
+from ..outputs import deliver
 from ..recipes.distill import DistillRecipe, make_lessons, train_student
 from ..recipes.few_step_schedules import GRID, uniform_schedules
 from ..recipes.reinforce import ReinforceRecipe, closeness, reward_of_verifier, train_reinforced
@@ -126,7 +127,7 @@ def train_tasks(folder, work, out, photos=None, amounts=Amounts()):
     loaded, steps = load(folder, photos, amounts, BATCH), amounts.teacher_steps
     before = whole(loaded.host.adapter.state_dict())
     optimizer = OptimizerConfig(learning_rate=3e-4, beta2=0.99, warmup=50, decay=0.6)
-    run = RunConfig(steps=steps, batch=BATCH, micro_batch=BATCH, checkpoint_every=100, keep=1)
+    run = RunConfig(steps=steps, batch=BATCH, micro_batch=BATCH, checkpoint_every=100)
     objective = FluxIRObjective(loaded.host, loaded.batches.decode, RECIPE)
     identity = {**loaded.identity, "recipe": asdict(RECIPE), "optimizer": asdict(optimizer)}
     trained = fit(objective, loaded.batches, optimizer, run, Path(work) / "teacher", make_accelerator(), identity=identity)
@@ -186,18 +187,24 @@ def train_distill(folder, work, photos=None, uniform=False, amounts=Amounts()):
         **describe_training(load_adapter(loaded.adapter_path).metadata, {"distill": asdict(recipe)}),
         "data": loaded.batches.description,
     }
-    save_few_steps(path, student.bfloat16(), schedules, metadata)
+    student = student.bfloat16()
+    deliver(path, lambda place: save_few_steps(place, student, schedules, metadata))
     return path
 
 
 def write(loaded, out, made):
     """Writes `loaded` with its trained adapter as the folder `out`; `made` joins the training's description."""
-    out, source = Path(out), load_adapter(loaded.adapter_path)
-    if out.resolve() != loaded.folder.resolve():
-        shutil.copytree(loaded.folder, out, dirs_exist_ok=True, ignore=LEFT_OUT)
+    source = load_adapter(loaded.adapter_path)
     metadata = {key: value for key, value in source.metadata.items() if key not in ("config", "schedules")}
     metadata |= {**describe_training(metadata, made), "data": loaded.batches.description}
-    save_adapter(out / "fluxir_adapters" / loaded.adapter_path.name, loaded.host.adapter.bfloat16(), metadata)
+    adapter = loaded.host.adapter.bfloat16()
+
+    def make(folder):
+        if folder.resolve() != loaded.folder.resolve():
+            shutil.copytree(loaded.folder, folder, dirs_exist_ok=True, ignore=LEFT_OUT)
+        save_adapter(folder / "fluxir_adapters" / loaded.adapter_path.name, adapter, metadata)
+
+    deliver(out, make)
 
 
 def describe_training(metadata, made):

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from ...fluxir_core.flow.exploration import trajectory
 from ...fluxir_core.flow.rectified_flow import euler, interpolate
 from ..engine.average import MovingAverage
-from ..engine.run_folder import check_identity, write_whole
+from ..engine.checked_files import read_or_none, write_checked
+from ..engine.run_folder import check_identity
 from .reinforce import call, prepare_condition
 
 
@@ -53,7 +54,7 @@ def make_lessons(host, batches, schedules, grid, recipe, path, autocast=torch.bf
     places = [min(range(len(grid)), key=lambda i, t=t: abs(grid[i].item() - t)) for t in kept]
     drawn = [(batch := batches(step), torch.randn_like(batch.clean)) for step in range(recipe.lessons)]
     identity = {**(identity or {}), "schedules": kept}
-    saved = torch.load(path, weights_only=True) if path.exists() else {"identity": identity, "states": []}
+    saved = read_or_none(path) or {"identity": identity, "states": []}
     check_identity(saved.get("identity", {}), identity, path)
     for number in range(len(saved["states"]), len(drawn)):
         batch, noise = drawn[number]
@@ -62,7 +63,7 @@ def make_lessons(host, batches, schedules, grid, recipe, path, autocast=torch.bf
             states, _ = trajectory(lambda x, t: host.velocity(x, t, condition, guidance).float(), noise, grid)
         saved["states"].append(states[places].half().cpu())
         if number % 8 == 7 or number + 1 == len(drawn):
-            write_whole(path, saved)
+            write_checked(path, saved)
             logging.info("distill: %d of %d lessons", number + 1, len(drawn))
     return [
         Lesson(batch, noise, dict(zip(kept, states.to(noise.device)))) for (batch, noise), states in zip(drawn, saved["states"])

@@ -13,6 +13,7 @@ from ...fluxir_core.lora.lora import LoRA
 from ...fluxir_core.ummf.mode import ConditionMode
 from ..bundled import find
 from ..engine.run_folder import RunFolder
+from ..outputs import deliver
 
 DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 
@@ -49,9 +50,13 @@ def write_adapter(work, out, step=None, weights="average", dtype="bf16", licence
         "training_steps": str(saved["step"]),
         "licence": licence,
     }
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
     adapter = adapter.to(DTYPES[dtype])
-    if isinstance(adapter, LoRA):
-        save_lora(out, adapter, metadata, mode)
-    else:
-        save_adapter(out, adapter, metadata)
+
+    def write(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(adapter, LoRA):
+            save_lora(place, adapter, metadata, mode)
+        else:
+            save_adapter(place, adapter, metadata)
+
+    deliver(out, write)

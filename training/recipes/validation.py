@@ -14,18 +14,20 @@ STEPS, SHIFT, SEED = 20, 1.15, 0
 class Validation:
     """Restores `batches.validation` one image at a time, always from the same noise, in STEPS steps.
 
-    Calling it with the model and the step writes `folder`/step-00000100.png, a row (degraded, restored, original through the
-    autoencoder) for each image, in the process that is `main`, and returns the means {"validation/psnr", "validation/ssim",
-    "validation/gmsd"} against the latter.
+    Calling it with the model, the step and a function that says whether to stop writes `folder`/step-00000100.png, a row
+    (degraded, restored, original through the autoencoder) for each image, in the process that is `main`, and returns the means
+    {"validation/psnr", "validation/ssim", "validation/gmsd"} against the latter. Stopped, it writes nothing and returns {}.
     """
 
     def __init__(self, batches, decode, folder, main=True):
         self.batches, self.decode, self.folder, self.main = batches, decode, folder, main
 
     @torch.no_grad()
-    def __call__(self, model, step):
+    def __call__(self, model, step, stopping=lambda: False):
         rows, scores = [], []
         for index in self.batches.validation:
+            if stopping():
+                return {}
             batch = self.batches.images([index])
             draws = Draws(SEED, 0, [index], batch.clean.device)
             restored = model(batch, draws, flux_sigmas(STEPS, SHIFT).tolist())
