@@ -188,7 +188,7 @@ def image(frontend, node, number):
         frontend.page.evaluate(PLACE, [node, COMPANY[node]])
     else:
         workflow = richest_workflow(node)
-        frontend.load(json.loads(workflow.read_text()), workflow.stem)
+        frontend.load(json.loads(workflow.read_text(encoding="utf-8")), workflow.stem)
     frontend.page.evaluate(ALONE, node)
     bounds = frontend.page.evaluate(BOUNDS)
     clip = {
@@ -207,7 +207,7 @@ def richest_workflow(node):
     """
 
     def rank(path):
-        graph = json.loads(path.read_text())
+        graph = json.loads(path.read_text(encoding="utf-8"))
         links = max((own_links(own) for own in graph["nodes"] if own["type"] == node), default=-1)
         return path.stem.endswith("_miniature") and links > 0, links, -len(graph["nodes"])
 

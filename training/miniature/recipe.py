@@ -104,6 +104,6 @@ def train_adapter(images, autoencoder, transformer, recipe, amounts, folder):
 
 def _check_amounts(amounts, path):
     written = json.dumps(asdict(amounts), indent=2)
-    if path.exists() and path.read_text() != written:
+    if path.exists() and path.read_text(encoding="utf-8") != written:
         raise ValueError(f"{path.parent} holds another run's work; choose another --work folder.")
-    path.write_text(written)
+    path.write_text(written, encoding="utf-8")
