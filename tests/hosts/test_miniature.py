@@ -14,7 +14,7 @@ from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 from comfyui_fluxir.training.miniature.autoencoder import NarrowTAESD, open_autoencoder
 from comfyui_fluxir.training.miniature.batches import MiniatureBatches
 from comfyui_fluxir.training.miniature.latents import PairStream
-from comfyui_fluxir.training.miniature.recipe import OPTIMIZER, QUICK, RECIPE, MiniatureSize
+from comfyui_fluxir.training.miniature.recipe import OPTIMIZER, RECIPE, MiniatureSize
 from comfyui_fluxir.training.miniature.stages import HALFWAY, Amounts
 from comfyui_fluxir.training.miniature.stream import ImageStream
 from comfyui_fluxir.training.recipes.config import CONFIGS, UMMFConfig
