@@ -46,6 +46,10 @@ COMPANY = {
         "before": [["verifiers.verifier0", "FluxIRNaturalImageVerifier"], ["verifiers.verifier1", "FluxIRCLIPScoreVerifier"]],
         "after": [["verifier", "FluxIRTTSSampler", "verifier"]],
     },
+    "FluxIRDegradeImage": {
+        "before": [["image", "LoadImage"]],
+        "after": [["image", "FluxIRSaveImagePairs", "degraded"], ["image", "ImageCompare", "image_a"]],
+    },
     "FluxIREvolutionarySearch": {"after": SEARCHES},
     "FluxIRParticleSearch": {"after": SEARCHES},
     "FluxIRStepwiseSearch": {"after": SEARCHES},
