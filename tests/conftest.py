@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pytest
 
-FOLDERS = ("unit", "hosts", "browser")
+RANKS = {"unit": 0, "browser": 2}
+"""Of the folders; all others, where ComfyUI and diffusers are, come between."""
+LAST = 3
 TESTS = Path(__file__).resolve().parent
 
 
 def rank(item):
     """Where `item` belongs: unit tests, real hosts, the browser, and what takes minutes."""
     if item.get_closest_marker("slow") or item.get_closest_marker("full"):
-        return len(FOLDERS)
-    return FOLDERS.index(Path(item.path).relative_to(TESTS).parts[0])
+        return LAST
+    return RANKS.get(Path(item.path).relative_to(TESTS).parts[0], 1)
 
 
 @pytest.hookimpl(trylast=True)  # pytest itself has then put those together that share a server

@@ -7,6 +7,7 @@ CONFTEST = (Path(__file__).resolve().parents[1] / "conftest.py").read_text(encod
 TESTS = {
     "browser/test_a.py": "def test_clicks(): pass",
     "hosts/test_b.py": "import pytest\n@pytest.mark.slow\ndef test_long(): pass\ndef test_host(): pass",
+    "other/test_d.py": "def test_other(): pass",
     "unit/test_c.py": "def test_fails():\n    assert 1 + 1 == 3\ndef test_unit(): pass",
 }
 
@@ -24,7 +25,7 @@ def test_unit_tests_run_before_hosts_before_the_browser_before_what_is_slow(pyte
     write_suite(pytester)
     listed = pytester.runpytest_inprocess("--collect-only", "-q").outlines
     assert [line.split("::")[-1] for line in listed if "::" in line] == [
-        "test_fails", "test_unit", "test_host", "test_clicks", "test_long",
+        "test_fails", "test_unit", "test_host", "test_other", "test_clicks", "test_long",
     ]  # fmt: skip
 
 
