@@ -3,21 +3,26 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ApplyFluxIRAdapter, EmptyPrompt, LoadFluxIRAdapter
+from .align import AlignToInput, DriftVerifier
 from .budget_plan import BudgetPlan
 from .caption import CaptionImage, DegradationCheck
 from .color import MatchColor
 from .compare import BeforeAndAfter
 from .degrade import DegradeImage
+from .detail import GiveBackDetail
 from .evaluate import EvaluateRestoration
 from .few_steps import DistilledSigmas, NoisyStartLatent
 from .fidelity import InventedDetail, RestorationFidelity
 from .fluxgen import SaveImagePairs, SelectImages
 from .folders import register_model_folders
+from .lucidflux import ApplyLucidFlux, ApplyLucidFluxLoRA, LoadLucidFlux, LucidFluxSigmas
+from .peft_lora import ApplyPEFTLoRA, ApplyVAELoRA
 from .photo import DecodePhoto, EncodePhoto
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
 from .samples import place_samples
 from .search import SearchReportChart, TTSSampler, TTSSamplerSelect
 from .search_algorithms import EvolutionarySearchAlgorithm, ParticleSearchAlgorithm, StepwiseSearchAlgorithm
+from .stored_prompt import LoadStoredPrompt
 from .tiles import TileModel
 from .ummf import ApplyUMMFLoRA, UMMFConditioning
 from .verifiers import NaturalImageVerifier, ScoreImages, VerifierEnsemble
@@ -33,6 +38,13 @@ class FluxIRExtension(ComfyExtension):
             LoadFluxIRAdapter,
             ApplyFluxIRAdapter,
             EmptyPrompt,
+            LoadLucidFlux,
+            ApplyLucidFluxLoRA,
+            ApplyLucidFlux,
+            LucidFluxSigmas,
+            LoadStoredPrompt,
+            ApplyPEFTLoRA,
+            ApplyVAELoRA,
             UMMFConditioning,
             ApplyUMMFLoRA,
             TileModel,
@@ -44,6 +56,9 @@ class FluxIRExtension(ComfyExtension):
             DecodePhoto,
             BeforeAndAfter,
             MatchColor,
+            GiveBackDetail,
+            AlignToInput,
+            DriftVerifier,
             RestorationFidelity,
             InventedDetail,
             TTSSampler,

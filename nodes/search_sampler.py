@@ -13,7 +13,7 @@ from comfy.samplers import KSAMPLER, Sampler
 
 from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.execution.tiles import crop_to_tile
-from ..fluxir_core.image.montage import montage
+from ..fluxir_core.image.montage import search_montage
 from ..fluxir_core.searches.search import estimate_cost, search
 from ..fluxir_core.searches.task import Task
 from ..fluxir_core.verify.fidelity import downsampled_psnr
@@ -174,12 +174,12 @@ class ComfyTask:
         return self.settings.verifier.measure(crops, None if degraded is None else crop_to_tile(degraded, tile, full))
 
     def watch(self, decided):
-        """A montage of the first picture's candidates on the node."""
+        """The first image's candidates on the node, the best of them large."""
         values = decided.values[:, 0].tolist()
-        labels = [f"{i}: {value:.2f}" for i, value in enumerate(values)]
-        sheet = montage(decided.images[:, 0], labels, decided.chosen[:, 0].tolist())
+        text = f"best so far, step {decided.step} of {len(self.sigmas) - 1}; below, where the candidates differ most"
+        sheet = search_montage(decided.images[:, 0], values, decided.chosen[:, 0].tolist(), text)
         self.bar.update_absolute(self.nfe, self.planned, ("JPEG", sheet, 512))
-        logging.debug("%s: step %d, values %s", self.settings.name, decided.step, labels)
+        logging.debug("%s: step %d, values %s", self.settings.name, decided.step, values)
 
 
 def _tile(tensor, rows):

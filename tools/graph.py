@@ -276,8 +276,7 @@ class Graph:
             links.append((len(links) + 1, (node, slot, Node(OUTPUT, "", None, {}, ()), number, kind)))
         own = [(each, kind, label, False) for each, kind, label in self.ends]
         own += [
-            (widget, {each[0]: each[1] for each in self.slots(node)}[widget], label, True)
-            for node, widget, label in self.promoted
+            (widget, {each[0]: each[1] for each in self.slots(node)}[widget], label, True) for node, widget, label in self.promoted
         ]
         inputs, shown = [], []
         for number, (each, kind, label, widget) in enumerate(own):

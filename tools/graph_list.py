@@ -170,7 +170,7 @@ def fidelity(library):
         library,
         f"## How far may it change?\n\nPress Run. {OWN_PHOTO}\n\n**Invented Detail** marks what your photo gives no evidence for: "
         "red some, yellow most, white all. Too much of it in a face? Raise *fidelity* in **Restoration Fidelity**. Too much "
-        "noise left? Lower it.\n\nA high fidelity also keeps darkness and color casts.",
+        "noise left? Lower it.\n\n**Give Back Detail** returns fine detail of your photo that the VAE loses.",
     )
     g.photo_of("fluxir_brushes_jpeg.jpg")
     g.models_of()
@@ -182,7 +182,7 @@ def fidelity(library):
     model = g.add("FluxIRRestorationFidelity", model=model, degraded=g.latent, fidelity=0.5)
     samples = g.sample(model)
     g.group("4 Result")
-    image = g.decode(samples)
+    image = g.add("FluxIRGiveBackDetail", restored=g.decode(samples), degraded=g.image, vae=g.vae, strength=0.5)
     detail = g.add("FluxIRInventedDetail", restored=image, degraded=g.image)
     g.add("PreviewImage", "Invented detail", images=detail)
     g.show(image, "faithful", view="close-up")

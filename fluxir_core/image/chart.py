@@ -5,6 +5,12 @@ import statistics
 from PIL import Image, ImageDraw, ImageFont
 
 MARGIN, INK, GRID, DOT, LINE = 48, (40, 40, 40), (225, 225, 225), (150, 170, 210), (200, 70, 40)
+NODES = {
+    "EvolutionarySearch": "Evolutionary Search",
+    "StepwiseSearch": "Stepwise Search",
+    "SMC": "Particle Search, resampling",
+    "Halving": "Particle Search, halving",
+}
 
 
 def search_chart(report, image=0, size=(768, 432)):
@@ -18,7 +24,7 @@ def search_chart(report, image=0, size=(768, 432)):
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     draw.text(
         (MARGIN, 8),
-        f"{report.get('preset') or report['algorithm']['type']}: {report['nfe']} model calls, {report['verifications']} images judged",
+        f"{_name(report)}: {report['nfe']} model calls, {report['verifications']} images judged",
         fill=INK,
         font=font,
     )
@@ -50,9 +56,16 @@ def search_chart(report, image=0, size=(768, 432)):
     if report["finalist_scores"]:
         draw.text((size[0] - MARGIN - 80, 24), "final selection", fill=INK, font=font)
     draw.text((MARGIN, size[1] - 20), "model calls", fill=INK, font=font)
+    draw.text((size[0] - 8, MARGIN - 18), "score, higher is better", fill=INK, font=font, anchor="ra")
     draw.text((size[0] - MARGIN - 30, size[1] - 36), str(report["nfe"]), fill=INK, font=font)
     draw.text((MARGIN, size[1] - 36), "0", fill=INK, font=font)
     return sheet
+
+
+def _name(report):
+    """The search as the artist chose it: its preset, or its node."""
+    kind = report["algorithm"]["type"]
+    return report.get("preset") or NODES.get(kind, kind)
 
 
 def _round(entry, image):

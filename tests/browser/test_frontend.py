@@ -11,7 +11,7 @@ import pytest
 import torch
 from comfyui_fluxir.demo.comfyui import ComfyUIServer
 from comfyui_fluxir.demo.environment import NEWEST, browser_path, can_install_browser, comfyui_path
-from comfyui_fluxir.fluxir_core.image.montage import montage
+from comfyui_fluxir.fluxir_core.image.montage import search_montage
 from comfyui_fluxir.tools.frontend import READY, opened, settings
 from comfyui_fluxir.tools.help_images import DOCS, IMAGES, image
 from PIL import Image
@@ -111,7 +111,7 @@ def watch_the_montage(frontend, sampler, shown_at):
     """The sampler showed its candidates more than once while it searched, the chosen one in a green frame."""
     assert shown_at.count(sampler) > 1
     sheet = frontend.image(sampler)
-    expected = montage(torch.zeros(4, 3, 72, 104), [""] * 4)
+    expected = search_montage(torch.zeros(4, 3, 96, 112), [0.0] * 4, [0], "")
     expected.thumbnail((512, 512))
     assert sheet.size == expected.size
     green = np.abs(np.asarray(sheet, int) - (90, 220, 120)).max(-1) < 40
