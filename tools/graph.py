@@ -3,11 +3,18 @@
 from dataclasses import dataclass, field
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-WIDTH, GAP, GROUP_GAP, TITLE, HEADER, EDGE = 340, 60, 80, 34, 70, 24
+WIDTH, GAP, GROUP_GAP, TITLE, HEADER, EDGE = 340, 60, 80, 34, 50, 24
 """Pixels: a node's width, between nodes, between groups, of a node's title, of a group's title, and between a group and its nodes."""
 IMAGES = {"LoadImage": 420, "SaveImage": 420, "PreviewImage": 420, "FluxIRBeforeAndAfter": 440, "FluxIRTTSSampler": 340}
 """Pixels of height that a node needs for what it shows beside its slots and widgets."""
-TEXTS = {"PreviewAny": 200, "FluxIREvaluateRestoration": 330, "FluxIRBudgetPlan": 170, "CLIPTextEncode": 120}
+TEXTS = {
+    "PreviewAny": 200,
+    "FluxIREvaluateRestoration": 330,
+    "FluxIRBudgetPlan": 170,
+    "CLIPTextEncode": 120,
+    "FluxIRCLIPScoreVerifier": 120,
+    "FluxIRSaveImagePairs": 120,
+}
 WIDE = {"FluxIRBeforeAndAfter": 560, "PreviewImage": 560, "SaveImage": 420, "FluxIREvaluateRestoration": 420}
 GROUP_COLORS = {"1": "#3f789e", "2": "#8a5a9e", "3": "#8a8a3f", "4": "#3f8a5a"}
 """By the number that a group's title begins with."""
@@ -144,20 +151,32 @@ class Graph:
         return 24 + 24 * rows + 36 * len(widgets) + shown
 
     def layout(self):
-        """({node id: (x, y, width, height)}, [(title, x, y, width, height)]): groups from left to right, columns of nodes in each."""
-        boxes, groups, x = {}, [], 0
+        """({node id: (x, y, width, height)}, [(title, x, y, width, height)]): columns of nodes in groups from left to right.
+
+        The models stand below the photo, so that a graph is not much wider than a screen.
+        """
+        boxes, groups, x, y = {}, [], 0, 0
         for index, title in enumerate(self.groups):
-            left, tallest = x + EDGE, 0
-            for column in range(1 + max(node.place[1] for node in self.nodes if node.place[0] == index)):
-                own, y = [node for node in self.nodes if node.place == (index, column)], HEADER + TITLE
-                width = max(WIDE.get(node.kind, WIDTH) for node in own)
-                for node in own:
-                    boxes[node.id] = (left, y, width, self.height(node))
-                    y += self.height(node) + GAP
-                left, tallest = left + width + GAP, max(tallest, y - GAP)
-            groups.append((title, x, 0, left - GAP + EDGE - x, tallest + EDGE))
-            x = left - GAP + EDGE + GROUP_GAP
+            below = index > 0 and self.groups[index - 1][0] == "1"
+            if below:
+                _title, x, top, _width, height = groups[-1]
+                y = top + height + GAP
+            right, bottom = self._lay_out(index, x, y, boxes)
+            groups.append((title, x, y, right + EDGE - x, bottom + EDGE - y))
+            x, y = max(each[1] + each[3] for each in groups) + GROUP_GAP, 0
         return boxes, groups
+
+    def _lay_out(self, group, x, y, boxes):
+        """Places the nodes of `group`, whose corner is at (x, y), into `boxes`; returns where they end, (right, bottom)."""
+        left, bottom = x + EDGE, y
+        for column in range(1 + max(node.place[1] for node in self.nodes if node.place[0] == group)):
+            own, top = [node for node in self.nodes if node.place == (group, column)], y + HEADER + TITLE
+            width = max(WIDE.get(node.kind, WIDTH) for node in own)
+            for node in own:
+                boxes[node.id] = (left, top, width, self.height(node))
+                top += self.height(node) + GAP
+            left, bottom = left + width + GAP, max(bottom, top - GAP)
+        return left - GAP, bottom
 
     def _ui_node(self, node, order, box, links):
         slots = []

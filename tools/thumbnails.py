@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from ..demo.comfyui import ROOT, ComfyUIError, ComfyUIServer
 from ..demo.environment import NEWEST, SetupError, comfyui_path
 from ..fluxir_core.image.compare import before_after
-from ..fluxir_core.image.files import load_image, to_pil
+from ..fluxir_core.image.files import load_image, save_image, to_pil
 from .graph_list import GRAPHS
 from .result_images import api_node, id_of, workflow_with
 from .samples import SAMPLES
 
-SIDE = 400
-"""Pixels: thumbnails are square."""
-BAND = 56
+SIDE = 320
+"""Pixels: thumbnails are square, and so is the part of the photo that the graph is run on."""
+BAND = 48
 
 
 def main():
@@ -45,9 +45,12 @@ def main():
 def thumbnail(server, name):
     """A PIL image for the graph `name`."""
     graph = workflow_with(name)
-    if "FLUX" in name:
-        photo = load_image(SAMPLES / graph[id_of(graph, "LoadImage")]["inputs"]["image"])
-        return with_band(to_pil(square(photo)), "needs FLUX.1, a download")
+    for node in (node["inputs"] for node in graph.values() if node["class_type"] == "LoadImage"):
+        photo = square(load_image(SAMPLES / node["image"]))
+        if "FLUX" in name:
+            return with_band(to_pil(photo), "needs FLUX.1, a download")
+        node["image"] = f"square_{node['image']}.png"
+        save_image(photo, server.base / "input" / node["image"])
     compared = graph[id_of(graph, "FluxIRBeforeAndAfter")]["inputs"]
     for label in ("before", "after"):
         graph[label] = api_node("SaveImage", images=compared[label], filename_prefix=f"thumbnail_{label}")
@@ -68,7 +71,7 @@ def with_band(image, text):
     """`image` with `text` in a dark band at its foot."""
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, SIDE - BAND, SIDE, SIDE), fill=(24, 24, 24))
-    draw.text((SIDE / 2, SIDE - BAND / 2), text, fill="white", font=ImageFont.load_default(24), anchor="mm")
+    draw.text((SIDE / 2, SIDE - BAND / 2), text, fill="white", font=ImageFont.load_default(20), anchor="mm")
     return image
 
 

@@ -20,8 +20,9 @@ from ..hosts.workflow_host import PACK, free_port, read, stock
 
 WORKFLOWS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 MAIN = ("01 Restore a photo (works now)", "04 Search for the best result", "07 Restore a photo with UMMF")
+CANVASES = ("classic", "nodes 2.0")
 BLUEPRINTS = sorted(path.stem for path in (PACK / "subgraphs").glob("*.json"))
-PHOTO = "fluxir_demo_degraded.png"
+PHOTO = "fluxir_dogs_noisy.jpg"
 SCREENSHOTS = PACK / "output" / "browser"
 
 
@@ -111,7 +112,7 @@ def watch_the_montage(frontend, sampler, shown_at):
     """The sampler showed its candidates more than once while it searched, the chosen one in a green frame."""
     assert shown_at.count(sampler) > 1
     sheet = frontend.image(sampler)
-    expected = search_montage(torch.zeros(4, 3, 96, 112), [0.0] * 4, [0], "")
+    expected = search_montage(torch.zeros(4, 3, 80, 112), [0.0] * 4, [0], "")
     expected.thumbnail((512, 512))
     assert sheet.size == expected.size
     green = np.abs(np.asarray(sheet, int) - (90, 220, 120)).max(-1) < 40
@@ -135,6 +136,35 @@ def test_every_workflow_loads_without_a_node_that_nobody_has(frontend):
         frontend.load(read(f"{name}.json"), name)
         unknown[name] = frontend.unknown_nodes()
     assert unknown == {name: [] for name in WORKFLOWS}
+
+
+@pytest.fixture(params=CANVASES)
+def canvas(frontend, request):
+    frontend.use_canvas(request.param)
+    yield request.param
+    frontend.use_canvas("nodes 2.0")
+
+
+def test_no_node_covers_another_in_any_graph(frontend, canvas):
+    covered = {}
+    for name in WORKFLOWS:
+        frontend.load(read(f"{name}.json"), name)
+        frontend.page.wait_for_timeout(300)
+        covered[name] = frontend.overlaps(canvas)
+    assert covered == {name: [] for name in WORKFLOWS}
+
+
+@pytest.mark.parametrize("view", ["side by side", "split"])
+def test_before_and_after_are_seen_in_both_canvases(frontend, canvas, view):
+    node = frontend.compare_colors(view)
+    frontend.run()
+    for _ in range(20):  # the image comes after the run has ended
+        frontend.page.wait_for_timeout(500)
+        pixels = np.asarray(frontend.area(node), int)
+        red, green = ((np.abs(pixels - color).max(-1) < 40).sum() for color in ((255, 0, 0), (0, 255, 0)))
+        if min(red, green) > 2000:
+            break
+    assert min(red, green) > 2000
 
 
 def test_a_node_that_nobody_has_is_noticed(frontend):
@@ -164,7 +194,7 @@ def test_a_node_is_shown_in_the_frontends_language(frontend):
     (sampler,) = frontend.nodes("FluxIRTTSSampler")
     node = frontend.page.locator(f"[data-node-id='{sampler}']")
     node.get_by_text(texts["display_name"], exact=True).wait_for()
-    names = {part["name"] for id, part in texts["inputs"].items() if id != "keep_best"}  # it is among the advanced ones
+    names = {part["name"] for part in texts["inputs"].values()}
     names |= {part["name"] for part in texts["outputs"].values()}
     assert names <= set(node.inner_text().splitlines())
     assert frontend.page.evaluate("LiteGraph.registered_node_types.FluxIRDistilledSigmas.category") == "FluxIR/少步采样"
