@@ -21,7 +21,7 @@ from ..diffusers_host.restorer import PATCH, TILES_AT_ONCE, Restorer
 from ..fluxgen.work import Rank, keep_settings
 from ..outputs import check_apart, check_file, check_folder, deliver_data
 
-PER_IMAGE = ("score", "baseline_score", "winner")
+PER_IMAGE = ("score", "baseline_score", "gain", "winner")
 VAE_TILE = 64
 """Latent pixels a side in which `--tile` codes images."""
 SHIFT = 1.15
