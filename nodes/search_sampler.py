@@ -16,7 +16,9 @@ from ..fluxir_core.execution.tiles import crop_to_tile
 from ..fluxir_core.image.montage import search_montage
 from ..fluxir_core.searches.search import estimate_cost, search
 from ..fluxir_core.searches.task import Task
+from ..fluxir_core.verify.ensemble import Ensemble
 from ..fluxir_core.verify.fidelity import downsampled_psnr
+from ..fluxir_core.verify.held_out import held_out_for
 from .degraded_latent import check_vae
 from .runtime import to_planes
 from .verifiers import LoadedVerifier
@@ -91,18 +93,20 @@ class ComfyTask:
         self.bar = comfy.utils.ProgressBar(self.planned)
 
     def functions(self):
-        settings = self.settings
+        settings, held_out = self.settings, held_out_for(self.settings.verifier.ensemble)
         return Task(
             self.velocity,
             partial(self.decode, settings.vae),
             self.score,
             settings.verifier.ensemble.combine,
+            settings.verifier.ensemble.member_values,
             start=self.start,
             watch=self.watch,
             finish=settings.final_vae and partial(self.decode, settings.final_vae),
             fidelity=None
             if settings.degraded is None
             else lambda images: downsampled_psnr(images, settings.degraded.repeat(len(images) // len(settings.degraded), 1, 1, 1)),
+            held_out=held_out and LoadedVerifier(Ensemble([held_out])).measure,
             score_tile=self.score_tile,
         )
 

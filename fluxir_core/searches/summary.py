@@ -11,6 +11,8 @@ def summarize(report, image=0):
             f"Nothing was searched: {len(report['sigmas']) - 1} steps are too few for this search, so this is the normal result. "
             "Use more steps, or a larger window."
         )
+    if report["remarks"]:
+        return report["remarks"][0]
     if report["baseline_score"] is None or report["score"] is None:
         return f"Found in {cost}. Without the baseline check nobody knows what was gained."
     values = report["finalist_values"][image]
