@@ -255,7 +255,7 @@ def test_what_cannot_work_is_refused(host, nodes, loras, tmp_path):
         def get_model_object(self, name):
             return torch.nn.Linear(1, 1)
 
-    with pytest.raises(ValueError, match="Apply UMMF LoRA: the model is a Linear"):
+    with pytest.raises(ValueError, match="Apply UMMF LoRA: this FLUX model comes from a loader that replaces its network"):
         nodes.ApplyUMMFLoRA.execute(Other(), "ummf-omini.safetensors", 1.0)
     from dataclasses import replace
 
