@@ -19,6 +19,7 @@ from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVeri
 from .search import SearchReportChart, TTSSampler, TTSSamplerSelect
 from .search_algorithms import EvolutionarySearchAlgorithm, ParticleSearchAlgorithm, StepwiseSearchAlgorithm
 from .stored_prompt import LoadStoredPrompt
+from .tile_prompts import PromptPerTile, SplitIntoTiles
 from .tiles import TileModel
 from .ummf import ApplyUMMFLoRA, UMMFConditioning
 from .verifiers import NaturalImageVerifier, ScoreImages, VerifierEnsemble
@@ -43,6 +44,8 @@ class FluxIRExtension(ComfyExtension):
             UMMFConditioning,
             ApplyUMMFLoRA,
             TileModel,
+            SplitIntoTiles,
+            PromptPerTile,
             DegradationCheck,
             CaptionImage,
             DistilledSigmas,

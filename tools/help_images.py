@@ -93,6 +93,14 @@ COMPANY = {
         "after": [["image", "SaveImage", "images"]],
     },
     "FluxIRDriftVerifier": {"after": [["verifier", "FluxIRVerifierEnsemble", "verifiers.verifier0"]]},
+    "FluxIRSplitIntoTiles": {
+        "before": [["image", "LoadImage"]],
+        "after": [["tiles", "FluxIRCaptionImage", "image"], ["places", "FluxIRPromptPerTile", "places"]],
+    },
+    "FluxIRPromptPerTile": {
+        "before": [["conditioning", "CLIPTextEncode"], ["places", "FluxIRSplitIntoTiles"]],
+        "after": [["conditioning", "BasicGuider", "conditioning"]],
+    },
     "FluxIRMatchColor": {
         "before": [["image", "VAEDecode"], ["reference", "LoadImage"]],
         "after": [["image", "SaveImage", "images"]],
