@@ -170,9 +170,9 @@ def train_distill(folder, work, photos=None, uniform=False, amounts=Amounts()):
     steps, batch, device = amounts.distill_steps, amounts.lesson_batch, loaded.batches.device
     loaded.host.adapter.requires_grad_(False)
     lessons = Lessons(work / f"lessons-{kind}", schedules, recipe.lessons, loaded.batches, device)
-    options = {"micro_batch": batch, "identity": {**loaded.identity, "guidance": loaded.guidance, "batch": batch}}
-    with torch.autocast(device, torch.bfloat16):
-        lessons.make(loaded.host, loaded.batches, grid, loaded.guidance, recipe.noise_tone, **options)
+    identity = {**loaded.identity, "guidance": loaded.guidance, "batch": batch}
+    options = {"micro_batch": batch, "identity": identity, "autocast": torch.bfloat16}
+    lessons.make(loaded.host, loaded.batches, grid, loaded.guidance, recipe.noise_tone, **options)
 
     dims = loaded.host.adapter.config.dims
     torch.manual_seed(0)

@@ -62,10 +62,24 @@ class Lessons:
         self._read = None, None
 
     @torch.no_grad()
-    def make(self, host, batches, grid, guidance, noise_tone=0.0, micro_batch=8, seed=0, identity=None, process=0, processes=1):
+    def make(
+        self,
+        host,
+        batches,
+        grid,
+        guidance,
+        noise_tone=0.0,
+        micro_batch=8,
+        seed=0,
+        identity=None,
+        process=0,
+        processes=1,
+        autocast=None,
+    ):
         """Makes the lessons that are not there yet, of which every one of `processes` takes its share.
 
-        The teacher walks along the sigmas `grid`, which hold all times of the schedules, `micro_batch` images at a time.
+        The teacher walks along the sigmas `grid`, which hold all times of the schedules, `micro_batch` images at a time, under
+        `autocast` (a dtype, or None for full precision).
         `identity` (a dict of plain values) says what else they depend on, such as the teacher. Raises ValueError where `folder`
         holds those of another run.
         """
@@ -82,7 +96,8 @@ class Lessons:
                 part = rows[first : first + micro_batch]
                 batch, noise = batches(number, part), Draws(seed, number, part, self.device)
                 noise = noise.noise(batch.clean.shape[1:], noise_tone)
-                states = _walk_all(host, batch, noise, grid, guidance)[places]
+                with torch.autocast(torch.device(self.device).type, autocast, enabled=autocast is not None):
+                    states = _walk_all(host, batch, noise, grid, guidance)[places]
                 parts.append({**_fields(batch), "noise": noise, "states": states.transpose(0, 1).half()})
             lesson = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
             lesson["weights"] = fair_weights(lesson["states"][:, -1].float(), lesson["clean"])
