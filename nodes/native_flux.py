@@ -19,7 +19,9 @@ def native_flux(model, node) -> comfy.ldm.flux.model.Flux:
                 f"{node}: this FLUX model comes from a loader that replaces its network, such as nunchaku's, and takes no adapters; "
                 "load it with Load Diffusion Model."
             )
-        raise ValueError(f"{node}: this is a {kind} model, but a FLUX.1 model is needed; load one with Load Diffusion Model.")
+        raise ValueError(
+            f"{node}: this model is of the kind {kind}, but a FLUX.1 model is needed; load one with Load Diffusion Model."
+        )
     return flux
 
 
