@@ -16,6 +16,7 @@ from .adapter_injection import FluxIRInjection
 from .degraded_latent import in_model_space
 from .folders import ADAPTERS
 from .native_flux import attach, attention, flux_dimensions, managed, native_flux
+from .tile_injection import see_regions
 
 KEY = "fluxir"
 Adapter = io.Custom("FLUXIR_ADAPTER")
@@ -135,6 +136,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
             injection = FluxIRInjection(network, lq, strength, start_percent, end_percent)
             model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, injection.diffusion_model)
             model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, injection.prepare_sampling)
+            model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, see_regions)
             model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, injection.pre_run)
             model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, injection.cleanup)
             attach(model, KEY, adapter.patcher)

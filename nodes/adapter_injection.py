@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..fluxir_core.flow.tiles import Tile
 from .degraded_latent import as_rows
 from .tile_injection import tiles_of_call
 
@@ -112,13 +113,16 @@ class FluxIRInjection:
         return condition
 
     def _lq_like(self, x, chunks, called):
-        """The degraded latents as x's rows: x holds one chunk of B pictures for each conditioning in the call, and where the
-        model is tiled each chunk is of a tile."""
-        pictures = x.shape[0] // chunks
-        if called is None:
-            return as_rows(self.lq, x, pictures, NODE)
-        full, tiles = called
-        rows = as_rows(self.lq, x.new_empty(1).expand(pictures, 1, *full), pictures, NODE)
+        """The degraded latents as x's rows: x holds one chunk of B images for each conditioning in the call, and each chunk
+        is of the part of the latent that its conditioning is for."""
+        images, size = x.shape[0] // chunks, tuple(x.shape[2:])
+        full, tiles = called or (size, [Tile(*size, 0, 0)] * chunks)
+        rows = as_rows(self.lq, x.new_empty(1).expand(images, 1, *full), images, NODE)
+        if any(tile[:2] != size for tile in tiles):
+            raise ValueError(
+                f"{NODE}: another node cuts the sampled latent of {full[1]}x{full[0]} into parts of {size[1]}x{size[0]} without "
+                "saying which; use Tile Model in its place."
+            )
         return torch.cat([tile.of(rows) for tile in tiles])
 
     def _with_residuals(self, transformer_options, flux, residuals, image_tokens):

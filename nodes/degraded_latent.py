@@ -22,7 +22,8 @@ def as_rows(lq, x, pictures, node):
     if lq.shape[2:] != x.shape[2:]:
         raise ValueError(
             f"{node}: the degraded latent is {lq.shape[-1]}x{lq.shape[-2]} but the sampled latent is "
-            f"{x.shape[-1]}x{x.shape[-2]}; sample a latent of the degraded picture's size."
+            f"{x.shape[-1]}x{x.shape[-2]}; sample a latent of the degraded image's size, and for tiles "
+            "use Tile Model instead of a node that samples them one by one."
         )
     if pictures % lq.shape[0]:  # a search samples several candidates of the whole batch, one after the other
         raise ValueError(

@@ -17,7 +17,7 @@ import comfy.utils
 import torch
 
 from ..fluxir_core.adapter import crop_to_tile
-from ..fluxir_core.flow.tiles import SMALLEST, TiledRun, in_groups
+from ..fluxir_core.flow.tiles import SMALLEST, Tile, TiledRun, in_groups
 from .condition_injection import TILE, TILES
 
 NODE = "Tile Model"
@@ -40,18 +40,40 @@ class TileLayout(NamedTuple):
 
 
 class TileMap(NamedTuple):
-    """What a tiled model call says in transformer_options: its layout, and the tile of each conditioning's uuid."""
+    """What a model call says in transformer_options: the whole latent's (height, width), which Tile of it each conditioning
+    sees, by uuid, and the TileLayout where Tile Model cuts the latent."""
 
-    layout: TileLayout
+    full: tuple
     tiles: dict
+    layout: TileLayout | None = None
 
 
 def tiles_of_call(transformer_options):
-    """(the whole latent's (height, width), the tile of each chunk of this model call), or None where it sees everything."""
+    """(the whole latent's (height, width), the tile of each chunk of this model call), or None where it is not known."""
     known = transformer_options.get(TILES)
-    if known is None:
+    if known is None or not all(own in known.tiles for own in transformer_options.get("uuids", ())):
         return None
-    return known.layout.full, tuple(known.tiles[own] for own in transformer_options["uuids"])
+    return known.full, tuple(known.tiles[own] for own in transformer_options["uuids"])
+
+
+def see_regions(executor, model, conds, x, timestep, model_options):
+    """CALC_COND_BATCH: says which part of x (..., H, W) each conditioning is for, because a model call sees only that part.
+
+    Whatever cuts by areas is covered: regional prompts, the bounds of masks, and Tile Model, inside of this wrapper or outside.
+    """
+    options = model_options.get("transformer_options", {})
+    tiles = {cond["uuid"]: _region(cond, *x.shape[-2:]) for conditionings in conds for cond in conditionings or ()}
+    known = TileMap(tuple(x.shape[-2:]), tiles, options[TILES].layout if TILES in options else None)
+    return executor(model, conds, x, timestep, {**model_options, "transformer_options": {**options, TILES: known}})
+
+
+def _region(cond, height, width):
+    """The Tile of a latent of `height` x `width` that `cond` is for."""
+    if "area" not in cond:
+        return Tile(height, width, 0, 0)
+    dims = len(cond["area"]) // 2
+    rows, columns, top, left = (*cond["area"][:2], *cond["area"][dims : dims + 2])
+    return Tile(min(rows, height - top), min(columns, width - left), top, left)
 
 
 class TileInjection:
@@ -138,7 +160,7 @@ class TileInjection:
                 own[index].append({**cond, "mask": mask})
                 weights[index] = weights[index] + mask.unsqueeze(1)
                 tiles[cond["uuid"]] = tile
-            options[TILES] = TileMap(layout, tiles)
+            options[TILES] = TileMap(layout.full, tiles, layout)
             outputs = executor(model, own, x, timestep, {**model_options, "transformer_options": options})
             for index, output in enumerate(outputs):  # ComfyUI has divided each by the sum of its weights
                 totals[index] += output * weights[index]
