@@ -1,5 +1,5 @@
 from .checkpoint import AdapterFileError, LoadedAdapter, LoadReport, check_base, load_adapter, save_adapter
-from .condition import ConditionBranch, ConditionStream, condition_positions, crop_to_tile
+from .condition import ConditionBranch, ConditionStream, condition_positions, crop_to_tile, log_strength, reference_places
 from .condition_memory import MAX_KEPT, ConditionCache, ConditionMemory
 from .dimensions import FLUX_DEV, FluxDimensions
 from .few_steps import add_schedules, read_schedules, save_few_steps
@@ -43,8 +43,10 @@ __all__ = [
     "linear_sizes",
     "load_adapter",
     "load_lora",
+    "log_strength",
     "lora_targets",
     "read_schedules",
+    "reference_places",
     "save_adapter",
     "save_few_steps",
     "save_lora",
