@@ -6,14 +6,13 @@ from functools import partial
 import comfy.hooks
 import comfy.ops
 import comfy.sd
-import comfy.utils
 import folder_paths
 import node_helpers
 import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
-from ..fluxir_core.adapter import FEW_STEPS, AdapterFileError, LoRA, check_lora_base, load_lora
+from ..fluxir_core.adapter import FEW_STEPS, AdapterFileError, LoRA, check_lora_base, diffusers_weights, load_lora
 from .condition_injection import KEY, TILE, ConditionInjection, TileCond, strength_hook
 from .native_flux import attach, flux_dimensions, managed, native_flux
 
@@ -156,8 +155,8 @@ class ApplyUMMFLoRA(io.ComfyNode):
         logging.info("UMMF LoRA %s: %s; %s", lora_name, loaded.report, loaded.mode)
         lora = None
         if loaded.mode.tokens == "all":
-            # Every token sees the same weights: core's own LoRA loader changes them.
-            model, _ = comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(path, safe_load=True), strength, 0)
+            # Every token sees the same weights: core's own LoRA loader changes them, in a spelling that it reads.
+            model, _ = comfy.sd.load_lora_for_models(model, None, diffusers_weights(loaded), strength, 0)
         else:
             model = model.clone()
             lora = managed(partial(LoRA, loaded.shapes, dims, ops=comfy.ops.manual_cast), loaded.state_dict)

@@ -5,7 +5,7 @@ from .dimensions import FLUX_DEV, FluxDimensions
 from .few_steps import add_schedules, read_schedules, save_few_steps
 from .keymap import bfl_to_diffusers, diffusers_parts, diffusers_to_bfl
 from .lora import LoRA, LoRALayer, layer_key, linear_sizes, lora_targets
-from .lora_file import FEW_STEPS, LoadedLoRA, check_lora_base, load_lora, save_lora
+from .lora_file import FEW_STEPS, LoadedLoRA, check_lora_base, diffusers_weights, load_lora, save_lora
 from .mode import KONTEXT, OMINI, ConditionMode
 from .model import AdapterConfig, Condition, Control, FluxIRAdapter
 
@@ -39,6 +39,7 @@ __all__ = [
     "crop_to_tile",
     "diffusers_parts",
     "diffusers_to_bfl",
+    "diffusers_weights",
     "layer_key",
     "linear_sizes",
     "load_adapter",
