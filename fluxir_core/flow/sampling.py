@@ -5,16 +5,21 @@ import math
 import torch
 
 
-def flux_sigmas(steps, shift=1.15):
-    """Sigmas from 1 to 0, shape (steps + 1,): the uniform grid under FLUX's time shift (ComfyUI's `simple` scheduler).
+LEVELS = 10_000
+"""Sigmas that ComfyUI's FLUX knows: its schedulers choose among them."""
 
-    `shift` is mu in sigma = e^mu / (e^mu + 1/t - 1); 0 is the uniform grid. Raises ValueError when steps < 1.
+
+def flux_sigmas(steps, shift=1.15):
+    """Sigmas from 1 to 0, shape (steps + 1,): those of ComfyUI's `simple` scheduler, the uniform grid under FLUX's time shift.
+
+    Each is the next of LEVELS above the grid's, bit for bit as ComfyUI computes it. `shift` is mu in
+    sigma = e^mu / (e^mu + 1/t - 1); 0 is the uniform grid. Raises ValueError when steps < 1.
     """
     if steps < 1:
         raise ValueError(f"flux_sigmas: steps is {steps}; use at least 1.")
-    t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    ratio = math.exp(shift)
-    return (ratio * t / (1 + (ratio - 1) * t)).float()
+    levels = [LEVELS - int(step * (LEVELS / steps)) for step in range(steps)]
+    t, ratio = torch.tensor(levels, dtype=torch.float32) / LEVELS, math.exp(shift)
+    return torch.cat([ratio / (ratio + (1 / t - 1)), t.new_zeros(1)])
 
 
 def euler(velocity, x, sigmas, callback=None):
