@@ -4,7 +4,6 @@ import math
 
 import torch
 
-
 LEVELS = 10_000
 """Sigmas that ComfyUI's FLUX knows: its schedulers choose among them."""
 

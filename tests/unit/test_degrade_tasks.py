@@ -9,7 +9,6 @@ from comfyui_fluxir.fluxir_core.degrade import TASKS
 from comfyui_fluxir.fluxir_core.degrade.kernel import aperture, convolve, gaussian, sinc, spread
 from comfyui_fluxir.fluxir_core.degrade.picture import Draw
 from comfyui_fluxir.fluxir_core.degrade.rain import drops_on_glass
-from comfyui_fluxir.fluxir_core.degrade.picture import Draw
 from comfyui_fluxir.fluxir_core.degrade.real_esrgan import FIRST, KERNELS, _noisy, poisson
 from comfyui_fluxir.fluxir_core.degrade.sensor import SHOT, sensor_error
 from comfyui_fluxir.fluxir_core.degrade.srgb import encoded, linear
