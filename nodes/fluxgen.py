@@ -1,5 +1,6 @@
 """Nodes that make data to train on: choosing generated pictures, and saving pairs as shards."""
 
+from itertools import count
 from pathlib import Path
 
 import comfy.model_management
@@ -10,7 +11,7 @@ import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..fluxir_core.data import ShardWriter
+from ..fluxir_core.data import NewShard
 from ..fluxir_core.image.files import png_bytes
 from ..fluxir_core.image.montage import contact_sheet
 from ..fluxir_core.verify.selection import KEEP, reasons, select, table
@@ -113,18 +114,19 @@ class SaveImagePairs(io.ComfyNode):
         if not all(planes.isfinite().all() for planes in pairs):
             raise ValueError("Save Image Pairs: a picture holds NaN or infinity; give pictures without.")
         height, width = good.shape[1:3]
+        if not filename_prefix.strip() or filename_prefix.rstrip().endswith(("/", "\\")):
+            filename_prefix += "pairs"
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory(), width, height
+            filename_prefix.strip(), folder_paths.get_output_directory(), width, height
         )
-        path = Path(folder) / f"{name}_{counter:05}_.tar"
         progress = comfy.utils.ProgressBar(len(good))
-        with ShardWriter(path) as shard:
+        with NewShard(Path(folder) / f"{name}_{number:05}_.tar" for number in count(counter)) as shard:
             for number, (hq, lq) in enumerate(zip(*pairs)):
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                key = f"{name.replace('.', '_')}_{counter:05}_{number:05}"  # a key ends at the first dot
+                key = f"{shard.path.stem.replace('.', '_')}{number:05}"  # a key ends at the first dot
                 shard.add(
                     key, {"hq.png": png_bytes(hq), "lq.png": png_bytes(lq)}, {"prompt": prompt, "width": width, "height": height}
                 )
                 progress.update(1)
-        text = f"{len(good)} pairs in {Path(subfolder) / path.name}"
-        return io.NodeOutput(str(path), ui=ui.PreviewText(text))
+        text = f"{len(good)} pairs in {Path(subfolder) / shard.path.name}"
+        return io.NodeOutput(str(shard.path), ui=ui.PreviewText(text))

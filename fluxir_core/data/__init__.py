@@ -1,4 +1,4 @@
-from .shards import ShardWriter, write_whole
+from .shards import NewShard, ShardWriter, write_whole
 from .source import PictureSource, Record
 
-__all__ = ["PictureSource", "Record", "ShardWriter", "write_whole"]
+__all__ = ["NewShard", "PictureSource", "Record", "ShardWriter", "write_whole"]
