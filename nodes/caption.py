@@ -28,10 +28,16 @@ def _folders():
 
 
 def _findings(degraded, cleaned):
+    if len(cleaned) != len(degraded):
+        raise ValueError(f"Degradation Check: {len(cleaned)} cleaned images for {len(degraded)} degraded ones; give one for each.")
+    findings = []
     try:
-        return removal_check(to_planes(cleaned), to_planes(degraded))
+        for images in zip(to_planes(cleaned).split(1), to_planes(degraded).split(1)):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            findings += removal_check(*images)
     except ValueError as error:
         raise ValueError(f"Degradation Check: {error}") from None
+    return findings
 
 
 def _report(findings):

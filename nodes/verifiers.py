@@ -5,6 +5,7 @@ import math
 from typing import NamedTuple
 
 import comfy.model_management
+import torch
 from comfy_api.latest import io
 
 from ..fluxir_core.flow.aggregate import mean_z, rank_sum
@@ -17,7 +18,8 @@ AGGREGATORS = {"mean z-score": mean_z, "rank sum": rank_sum}
 Verifier = io.Custom("FLUXIR_VERIFIER")
 COPIES = 32
 """Sizes of a float32 picture that its scoring takes at most; the default ensemble was seen to take 23."""
-MOST_AT_ONCE = 8
+MOST_AT_ONCE, PIXELS_ON_CPU = 8, 512 * 512
+"""Images scored together: on a CPU only small ones, so that cancelling waits for no more than the image at hand."""
 
 
 class LoadedVerifier(NamedTuple):
@@ -32,18 +34,20 @@ class LoadedVerifier(NamedTuple):
         As many at once as the device's memory holds.
         """
         management, device = comfy.model_management, comfy.model_management.get_torch_device()
-        batch = 1 if reference is None else len(reference)
-        needed = COPIES * batch * pictures[0].nbytes
+        needed = COPIES * pictures[0].nbytes
         management.free_memory(needed, device)  # before: it may take a verifier's own network away
         load_whole(self.patchers, needed)
 
-        def score(group):
+        def score(group, rows):
             management.throw_exception_if_processing_interrupted()
-            given = None if reference is None else reference.repeat(len(group) // batch, 1, 1, 1).to(device)
+            given = None if reference is None else reference[rows % len(reference)].to(device)
             return self.ensemble.measure(group.to(device), given)
 
-        at_once = max(1, min(MOST_AT_ONCE // batch, int(management.get_free_memory(device) / needed)))
-        return MicroBatches(batch, at_once)(score, pictures)
+        most = MOST_AT_ONCE
+        if management.is_device_cpu(device):
+            most = min(most, PIXELS_ON_CPU // pictures[0, 0].numel())
+        at_once = max(1, min(most, int(management.get_free_memory(device) / needed)))
+        return MicroBatches(1, at_once)(score, pictures, torch.arange(len(pictures)))
 
 
 def to_planes(images):

@@ -95,8 +95,22 @@ def test_a_batch_is_usable_if_all_of_it_is_and_the_report_says_which_is_not(node
     assert torch.equal(cleaned, torch.stack([both[0][0], both[1][1]]))
     first, second = report.splitlines()
     assert first.startswith("picture 1: usable (") and second.startswith("picture 2: not usable, because ")
-    with pytest.raises(ValueError, match="^Degradation Check: verify: 1 cleaned pictures for 2 degraded ones; give one for"):
+    with pytest.raises(ValueError, match="^Degradation Check: 1 cleaned images for 2 degraded ones; give one for"):
         check(nodes, both[1], both[0][:1])
+
+
+def test_a_check_can_be_interrupted_after_each_picture(nodes, monkeypatch):
+    clean, noisy = photo()
+    checked = []
+
+    def check_one(*pictures):
+        checked.append(len(pictures[0]))
+        nodes.comfy.model_management.interrupt_current_processing(True)
+
+    monkeypatch.setattr(nodes, "removal_check", lambda *pictures: check_one(*pictures) or [])
+    with pytest.raises(nodes.comfy.model_management.InterruptProcessingException):
+        check(nodes, noisy.repeat(3, 1, 1, 1), clean.repeat(3, 1, 1, 1))
+    assert checked == [1]
 
 
 def test_nan_is_replaced(nodes):

@@ -75,12 +75,32 @@ def test_pictures_are_scored_as_many_at_once_as_memory_holds(comfy, monkeypatch)
             return -(pictures - reference).abs().mean((1, 2, 3))
 
     pictures, inputs = images(1, 6).movedim(-1, 1), images(2, 2).movedim(-1, 1)
-    needed = COPIES * 2 * pictures[0].nbytes
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 2.5 * needed)
+    needed = COPIES * pictures[0].nbytes
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 4.5 * needed)
     monkeypatch.setattr(comfy.model_management, "free_memory", lambda *given: freed.append(given[0]))
     found = LoadedVerifier(Ensemble([Difference()])).measure(pictures, inputs)["difference"]
     assert groups == [4, 2] and freed == [needed]
     torch.testing.assert_close(found, -(pictures - inputs.repeat(3, 1, 1, 1)).abs().mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("degraded", [False, True])
+def test_cancelling_ends_the_scoring_after_the_image_at_hand(comfy, degraded):
+    import comfy.model_management
+    from comfyui_fluxir.fluxir_core.verify import Ensemble
+    from comfyui_fluxir.nodes.verifiers import LoadedVerifier
+
+    class Slow:
+        name, seen = "slow", 0
+
+        def __call__(self, pictures, reference):
+            self.seen += len(pictures)
+            comfy.model_management.interrupt_current_processing(True)
+            return pictures.mean((1, 2, 3))
+
+    slow, given = Slow(), images(2, 1, 32) if degraded else None
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        score(LoadedVerifier(Ensemble([slow])), images(1, 4, 512), given)
+    assert slow.seen == 1
 
 
 def test_the_combos_offer_what_stands_in_the_folder(shelf):
