@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from ..fluxir_core.caption import MOST_TOKENS, Captioner
 from ..fluxir_core.verify.usable import removal_check
 from .folders import CAPTIONERS
+from .inputs import checked_image, given_planes, to_planes
 from .runtime import load_whole, moved, show
-from .verifiers import to_planes
 
 CATEGORY = "FluxIR/conditioning"
 QWEN_FOLDER = "Qwen2.5-VL-7B-Instruct"
@@ -28,11 +28,15 @@ def _folders():
 
 
 def _findings(degraded, cleaned):
+    degraded, cleaned = (
+        given_planes("Degradation Check", name, images, finite=False)
+        for name, images in (("degraded", degraded), ("cleaned", cleaned))
+    )
     if len(cleaned) != len(degraded):
         raise ValueError(f"Degradation Check: {len(cleaned)} cleaned images for {len(degraded)} degraded ones; give one for each.")
     findings = []
     try:
-        for images in zip(to_planes(cleaned).split(1), to_planes(degraded).split(1)):
+        for images in zip(cleaned.split(1), degraded.split(1)):
             comfy.model_management.throw_exception_if_processing_interrupted()
             findings += removal_check(*images)
     except ValueError as error:
@@ -126,9 +130,10 @@ class CaptionImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, model) -> io.NodeOutput:
+        checked_image("Caption Image", "image", image)
         if len(image) != 1:
             raise ValueError(f"Caption Image: {len(image)} pictures; give one, because a prompt describes one picture.")
-        pictures, progress = to_planes(image), comfy.utils.ProgressBar(MOST_TOKENS)
+        pictures, progress = given_planes("Caption Image", "image", image), comfy.utils.ProgressBar(MOST_TOKENS)
 
         def on_token():
             comfy.model_management.throw_exception_if_processing_interrupted()

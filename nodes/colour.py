@@ -6,7 +6,9 @@ import torch
 from comfy_api.latest import io
 
 from ..fluxir_core.image.colour import METHODS, check_pair, match_colour
+from .inputs import checked_image
 
+NODE = "Match Colour"
 COPIES = 12
 """Pictures of one size that matching holds at a time, about: what is asked of ComfyUI's memory management."""
 
@@ -16,7 +18,7 @@ class MatchColour(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MatchColour",
-            display_name="Match Colour",
+            display_name=NODE,
             category="FluxIR/image",
             description="Gives a restored picture the colours of its degraded input and keeps its details.",
             search_aliases=["color match", "color fix", "color transfer", "color shift", "wavelet", "adain", "fluxir"],
@@ -48,6 +50,8 @@ class MatchColour(io.ComfyNode):
     @classmethod
     def execute(cls, image, reference, method, strength) -> io.NodeOutput:
         management, device = comfy.model_management, comfy.model_management.get_torch_device()
+        checked_image(NODE, "image", image)
+        checked_image(NODE, "reference", reference)
         pictures, references = image.float().movedim(-1, 1), reference.float().movedim(-1, 1)
         try:
             check_pair(pictures, references)
@@ -59,5 +63,5 @@ class MatchColour(io.ComfyNode):
                 matched.append(match_colour(picture[None].to(device), colours[None].to(device), method, strength).cpu())
                 progress.update(1)
         except ValueError as error:
-            raise ValueError(f"Match Colour: {error}") from None
+            raise ValueError(f"{NODE}: {error}") from None
         return io.NodeOutput(torch.cat(matched).movedim(1, -1).contiguous())

@@ -1,15 +1,11 @@
 """The degraded picture's latent beside the sampled one: in the model's space, and row for row."""
 
+from .inputs import checked_latent
+
 
 def in_model_space(model, degraded, node):
-    """The samples of a LATENT as `model` works on them. Raises ValueError in `node`'s name when they are another model's."""
-    samples, latents = degraded["samples"], model.model.latent_format
-    if samples.ndim != 2 + latents.latent_dimensions or samples.shape[1] != latents.latent_channels:
-        sides = {1: "length", 2: "height, width"}.get(latents.latent_dimensions, "frames, height, width")
-        raise ValueError(
-            f"{node}: the degraded latent has shape {list(samples.shape)} but this model's latents "
-            f"are (batch, {latents.latent_channels}, {sides}); encode the picture with the model's own VAE."
-        )
+    """The samples of a LATENT as `model` works on them. Raises ValueError in `node`'s name where they do not fit it."""
+    samples = checked_latent(node, "the degraded latent", degraded["samples"], model.model.latent_format)
     return model.model.process_latent_in(samples)
 
 

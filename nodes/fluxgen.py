@@ -15,7 +15,8 @@ from ..fluxir_core.data import NewShard
 from ..fluxir_core.image.files import png_bytes
 from ..fluxir_core.image.montage import contact_sheet
 from ..fluxir_core.verify.selection import KEEP, reasons, select, table
-from .verifiers import Verifier, to_planes
+from .inputs import given_planes
+from .verifiers import Verifier
 
 CATEGORY = "FluxIR/data"
 
@@ -51,7 +52,8 @@ class SelectImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, verifier, keep) -> io.NodeOutput:
-        planes, progress, rows = to_planes(images), comfy.utils.ProgressBar(len(images)), []
+        planes = given_planes("Select Images", "images", images, finite=False)
+        progress, rows = comfy.utils.ProgressBar(len(images)), []
         for picture in planes.split(1):
             comfy.model_management.throw_exception_if_processing_interrupted()
             rows.append({name: float(values[0]) for name, values in verifier.measure(picture).items()})
@@ -107,12 +109,11 @@ class SaveImagePairs(io.ComfyNode):
 
     @classmethod
     def execute(cls, good, degraded, filename_prefix, prompt="") -> io.NodeOutput:
-        pairs = [to_planes(images) for images in (good, degraded)]
+        given = {"good": good, "degraded": degraded}
+        pairs = [given_planes("Save Image Pairs", name, images) for name, images in given.items()]
         if pairs[0].shape != pairs[1].shape:
             good, degraded = (f"{len(planes)} of {planes.shape[3]} x {planes.shape[2]}" for planes in pairs)
             raise ValueError(f"Save Image Pairs: good pictures are {good}, degraded {degraded}; give one for each, as large.")
-        if not all(planes.isfinite().all() for planes in pairs):
-            raise ValueError("Save Image Pairs: a picture holds NaN or infinity; give pictures without.")
         height, width = good.shape[1:3]
         if not filename_prefix.strip() or filename_prefix.rstrip().endswith(("/", "\\")):
             filename_prefix += "pairs"

@@ -9,13 +9,14 @@ import torch
 from comfy.samplers import KSAMPLER
 from comfy_api.latest import io
 
-from ..fluxir_core.flow import PRESETS, plan
+from ..fluxir_core.flow import PRESETS, check_sigmas, plan
 from ..fluxir_core.flow.greedy import Greedy
 from ..fluxir_core.flow.kernels import CPS, KERNELS, ODE, OU, FlowGRPO, Relabel, Renoise, Rotate, ZeroDrift
 from ..fluxir_core.flow.lineages import Lineages
 from ..fluxir_core.flow.particles import SMC, Halving
 from ..fluxir_core.flow.paths import FULL, Coarse, Native
 from ..fluxir_core.flow.selectors import Argmax, PerLineage, Tournament
+from .inputs import checked_latent
 from .student import student_look_ahead
 
 Schedule = io.Custom("FLUXIR_SCHEDULE")
@@ -308,10 +309,9 @@ class BudgetPlan(io.ComfyNode):
 
     @classmethod
     def execute(cls, sigmas, preset, schedule=None, guider=None, latent_image=None) -> io.NodeOutput:
-        if len(sigmas) < 2:
-            raise ValueError("Budget Plan: the sigmas hold no step; use a scheduler with at least one step.")
         if (guider is None) != (latent_image is None):
             raise ValueError("Budget Plan: timing a step needs both guider and latent_image; connect both or neither.")
+        check_sigmas(sigmas, "Budget Plan")
         report = {"preset": None if schedule else preset, **plan(schedule or PRESETS[preset], sigmas)}
         report["seconds"] = 0.0
         if guider is not None:
@@ -324,6 +324,7 @@ class BudgetPlan(io.ComfyNode):
 def _seconds_a_step(guider, latent, sigmas):
     """Seconds of one call of the guider's model at the size of `latent`, after one to warm up."""
     samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, latent["samples"], latent.get("downscale_ratio_spacial"))
+    checked_latent("Budget Plan", "latent_image", samples, guider.model_patcher.get_model_object("latent_format"))
     found = []
 
     def two_calls(model, x, sigmas, extra_args=None, callback=None, disable=None):

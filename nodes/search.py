@@ -5,16 +5,16 @@ import json
 import comfy.model_management
 import comfy.sample
 import comfy.utils
-import torch
 from comfy_api.latest import io
 
 from ..fluxir_core.flow import PRESETS
 from ..fluxir_core.image import search_chart
 from ..fluxir_core.image.candidates import search_sheet
+from .inputs import checked_latent, given_planes
 from .runtime import drawn
 from .schedules import Schedule
-from .search_world import Search, image_planes
-from .verifiers import Verifier, to_planes
+from .search_world import Search
+from .verifiers import Verifier
 
 METADATA = "fluxir_search"
 
@@ -49,6 +49,11 @@ def _search_inputs():
             advanced=True,
         ),
     ]
+
+
+def _judged(node, degraded):
+    """The optional degraded IMAGE as (B, 3, H, W) on the CPU, or None."""
+    return None if degraded is None else given_planes(node, "degraded", degraded).cpu()
 
 
 class TTSSampler(io.ComfyNode):
@@ -101,17 +106,15 @@ class TTSSampler(io.ComfyNode):
         final_vae=None,
         keep_best=False,
     ) -> io.NodeOutput:
+        judged = _judged("TTS Sampler", degraded)
         latent = {k: v for k, v in latent_image.items() if k not in ("downscale_ratio_spacial", "downscale_ratio_temporal")}
         samples = comfy.sample.fix_empty_latent_channels(
             guider.model_patcher, latent_image["samples"], latent_image.get("downscale_ratio_spacial")
         )
-        if not torch.isfinite(samples).all():
-            raise ValueError("TTS Sampler: latent_image holds NaN or infinity; encode the picture again.")
+        checked_latent("TTS Sampler", "latent_image", samples, guider.model_patcher.get_model_object("latent_format"))
         latent["samples"] = samples
         keys = [int(index) for index in latent.get("batch_index", range(len(samples)))]
-        search = Search(
-            "TTS Sampler", schedule or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keys, keep_best
-        )
+        search = Search("TTS Sampler", schedule or PRESETS[preset], vae, verifier, final_vae, judged, keys, keep_best)
         sampled = guider.sample(
             noise.generate_noise(latent),
             samples,
@@ -146,9 +149,9 @@ class TTSSamplerSelect(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, verifier, preset, schedule=None, degraded=None, final_vae=None, keep_best=False) -> io.NodeOutput:
-        search = Search(
-            "TTS Sampler Select", schedule or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keep_best=keep_best
-        )
+        name = "TTS Sampler Select"
+        judged = _judged(name, degraded)
+        search = Search(name, schedule or PRESETS[preset], vae, verifier, final_vae, judged, keep_best=keep_best)
         return io.NodeOutput(search.sampler())
 
 
@@ -177,11 +180,12 @@ class SearchReportChart(io.ComfyNode):
 
     @classmethod
     def execute(cls, report, picture, finalists=None) -> io.NodeOutput:
+        shown = None if finalists is None else given_planes("Search Report Chart", "finalists", finalists, finite=False)
         try:
-            if finalists is None:
+            if shown is None:
                 chart = search_chart(json.loads(report), picture)
             else:
-                chart = search_sheet(json.loads(report), to_planes(finalists), picture)
+                chart = search_sheet(json.loads(report), shown, picture)
         except (json.JSONDecodeError, KeyError, TypeError):
             raise ValueError("Search Report Chart: the text is no search report; connect the report of a TTS Sampler.") from None
         except ValueError as error:

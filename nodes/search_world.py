@@ -16,7 +16,8 @@ from ..fluxir_core.flow import Task, plan, search
 from ..fluxir_core.flow.batching import MicroBatches
 from ..fluxir_core.image import montage
 from ..fluxir_core.verify import downsampled_psnr
-from .verifiers import LoadedVerifier, to_planes
+from .inputs import checked_latent, to_planes
+from .verifiers import LoadedVerifier
 
 MOST_AT_ONCE = 8
 
@@ -73,8 +74,11 @@ class _World:
                 f"{settings.name}: the model is a {type(self.base).__name__} of another kind than flow matching; use a "
                 "flow-matching model such as FLUX, SD3.5 or Qwen-Image."
             )
-        if getattr(x, "is_nested", False):
-            raise ValueError(f"{settings.name}: the latent holds sound and video together; use a picture's latent.")
+        checked_latent(settings.name, "latent_image", x, self.base.latent_format)
+        if x.ndim == 5 and x.shape[2] > 1:
+            raise ValueError(
+                f"{settings.name}: latent_image has {x.shape[2]} frames; video cannot be searched, use one image each."
+            )
         if settings.degraded is not None and len(settings.degraded) not in (1, len(x)):
             raise ValueError(
                 f"{settings.name}: {len(settings.degraded)} degraded pictures for a sampled batch of {len(x)}; give one, or one each."
@@ -182,8 +186,3 @@ class _World:
 def _tile(tensor, rows):
     """`tensor` (B or 1, ...) repeated to as many as `rows`."""
     return tensor.repeat(len(rows) // len(tensor), *[1] * (tensor.ndim - 1))
-
-
-def image_planes(images):
-    """An optional IMAGE as (B, 3, H, W) on the CPU."""
-    return None if images is None else to_planes(images).cpu()

@@ -8,12 +8,13 @@ import comfy.ops
 import comfy.sd
 import folder_paths
 import node_helpers
-import torch
+from comfy.latent_formats import Flux
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
 from ..fluxir_core.adapter import FEW_STEPS, AdapterFileError, LoRA, check_lora_base, diffusers_weights, load_lora
 from .condition_injection import KEY, TILE, ConditionInjection, TileCond, strength_hook
+from .inputs import checked_latent, given_planes
 from .native_flux import attach, flux_dimensions, managed, native_flux
 
 CONDITIONING_NODE = "UMMF Conditioning"
@@ -86,19 +87,17 @@ class UMMFConditioning(io.ComfyNode):
 
 def _latents(name, value, vae):
     if isinstance(value, dict):
-        samples = value["samples"]
-    elif vae is None:
+        return checked_latent(CONDITIONING_NODE, name, value["samples"], Flux(), "FLUX.1's")
+    if vae is None:
         raise ValueError(f"{CONDITIONING_NODE}: {name} is an IMAGE but no VAE is connected; connect the model's VAE, or a LATENT.")
-    else:
-        samples = vae.encode(value[..., :3])
-    if samples.ndim != 4:
+    image = given_planes(CONDITIONING_NODE, name, value).movedim(1, -1)
+    least = vae.spacial_compression_encode()
+    if min(image.shape[1:3]) < least:
         raise ValueError(
-            f"{CONDITIONING_NODE}: {name} is a latent of shape {list(samples.shape)}, not of pictures; encode the picture with "
-            "the model's VAE."
+            f"{CONDITIONING_NODE}: {name} is {image.shape[2]}x{image.shape[1]} pixels, but the VAE needs at least {least} a side; "
+            "give a larger image."
         )
-    if not torch.isfinite(samples).all():
-        raise ValueError(f"{CONDITIONING_NODE}: {name} holds NaN or infinity; encode the picture again, or check its source.")
-    return samples
+    return checked_latent(CONDITIONING_NODE, f"the latent of {name}", vae.encode(image), Flux(), "FLUX.1's")
 
 
 class ApplyUMMFLoRA(io.ComfyNode):

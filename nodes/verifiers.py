@@ -12,6 +12,7 @@ from ..fluxir_core.flow.aggregate import mean_z, rank_sum
 from ..fluxir_core.flow.batching import MicroBatches
 from ..fluxir_core.image.candidates import candidate_sheet
 from ..fluxir_core.verify import DefaultEnsemble, Ensemble
+from .inputs import given_planes
 from .runtime import drawn, load_whole
 
 AGGREGATORS = {"mean z-score": mean_z, "rank sum": rank_sum}
@@ -48,11 +49,6 @@ class LoadedVerifier(NamedTuple):
             most = min(most, PIXELS_ON_CPU // pictures[0, 0].numel())
         at_once = max(1, min(most, int(management.get_free_memory(device) / needed)))
         return MicroBatches(1, at_once)(score, pictures, torch.arange(len(pictures)))
-
-
-def to_planes(images):
-    """IMAGE (B, H, W, C), any float type, as (B, 3, H, W) float32."""
-    return images[..., :3].float().expand(-1, -1, -1, 3).movedim(-1, 1)
 
 
 class NaturalImageVerifier(io.ComfyNode):
@@ -137,17 +133,30 @@ class ScoreImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, verifier, degraded=None) -> io.NodeOutput:
-        if degraded is not None and len(degraded) != 1:
-            raise ValueError(f"Score Images: {len(degraded)} degraded pictures; give the one that all pictures restore.")
+        planes = given_planes("Score Images", "images", images, finite=False)
+        reference = None if degraded is None else given_planes("Score Images", "degraded", degraded)
+        if reference is not None and len(reference) != 1:
+            raise ValueError(f"Score Images: {len(reference)} degraded images; give the one that all images restore.")
         try:
-            scores = verifier.measure(to_planes(images), None if degraded is None else to_planes(degraded))
+            scores = verifier.measure(planes, reference)
         except ValueError as error:
             raise ValueError(f"Score Images: {error}") from None
         scores = {name: values.float().cpu() for name, values in scores.items()}
         values = verifier.ensemble.combine(scores)
-        best = int(values.argmax())
+        if not torch.isfinite(values).any():
+            raise ValueError(
+                f"Score Images: the verifier refuses all of {len(planes)} images ({_refusals(scores)}), so there is no best; give "
+                "other images or another verifier."
+            )
+        best = int(values.nan_to_num(nan=-torch.inf).argmax())
         columns = {"values": values, **scores}
         report = {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in columns.items()}
         report = {"values": report.pop("values"), "scores": report}
-        sheet = candidate_sheet(to_planes(images).cpu(), report["values"], report["scores"], best)
+        sheet = candidate_sheet(planes.cpu(), report["values"], report["scores"], best)
         return io.NodeOutput(images[best : best + 1], best, json.dumps(report), drawn(sheet))
+
+
+def _refusals(scores):
+    """The names of the `scores` {name: (n,)} that refuse any image, for an error."""
+    refusing = [name for name, own in scores.items() if ((own < 0) if name.startswith("guard_") else ~own.isfinite()).any()]
+    return ", ".join(refusing) or "by all scores together"

@@ -1,6 +1,7 @@
 """Sigmas and the Euler sampler, written on `velocity(x, sigma) -> v` alone."""
 
 import math
+from itertools import pairwise
 
 import torch
 
@@ -19,6 +20,17 @@ def flux_sigmas(steps, shift=1.15):
     levels = [LEVELS - int(step * (LEVELS / steps)) for step in range(steps)]
     t, ratio = torch.tensor(levels, dtype=torch.float32) / LEVELS, math.exp(shift)
     return torch.cat([ratio / (ratio + (1 / t - 1)), t.new_zeros(1)])
+
+
+def check_sigmas(sigmas, who="TTS"):
+    """Raises ValueError, which begins with `who`, unless `sigmas` (S + 1,) fall in at least one step from at most 1 to 0."""
+    values = [float(sigma) for sigma in sigmas]
+    if len(values) < 2:
+        raise ValueError(f"{who}: the sigmas hold no step; use at least two sigmas.")
+    if not all(b < a for a, b in pairwise(values)) or not values[0] <= 1.001:
+        raise ValueError(f"{who}: the sigmas {values} do not fall from 1 or less; use a flow-matching model's sigmas.")
+    if values[-1] != 0:
+        raise ValueError(f"{who}: the last sigma is {values[-1]:.3g}; a search needs the whole way to 0, so do not split it there.")
 
 
 def euler(velocity, x, sigmas, callback=None):

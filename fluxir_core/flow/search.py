@@ -6,6 +6,7 @@ import torch
 
 from .contest import contest
 from .run import Run, plain
+from .sampling import check_sigmas
 
 NOT_COMPARED = {"finalist_values": [], "finalist_scores": {}}
 
@@ -108,12 +109,6 @@ def describe(part):
 def _check(noise, sigmas, keys):
     if not torch.isfinite(noise).all():
         raise ValueError("TTS: the noise holds NaN or infinity; connect a noise source that does not.")
-    values = [float(sigma) for sigma in sigmas]
-    if len(values) < 2:
-        raise ValueError("TTS: the sigmas hold no step; use at least two sigmas.")
-    if any(b >= a for a, b in zip(values, values[1:])) or values[0] > 1.001:
-        raise ValueError(f"TTS: the sigmas {values} do not fall from 1 or less; use a flow-matching model's sigmas.")
-    if values[-1] != 0:
-        raise ValueError(f"TTS: the last sigma is {values[-1]:.3g}; a search needs the whole way to 0, so do not split it there.")
+    check_sigmas(sigmas)
     if len(keys) != len(noise):
         raise ValueError(f"TTS: {len(keys)} keys for {len(noise)} pictures; give one each.")

@@ -188,7 +188,7 @@ def test_missing_files_and_batches_are_refused_in_one_sentence(nodes):
         nodes.CaptionImage.execute(clean, "another")
     with pytest.raises(ValueError, match=r"^Caption Image: 2 pictures; give one, because a prompt describes one picture\.$"):
         nodes.CaptionImage.execute(clean.repeat(2, 1, 1, 1), FOLDER)
-    with pytest.raises(ValueError, match=r"^Caption Image: caption: picture 1 holds NaN or infinity; give one without\.$"):
+    with pytest.raises(ValueError, match=r"^Caption Image: image holds NaN or infinity in image 1; give images without\.$"):
         nodes.CaptionImage.execute(clean * torch.nan, FOLDER)
 
 

@@ -161,7 +161,7 @@ def test_two_runs_at_a_time_write_two_shards(nodes, batch, output):
 def test_pictures_that_are_no_pairs_are_refused(nodes, batch, output):
     with pytest.raises(ValueError, match="^Save Image Pairs: good pictures are 5 of 80 x 64, degraded 1 of 80 x 64; give"):
         save(nodes, batch, batch[:1])
-    with pytest.raises(ValueError, match="^Save Image Pairs: a picture holds NaN or infinity"):
+    with pytest.raises(ValueError, match="^Save Image Pairs: degraded holds NaN or infinity in image 1"):
         save(nodes, batch, batch * torch.nan)
     with pytest.raises(Exception, match="outside the output folder"):
         save(nodes, batch, batch, prefix="../escape")

@@ -141,7 +141,7 @@ def test_an_adapter_for_another_base_is_refused(nodes, tiny, tmp_path):
 
 @pytest.mark.parametrize("shape", [(1, 4, 8, 8), (1, 16, 1, 8, 8)])
 def test_latents_of_another_vae_are_refused(nodes, tiny, shape):
-    with pytest.raises(ValueError, match="^Apply FluxIR Adapter: the degraded latent has shape .*the model's own VAE"):
+    with pytest.raises(ValueError, match="^Apply FluxIR Adapter: the degraded latent has the shape .*the model's own VAE"):
         apply(nodes, tiny, samples=torch.zeros(shape))
 
 

@@ -136,8 +136,9 @@ def test_the_papers_ensemble_ranks_by_three_reward_models(loaded):
 
 def test_the_sheet_shows_all_pictures_and_frames_the_best(comfy):
     from comfyui_fluxir.fluxir_core.image.candidates import candidate_sheet
+    from comfyui_fluxir.nodes.inputs import to_planes
     from comfyui_fluxir.nodes.runtime import drawn
-    from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages, to_planes
+    from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages
 
     with torch.inference_mode():
         _, best, report, sheet = ScoreImages.execute(images(count=5), NaturalImageVerifier.execute().result[0]).result
@@ -167,3 +168,13 @@ def test_the_natural_image_verifier_prefers_the_undistorted_and_knows_the_input(
     assert "consistency" in report["scores"]
     with pytest.raises(ValueError, match="Score Images: 2 degraded pictures; give the one"):
         score(verifier, batch, degraded=batch[:2])
+
+
+def test_that_every_image_is_refused_is_said(comfy):
+    from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier
+
+    verifier = NaturalImageVerifier.execute().result[0]
+    good, broken = images(count=2), images(count=2) * torch.nan
+    assert score(verifier, torch.cat([broken, good[:1]]))[1] == 2
+    with pytest.raises(ValueError, match=r"^Score Images: the verifier refuses all of 2 images \(.*niqe.*\), so there is no best;"):
+        score(verifier, broken)
