@@ -1,6 +1,7 @@
 """Nodes that judge pictures: the verifiers of a search, ensembles of them, and scores for any pictures."""
 
 import json
+import logging
 import math
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from ..fluxir_core.flow.batching import MicroBatches
 from ..fluxir_core.image.candidates import candidate_sheet
 from ..fluxir_core.verify import DefaultEnsemble, Ensemble
 from .inputs import given_planes
-from .runtime import drawn, load_whole
+from .runtime import drawn, load_whole, show
 
 AGGREGATORS = {"mean z-score": mean_z, "rank sum": rank_sum}
 Verifier = io.Custom("FLUXIR_VERIFIER")
@@ -129,6 +130,7 @@ class ScoreImages(io.ComfyNode):
                 io.String.Output(display_name="scores", tooltip="Every verifier's scores and the values, as JSON."),
                 io.Image.Output(display_name="sheet", tooltip="All pictures with their ranks and scores, the best framed."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -143,20 +145,20 @@ class ScoreImages(io.ComfyNode):
             raise ValueError(f"Score Images: {error}") from None
         scores = {name: values.float().cpu() for name, values in scores.items()}
         values = verifier.ensemble.combine(scores)
-        if not torch.isfinite(values).any():
-            raise ValueError(
-                f"Score Images: the verifier refuses all of {len(planes)} images ({_refusals(scores)}), so there is no best; give "
-                "other images or another verifier."
-            )
         best = int(values.nan_to_num(nan=-torch.inf).argmax())
+        refused = not torch.isfinite(values).any()
+        if refused:
+            said = f"the verifier refuses all of {len(planes)} images ({_refusals(scores)}): none is the best, the first is given"
+            logging.warning("Score Images: %s.", said)
+            show(cls, said)
         columns = {"values": values, **scores}
         report = {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in columns.items()}
-        report = {"values": report.pop("values"), "scores": report}
-        sheet = candidate_sheet(planes.cpu(), report["values"], report["scores"], best)
+        report = {"values": report.pop("values"), "scores": report, **({"refused": said} if refused else {})}
+        sheet = candidate_sheet(planes.cpu(), report["values"], report["scores"], None if refused else best)
         return io.NodeOutput(images[best : best + 1], best, json.dumps(report), drawn(sheet))
 
 
 def _refusals(scores):
-    """The names of the `scores` {name: (n,)} that refuse any image, for an error."""
+    """The names of the `scores` {name: (n,)} that refuse any image."""
     refusing = [name for name, own in scores.items() if ((own < 0) if name.startswith("guard_") else ~own.isfinite()).any()]
     return ", ".join(refusing) or "by all scores together"

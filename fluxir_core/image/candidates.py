@@ -13,8 +13,8 @@ def candidate_sheet(pictures, values, scores, winner, plain=None):
     """A PIL picture, WIDTH wide, of `pictures` (n, 3, H, W) in [0, 1], each above its rank and scores, the winner framed.
 
     `values`: n numbers by which they are ranked, the highest first; `scores`: {verifier: n numbers}. None is a refused
-    picture's number, and a verifier that gives several all the same is left out. `winner`, and the `plain` sample if there
-    is one, are indices.
+    picture's number, and a verifier that gives several all the same is left out. `winner` and the `plain` sample are indices,
+    or None where there is none.
     """
     ranks = _ranks(values)
     scores = {name: own for name, own in scores.items() if len(own) == 1 or len(set(own)) > 1}
@@ -23,7 +23,7 @@ def candidate_sheet(pictures, values, scores, winner, plain=None):
         remarks = [text for text, index in (("winner", winner), ("plain", plain)) if index == i]
         lines = [", ".join([f"{ranks[i]}. of {len(values)}: {_number(values[i])}", *remarks])]
         labels.append("\n".join(lines + [f"{name} {_number(own[i])}" for name, own in scores.items()]))
-    return montage(pictures, labels, (winner,), WIDTH)
+    return montage(pictures, labels, () if winner is None else (winner,), WIDTH)
 
 
 def search_sheet(report, finalists, picture=0):

@@ -140,11 +140,13 @@ def test_the_sheet_shows_all_pictures_and_frames_the_best(comfy):
     from comfyui_fluxir.nodes.runtime import drawn
     from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages
 
+    smooth = torch.nn.functional.interpolate(images(count=5, size=8).movedim(-1, 1), 64, mode="bicubic").movedim(1, -1).clamp(0, 1)
     with torch.inference_mode():
-        _, best, report, sheet = ScoreImages.execute(images(count=5), NaturalImageVerifier.execute().result[0]).result
+        _, best, report, sheet = ScoreImages.execute(smooth, NaturalImageVerifier.execute().result[0]).result
     report = json.loads(report)
-    expected = candidate_sheet(to_planes(images(count=5)), report["values"], report["scores"], best)
-    assert torch.equal(sheet, drawn(expected)) and sheet.shape[2:] == (768, 3) and sheet.max() <= 1
+    expected = candidate_sheet(to_planes(smooth), report["values"], report["scores"], best)
+    assert "refused" not in report and sheet.max() <= 1
+    assert torch.equal(sheet, drawn(expected)) and sheet.shape[2:] == (768, 3)
 
 
 def test_the_same_verifier_twice_is_refused(loaded):
@@ -166,15 +168,17 @@ def test_the_natural_image_verifier_prefers_the_undistorted_and_knows_the_input(
     assert score(verifier, batch)[1] == 1
     _, _, report = score(verifier, batch, degraded=batch[:1])
     assert "consistency" in report["scores"]
-    with pytest.raises(ValueError, match="Score Images: 2 degraded pictures; give the one"):
+    with pytest.raises(ValueError, match="Score Images: 2 degraded images; give the one"):
         score(verifier, batch, degraded=batch[:2])
 
 
-def test_that_every_image_is_refused_is_said(comfy):
+def test_that_every_image_is_refused_is_said(comfy, caplog):
     from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier
 
     verifier = NaturalImageVerifier.execute().result[0]
-    good, broken = images(count=2), images(count=2) * torch.nan
-    assert score(verifier, torch.cat([broken, good[:1]]))[1] == 2
-    with pytest.raises(ValueError, match=r"^Score Images: the verifier refuses all of 2 images \(.*niqe.*\), so there is no best;"):
-        score(verifier, broken)
+    broken, good = images(count=2) * torch.nan, torch.full((1, 64, 64, 3), 0.5)
+    assert score(verifier, torch.cat([broken, good]))[1] == 2
+    with caplog.at_level("WARNING"):
+        best, index, report = score(verifier, broken)
+    assert index == 0 and torch.equal(best.isnan(), broken[:1].isnan()) and report["values"] == [None, None]
+    assert report["refused"].startswith("the verifier refuses all of 2 images (niqe, ") and report["refused"] in caplog.text
