@@ -1,4 +1,4 @@
-# Python to make the virtual environment with, the demo's port; FAST=1 for the demo in four steps.
+# Python to make the virtual environment with, the demo's port; FEW_STEPS=1 for the demo in four steps.
 PYTHON ?= python3
 PORT ?= 8199
 
@@ -6,7 +6,7 @@ PORT ?= 8199
 
 demo:
 	@$(PYTHON) demo/environment.py
-	@.venv/bin/python -m comfyui_fluxir.demo.run --port $(PORT) $(if $(FAST),--fast)
+	@.venv/bin/python -m comfyui_fluxir.demo.run --port $(PORT) $(if $(FEW_STEPS),--few-steps)
 
 test:
 	@$(PYTHON) demo/environment.py --tests

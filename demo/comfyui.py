@@ -97,10 +97,10 @@ class ComfyUIServer:
             return json.load(answer)
 
     def run(self, workflow, progress=None, ui=None):
-        """Queues `workflow` (API format) and waits. Returns the paths of the pictures it saved, by node id.
+        """Queues `workflow` (API format) and waits. Returns the paths of the images it saved, by node id.
 
         `progress(node_id, step, steps)` is called as nodes report. `ui` is the same graph in UI format, which the frontend
-        sends along for the pictures' metadata. Raises ComfyUIError with the node's message on an error.
+        sends along for the images' metadata. Raises ComfyUIError with the node's message on an error.
         """
         return asyncio.run(self._run(workflow, progress or (lambda *_: None), ui))
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..fluxir_core.image import load_picture, quality, side_by_side
+from ..fluxir_core.image.compare import side_by_side
+from ..fluxir_core.image.files import load_image
+from ..fluxir_core.image.quality import quality
 from .comfyui import ROOT, ComfyUIError, ComfyUIServer
 from .environment import NEWEST, SetupError, comfyui_path
 
 WORKFLOWS = ROOT / "workflows" / "api"
-WORKFLOW, FAST = WORKFLOWS / "fluxir_restore_miniature.json", WORKFLOWS / "fluxir_fast_miniature.json"
+WORKFLOW, FEW_STEPS = WORKFLOWS / "fluxir_restore_miniature.json", WORKFLOWS / "fluxir_few_steps_miniature.json"
 DEGRADED = ROOT / "demo" / "photo_degraded.png"
 ORIGINAL = ROOT / "demo" / "photo_original.png"
 
@@ -25,17 +27,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8199)
     parser.add_argument("--out", type=Path, default=ROOT / "output" / "demo")
-    parser.add_argument("--fast", action="store_true", help="in four steps, by the few-step student")
+    parser.add_argument("--few-steps", action="store_true", help="in four steps, by the few-step student")
     arguments = parser.parse_args()
     try:
-        report = run_demo(comfyui_path(NEWEST), arguments.port, arguments.out, FAST if arguments.fast else WORKFLOW)
+        report = run_demo(comfyui_path(NEWEST), arguments.port, arguments.out, FEW_STEPS if arguments.few_steps else WORKFLOW)
     except (ComfyUIError, SetupError) as error:
         sys.exit(f"The demo stopped: {error}")
     except KeyboardInterrupt:
         sys.exit("The demo was interrupted; nothing is left running.")
     for name in ("degraded", "restored"):
         print(f"{name:9}" + "   ".join(f"{measure} {value}" for measure, value in report[name].items()))
-    print(f"Pictures and report.json are in {arguments.out}")
+    print(f"Images and report.json are in {arguments.out}")
 
 
 def run_demo(comfyui, port, out, workflow=WORKFLOW):
@@ -57,14 +59,14 @@ def run_demo(comfyui, port, out, workflow=WORKFLOW):
         (restored,) = server.run(workflow, bar)[saver]
         seconds = time.perf_counter() - started
 
-    pictures = {"degraded": DEGRADED, "restored": restored, "original": ORIGINAL}
-    opened = {name: Image.open(path).convert("RGB") for name, path in pictures.items()}
+    images = {"degraded": DEGRADED, "restored": restored, "original": ORIGINAL}
+    opened = {name: Image.open(path).convert("RGB") for name, path in images.items()}
     for name in ("degraded", "restored"):
         opened[name].save(out / f"{name}.png")
     side_by_side(opened).save(out / "comparison.png")
-    original = load_picture(ORIGINAL)[None]
+    original = load_image(ORIGINAL)[None]
     report = {
-        name: {measure: round(value.item(), 4) for measure, value in quality(load_picture(pictures[name])[None], original).items()}
+        name: {measure: round(value.item(), 4) for measure, value in quality(load_image(images[name])[None], original).items()}
         for name in ("degraded", "restored")
     }
     report |= {

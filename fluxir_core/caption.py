@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from .verify.pictures import normalise
+from .image.pixels import normalize
 
 SOURCE = "Qwen/Qwen2.5-VL-7B-Instruct on Hugging Face"
 REQUEST = (
-    "Describe this picture in one paragraph: its subjects, materials, textures, layout and lighting. Name only what can be "
+    "Describe this image in one paragraph: its subjects, materials, textures, layout and lighting. Name only what can be "
     "seen. Do not mention blur, noise, compression or other defects."
 )
 CHAT = (
@@ -53,19 +53,19 @@ def _find(folder):
         raise CaptionerFileError(f"caption: {folder}'s config.json describes {kind}, not Qwen2.5-VL; get it from {SOURCE}.")
 
 
-def _pixels(picture):
-    """`picture` (3, H, W) in [0, 1] as the captioner sees it: (h, w, 3) uint8, about a megapixel at most."""
-    scale = min(1, (MOST_PIXELS / (picture.shape[1] * picture.shape[2])) ** 0.5)
+def _pixels(image):
+    """`image` (3, H, W) in [0, 1] as the captioner sees it: (h, w, 3) uint8, about a megapixel at most."""
+    scale = min(1, (MOST_PIXELS / (image.shape[1] * image.shape[2])) ** 0.5)
     if scale < 1:
-        size = [max(SHORTEST_SIDE, round(extent * scale)) for extent in picture.shape[1:]]
-        picture = F.interpolate(picture[None], size, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
-    return (picture * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+        size = [max(SHORTEST_SIDE, round(extent * scale)) for extent in image.shape[1:]]
+        image = F.interpolate(image[None], size, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
+    return (image * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 class Captioner:
-    """Describes pictures in words, one paragraph each: decoding is greedy, so that a picture always has the same caption.
+    """Describes images in words, one paragraph each: decoding is greedy, so that an image always has the same caption.
 
-    Captions are kept for the process, the latest 64 of them: an unchanged picture costs nothing and reads no weights.
+    Captions are kept for the process, the latest 64 of them: an unchanged image costs nothing and reads no weights.
     """
 
     def __init__(self, folder):
@@ -93,29 +93,29 @@ class Captioner:
 
     @cached_property
     def processor(self):
-        """Makes the network's inputs of texts and pictures."""
+        """Makes the network's inputs of texts and images."""
         from transformers import Qwen2_5_VLProcessor
 
         try:
             return Qwen2_5_VLProcessor.from_pretrained(str(self.folder), local_files_only=True)
         except Exception as error:
-            raise self._unreadable("tokenizer and picture preparation", error) from error
+            raise self._unreadable("tokenizer and image preparation", error) from error
 
     def _unreadable(self, what, error):
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return CaptionerFileError(f"caption: the {what} in {self.folder} cannot be read ({first}); get them from {SOURCE}.")
 
-    def knows(self, pictures):
-        """Whether all of `pictures` have captions already, so that the network is not needed."""
-        return all(self._key(pixels) in _captions for pixels in self._seen(pictures))
+    def knows(self, images):
+        """Whether all of `images` have captions already, so that the network is not needed."""
+        return all(self._key(pixels) in _captions for pixels in self._seen(images))
 
-    def __call__(self, pictures, on_token=None):
-        """The captions of `pictures` (B, 3, H, W) in [0, 1]: a list of B texts of at most 160 tokens.
+    def __call__(self, images, on_token=None):
+        """The captions of `images` (B, 3, H, W) in [0, 1]: a list of B texts of at most 160 tokens.
 
         `on_token()` is called before every token; what it raises ends the work. Raises ValueError for NaN or infinity.
         """
         captions = []
-        for pixels in self._seen(pictures):
+        for pixels in self._seen(images):
             key = self._key(pixels)
             if key not in _captions:
                 _captions[key] = self._describe(pixels, on_token)
@@ -125,11 +125,11 @@ class Captioner:
             _captions.popitem(last=False)
         return captions
 
-    def _seen(self, pictures):
-        pictures, finite = normalise(pictures, SHORTEST_SIDE)
+    def _seen(self, images):
+        images, finite = normalize(images, SHORTEST_SIDE)
         if not finite.all():
-            raise ValueError(f"caption: picture {finite.tolist().index(False) + 1} holds NaN or infinity; give one without.")
-        return [_pixels(picture) for picture in pictures]
+            raise ValueError(f"caption: image {finite.tolist().index(False) + 1} holds NaN or infinity; give one without.")
+        return [_pixels(image) for image in images]
 
     def _key(self, pixels):
         return hashlib.sha256(f"{pixels.shape}{CHAT}{self.folder.resolve()}".encode() + pixels.tobytes()).hexdigest()

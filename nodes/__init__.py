@@ -2,18 +2,19 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .adapter import ApplyFluxIRAdapter, LoadFluxIRAdapter, NullTextConditioning
+from .adapter import ApplyFluxIRAdapter, EmptyPrompt, LoadFluxIRAdapter
+from .budget_plan import BudgetPlan
 from .caption import CaptionImage, DegradationCheck
-from .colour import MatchColour
+from .color import MatchColor
 from .degrade import DegradeImage
 from .evaluate import EvaluateRestoration
-from .few_steps import DistilledSigmas, LQStartLatent
+from .few_steps import DistilledSigmas, NoisyStartLatent
 from .fidelity import InventedDetail, RestorationFidelity
 from .fluxgen import SaveImagePairs, SelectImages
 from .folders import register_model_folders
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
-from .schedules import BudgetPlan, ContestSchedule, ParticleSchedule, StepwiseSchedule
 from .search import SearchReportChart, TTSSampler, TTSSamplerSelect
+from .search_algorithms import EvolutionarySearchAlgorithm, ParticleSearchAlgorithm, StepwiseSearchAlgorithm
 from .tiles import TileModel
 from .ummf import ApplyUMMFLoRA, UMMFConditioning
 from .verifiers import NaturalImageVerifier, ScoreImages, VerifierEnsemble
@@ -27,15 +28,15 @@ class FluxIRExtension(ComfyExtension):
         return [
             LoadFluxIRAdapter,
             ApplyFluxIRAdapter,
-            NullTextConditioning,
+            EmptyPrompt,
             UMMFConditioning,
             ApplyUMMFLoRA,
             TileModel,
             DegradationCheck,
             CaptionImage,
             DistilledSigmas,
-            LQStartLatent,
-            MatchColour,
+            NoisyStartLatent,
+            MatchColor,
             RestorationFidelity,
             InventedDetail,
             TTSSampler,
@@ -48,9 +49,9 @@ class FluxIRExtension(ComfyExtension):
             CLIPScoreVerifier,
             ImageRewardVerifier,
             PyIQAVerifier,
-            ContestSchedule,
-            StepwiseSchedule,
-            ParticleSchedule,
+            EvolutionarySearchAlgorithm,
+            StepwiseSearchAlgorithm,
+            ParticleSearchAlgorithm,
             BudgetPlan,
             DegradeImage,
             SelectImages,

@@ -11,12 +11,14 @@ import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
-from ..fluxir_core.adapter import AdapterFileError, FluxIRAdapter, check_base, load_adapter
-from .adapter_injection import FluxIRInjection
+from ..fluxir_core.adapter.checkpoint import check_base, load_adapter
+from ..fluxir_core.adapter.model import FluxIRAdapter
+from ..fluxir_core.flux.weight_files import WeightFileError
+from .adapter_hooks import FluxIRHooks
 from .degraded_latent import in_model_space
 from .folders import ADAPTERS
-from .native_flux import attach, attention, flux_dimensions, managed, native_flux
-from .tile_injection import see_regions
+from .native_flux import attach, attention, flux_dimensions, make_managed, native_flux
+from .tile_context import see_regions
 
 KEY = "fluxir"
 Adapter = io.Custom("FLUXIR_ADAPTER")
@@ -35,16 +37,16 @@ class LoadFluxIRAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="LoadFluxIRAdapter",
+            node_id="FluxIRLoadAdapter",
             display_name="Load FluxIR Adapter",
             category="FluxIR",
             description="Loads a FluxIR restoration adapter from models/fluxir_adapters.",
-            search_aliases=["fluxir", "restoration adapter", "image restoration", "restore photo"],
+            search_aliases=["fluxir", "restoration adapter", "image restoration", "restore photo", "enhance"],
             inputs=[
                 io.Combo.Input(
                     "adapter_name",
                     options=folder_paths.get_filename_list(ADAPTERS),
-                    tooltip="A FluxIR adapter made for the FLUX model you use. Put files in models/fluxir_adapters; "
+                    tooltip="A FluxIR adapter made for the FLUX model you use. Put files into models/fluxir_adapters; "
                     "mini-flux-fluxir belongs to the bundled mini-flux.",
                 ),
             ],
@@ -58,12 +60,12 @@ class LoadFluxIRAdapter(io.ComfyNode):
         path = folder_paths.get_full_path_or_raise(ADAPTERS, adapter_name)
         try:
             loaded = load_adapter(path)
-        except AdapterFileError as error:
-            raise AdapterFileError(f"Load FluxIR Adapter: {error}") from None
+        except WeightFileError as error:
+            raise WeightFileError(f"Load FluxIR Adapter: {error}") from None
         logging.info("FluxIR adapter %s: %s", adapter_name, loaded.report)
         weights = loaded.state_dict
         build = partial(FluxIRAdapter, loaded.config, ops=comfy.ops.manual_cast, attention=attention)
-        patcher = managed(build, weights)
+        patcher = make_managed(build, weights)
         return io.NodeOutput(LoadedFluxIR(adapter_name, patcher, weights["null_text"], weights["null_pooled"]))
 
 
@@ -71,19 +73,29 @@ class ApplyFluxIRAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ApplyFluxIRAdapter",
+            node_id="FluxIRApplyAdapter",
             display_name="Apply FluxIR Adapter",
             category="FluxIR",
-            description="Makes a FLUX model restore a degraded picture: sampling then draws a clean picture that the "
-            "degraded one could have come from.",
-            search_aliases=["fluxir", "restore", "denoise photo", "deblur", "super resolution", "upscale", "control"],
+            description="Turns a FLUX model into a restorer: sampling then draws a clean version of the degraded image.",
+            search_aliases=[
+                "fluxir",
+                "restore",
+                "enhance",
+                "denoise",
+                "deblur",
+                "sharpen",
+                "jpeg artifacts",
+                "low light",
+                "super resolution",
+                "upscale",
+            ],
             inputs=[
-                io.Model.Input("model", tooltip="A FLUX model of the size that the adapter was made for, with or without LoRAs."),
+                io.Model.Input("model", tooltip="A FLUX model of the size the adapter was made for, with or without LoRAs."),
                 Adapter.Input("adapter", tooltip="From Load FluxIR Adapter."),
                 io.Latent.Input(
                     "degraded",
-                    tooltip="The degraded picture from VAE Encode: one, or one for each "
-                    "picture of the sampled batch. The sampled latent must have the same size.",
+                    tooltip="The degraded image from VAE Encode: one for the whole batch, or one for each sampled image. "
+                    "The sampled latent must have the same size.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -91,7 +103,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="How much the adapter steers the model. 1 is what it was trained for; 0 is the bare model.",
+                    tooltip="How much the adapter steers the model. 1 is what it was trained for; 0 is the model without it.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -100,7 +112,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     advanced=True,
-                    tooltip="Where in sampling the adapter begins to act: 0 is the first step.",
+                    tooltip="When the adapter starts to act: 0 is the first step.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -109,7 +121,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     advanced=True,
-                    tooltip="Where in sampling the adapter stops acting: 1 is the last step.",
+                    tooltip="When the adapter stops acting: 1 is after the last step.",
                 ),
             ],
             outputs=[
@@ -123,8 +135,8 @@ class ApplyFluxIRAdapter(io.ComfyNode):
         network = adapter.patcher.model
         try:
             check_base(network.config, flux_dimensions(flux))
-        except AdapterFileError as error:
-            raise AdapterFileError(f"Apply FluxIR Adapter: {adapter.name}: {error}") from None
+        except WeightFileError as error:
+            raise WeightFileError(f"Apply FluxIR Adapter: {adapter.name}: {error}") from None
         if start_percent >= end_percent:
             raise ValueError(
                 f"Apply FluxIR Adapter: start_percent {start_percent} is not below end_percent {end_percent}, so the "
@@ -133,35 +145,35 @@ class ApplyFluxIRAdapter(io.ComfyNode):
         lq = in_model_space(model, degraded, "Apply FluxIR Adapter")
         model = model.clone()
         if strength != 0:
-            injection = FluxIRInjection(network, lq, strength, start_percent, end_percent)
-            model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, injection.diffusion_model)
-            model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, injection.prepare_sampling)
+            hooks = FluxIRHooks(network, lq, strength, start_percent, end_percent)
+            model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, hooks.diffusion_model)
+            model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, hooks.prepare_sampling)
             model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, see_regions)
-            model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, injection.pre_run)
-            model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, injection.cleanup)
+            model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, hooks.pre_run)
+            model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, hooks.cleanup)
             attach(model, KEY, adapter.patcher)
         return io.NodeOutput(model)
 
 
-class NullTextConditioning(io.ComfyNode):
+class EmptyPrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="NullTextConditioning",
-            display_name="Null Text Conditioning",
+            node_id="FluxIREmptyPrompt",
+            display_name="Empty Prompt (no text encoder)",
             category="FluxIR",
-            description="The empty prompt a FluxIR adapter was trained with: restoration needs no text encoder.",
-            search_aliases=["fluxir", "empty prompt", "no text encoder", "null prompt", "zero conditioning"],
+            description="The empty prompt that a FluxIR adapter was trained with. Restoring needs no text encoder.",
+            search_aliases=["fluxir", "null text", "null prompt", "no prompt", "zero conditioning"],
             inputs=[
                 Adapter.Input(
                     "adapter",
-                    tooltip="From Load FluxIR Adapter; it knows the prompt's length and the guidance it was trained with.",
+                    tooltip="From Load FluxIR Adapter. It knows the length of the prompt and the guidance it was trained with.",
                 )
             ],
             outputs=[
                 io.Conditioning.Output(
                     display_name="conditioning",
-                    tooltip="The empty prompt with the adapter's guidance. Connect it to positive; with cfg 1 also to "
+                    tooltip="The empty prompt with the adapter's guidance. Connect it to positive. At cfg 1 also connect it to "
                     "negative, which is then not used.",
                 ),
             ],

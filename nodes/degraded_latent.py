@@ -1,4 +1,4 @@
-"""The degraded picture's latent beside the sampled one: in the model's space, and row for row."""
+"""The degraded image's latent beside the sampled one: in the model's space, and row for row."""
 
 from .inputs import checked_latent
 
@@ -9,7 +9,7 @@ def in_model_space(model, degraded, node):
     return model.model.process_latent_in(samples)
 
 
-def as_rows(lq, x, pictures, node):
+def as_rows(lq, x, images, node):
     """`lq` as the rows of x: as often as it takes for a batch of `pictures`, and for every conditioning in the call.
 
     Raises ValueError in `node`'s name when its size is not x's, or its batch does not fit.
@@ -21,9 +21,9 @@ def as_rows(lq, x, pictures, node):
             f"{x.shape[-1]}x{x.shape[-2]}; sample a latent of the degraded image's size, and for tiles "
             "use Tile Model instead of a node that samples them one by one."
         )
-    if pictures % lq.shape[0]:  # a search samples several candidates of the whole batch, one after the other
+    if images % lq.shape[0]:  # a search samples several candidates of the whole batch, one after the other
         raise ValueError(
-            f"{node}: {lq.shape[0]} degraded latents for a sampled batch of {pictures}; give one "
+            f"{node}: {lq.shape[0]} degraded latents for a sampled batch of {images}; give one "
             f"degraded latent, or as many as are sampled."
         )
     return lq.repeat(x.shape[0] // lq.shape[0], *[1] * (lq.ndim - 1))

@@ -1,4 +1,4 @@
-"""The node that measures restored pictures."""
+"""The node that measures restored images."""
 
 import json
 import math
@@ -8,42 +8,42 @@ import comfy.utils
 from comfy_api.latest import io, ui
 
 from ..fluxir_core.verify.evaluation import Evaluation, markdown
-from .inputs import checked_image, to_planes
-from .runtime import moved, show
+from .inputs import checked_image
+from .runtime import make_patcher, show, to_planes
 
 
 class EvaluateRestoration(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="EvaluateRestoration",
+            node_id="FluxIREvaluateRestoration",
             display_name="Evaluate Restoration",
             category="FluxIR/image",
-            description="Measures restored pictures: alone, against the degraded ones and against the originals.",
-            search_aliases=["psnr", "ssim", "lpips", "musiq", "metrics", "image quality", "benchmark", "fluxir"],
+            description="Measures restored images: alone, against the degraded ones and against the originals.",
+            search_aliases=["compare quality", "image quality", "psnr", "ssim", "lpips", "musiq", "metrics", "benchmark", "fluxir"],
             is_output_node=True,
             inputs=[
-                io.Image.Input("restored", tooltip="The restored pictures."),
+                io.Image.Input("restored", tooltip="The restored images."),
                 io.Image.Input(
                     "degraded",
                     optional=True,
-                    tooltip="What they restore, of any size: one for each, or one for all. Adds closeness.",
+                    tooltip="The degraded images, of any size: one for each, or one for all. Adds closeness.",
                 ),
                 io.Image.Input(
                     "original",
                     optional=True,
-                    tooltip="The undamaged pictures, as large as the restored; one for each or all. Adds PSNR, SSIM, GMSD.",
+                    tooltip="The undamaged images, as large as the restored ones: one for each, or one for all. Adds PSNR, SSIM and GMSD.",
                 ),
                 io.String.Input(
                     "metrics",
                     default="",
-                    tooltip="Further metrics of the library pyiqa, by name, with commas between: lpips, maniqa, clipiqa+, "
-                    "musiq. One whose weights are not on disk is named and skipped. Empty: what needs no weights.",
+                    tooltip="More metrics of the library pyiqa, by name, with commas between: lpips, maniqa, clipiqa+, musiq. "
+                    "A metric whose weights are not on disk is named and skipped. Empty: only metrics that need no weights.",
                 ),
             ],
             outputs=[
                 io.String.Output(display_name="table", tooltip="The values, or their means, as a Markdown table."),
-                io.String.Output(display_name="values", tooltip="Every picture's values and what is skipped, as JSON."),
+                io.String.Output(display_name="values", tooltip="Every image's values and what is skipped, as JSON."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -59,17 +59,17 @@ class EvaluateRestoration(io.ComfyNode):
         for which, given in partners.items():
             if given is not None and len(given) not in (1, len(restored)):
                 raise ValueError(
-                    f"Evaluate Restoration: {len(given)} {which} pictures for {len(restored)} restored ones; "
+                    f"Evaluate Restoration: {len(given)} {which} images for {len(restored)} restored ones; "
                     "give one for each, or one for all."
                 )
         try:
             evaluation = Evaluation(names, original is not None)
-            patchers = [moved(metric.module) for metric in evaluation.metrics.values()]  # held until all is measured
+            patchers = [make_patcher(metric.module) for metric in evaluation.metrics.values()]  # held until all is measured
             management.load_models_gpu(patchers)
             progress, rows = comfy.utils.ProgressBar(len(restored)), []
             for number in range(len(restored)):
                 management.throw_exception_if_processing_interrupted()
-                rows.append(evaluation(*(_picture(given, number, device) for given in (restored, *partners.values()))))
+                rows.append(evaluation(*(_image(given, number, device) for given in (restored, *partners.values()))))
                 progress.update(1)
         except ValueError as error:
             raise ValueError(f"Evaluate Restoration: {error}") from None
@@ -80,6 +80,6 @@ class EvaluateRestoration(io.ComfyNode):
         return io.NodeOutput(table, report, ui=ui.PreviewText(table))
 
 
-def _picture(images, number, device):
+def _image(images, number, device):
     """Picture `number` of IMAGE `images`, or its only one, as (3, H, W) on `device`; None for None."""
     return None if images is None else to_planes(images[number % len(images)][None])[0].to(device)

@@ -2,6 +2,8 @@
 
 import torch
 
+from .runtime import to_planes
+
 SIDES = {1: "length", 2: "height, width", 3: "frames, height, width"}
 
 
@@ -43,11 +45,6 @@ def checked_image(node, name, images, finite=True):
     if False in sound:
         raise ValueError(f"{node}: {name} holds NaN or infinity in image {sound.index(False) + 1}; give images without.")
     return images
-
-
-def to_planes(images):
-    """IMAGE (B, H, W, C), any float type, as (B, 3, H, W) float32."""
-    return images[..., :3].float().expand(-1, -1, -1, 3).movedim(-1, 1)
 
 
 def given_planes(node, name, images, finite=True):

@@ -6,7 +6,7 @@ import comfy.model_patcher
 import comfy.utils
 from comfy.ldm.modules.attention import optimized_attention
 
-from ..fluxir_core.adapter import FluxDimensions
+from ..fluxir_core.flux.dimensions import FluxDimensions
 
 
 def native_flux(model, node) -> comfy.ldm.flux.model.Flux:
@@ -43,7 +43,7 @@ def attention(query, key, value):
     return optimized_attention(query, key, value, query.shape[1], skip_reshape=True)
 
 
-def managed(build, weights):
+def make_managed(build, weights):
     """A network of ours with `weights`, moved and offloaded by ComfyUI: a ModelPatcher.
 
     `build(device=, dtype=)` makes the network, its layers from comfy.ops.manual_cast.

@@ -6,8 +6,8 @@ import comfy.model_management
 import comfy.samplers
 import torch
 
-from ..fluxir_core.flow.batching import MicroBatches
-from ..fluxir_core.flow.paths import Student
+from ..fluxir_core.execution.micro_batches import MicroBatches
+from ..fluxir_core.searches.look_ahead import Student
 
 ROWS_AT_ONCE = 8
 

@@ -1,4 +1,4 @@
-"""Nodes that show a FLUX model condition pictures: Unified Multi-Modal Fusion, OminiControl's LoRAs, FLUX.1 Kontext."""
+"""Nodes that show a FLUX model condition images: Unified Multi-Modal Fusion, OminiControl's LoRAs, FLUX.1 Kontext."""
 
 import logging
 from functools import partial
@@ -12,10 +12,13 @@ from comfy.latent_formats import Flux
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
-from ..fluxir_core.adapter import FEW_STEPS, AdapterFileError, LoRA, check_lora_base, diffusers_weights, load_lora
-from .condition_injection import KEY, TILE, ConditionInjection, TileCond, strength_hook
+from ..fluxir_core.flux.weight_files import WeightFileError
+from ..fluxir_core.lora.files import FEW_STEPS, check_lora_base, diffusers_weights, load_lora
+from ..fluxir_core.lora.lora import LoRA
 from .inputs import checked_latent, given_planes
-from .native_flux import attach, flux_dimensions, managed, native_flux
+from .native_flux import attach, flux_dimensions, make_managed, native_flux
+from .tile_context import TILE, TileCond
+from .ummf_hooks import KEY, UMMFHooks, strength_hook
 
 CONDITIONING_NODE = "UMMF Conditioning"
 LORA_NODE = "Apply UMMF LoRA"
@@ -24,47 +27,46 @@ LORA_NODE = "Apply UMMF LoRA"
 class UMMFConditioning(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        def picture(name, **kwargs):
+        def image_input(name, **kwargs):
             return io.MultiType.Input(name, [io.Latent, io.Image], **kwargs)
 
         return io.Schema(
-            node_id="UMMFConditioning",
+            node_id="FluxIRUMMFConditioning",
             display_name=CONDITIONING_NODE,
             category="FluxIR/conditioning",
-            description="Shows the model a degraded picture beside the prompt, as tokens in one sequence with the text and "
-            "the noise. For a FLUX model with Apply UMMF LoRA, or a FLUX.1 Kontext model as it is.",
-            search_aliases=["ummf", "resflow", "ominicontrol", "kontext", "reference latent", "condition image", "restore"],
+            description="Shows the model the degraded image beside the prompt (UMMF: unified multi-modal fusion). For FLUX.1 "
+            "with Apply UMMF LoRA, or for FLUX.1 Kontext as it is.",
+            search_aliases=["resflow", "ominicontrol", "kontext", "reference latent", "condition image", "restore", "fluxir"],
             inputs=[
                 io.Conditioning.Input(
                     "conditioning",
-                    tooltip="The prompt: a caption of the picture, or an empty one. With "
-                    "cfg above 1 give the negative prompt a node of its own.",
+                    tooltip="The prompt: a caption of the image, or an empty one. With cfg above 1, give the negative prompt a "
+                    "node of its own.",
                 ),
-                picture(
+                image_input(
                     "degraded",
-                    tooltip="The degraded picture: a LATENT from VAE Encode, or an IMAGE if a VAE is "
-                    "connected. Any size; one, or one for each picture of the sampled batch.",
+                    tooltip="The degraded image: a LATENT from VAE Encode, or an IMAGE if a VAE is connected. Any size; one for "
+                    "the whole batch, or one for each sampled image.",
                 ),
-                picture(
+                image_input(
                     "reference",
                     optional=True,
-                    tooltip="A second picture to look at, for instance a degradation "
-                    "remover's. Leave it out unless the LoRA was trained with one.",
+                    tooltip="A second image to look at, for example one from a cleaning model. Leave it out unless the LoRA was "
+                    "trained with one.",
                 ),
-                io.Vae.Input("vae", optional=True, tooltip="Encodes pictures given as IMAGE; not needed for LATENTs."),
+                io.Vae.Input("vae", optional=True, tooltip="Encodes images given as IMAGE. Not needed for LATENT."),
                 io.Float.Input(
                     "strength",
                     default=1.0,
                     min=0.0,
                     max=4.0,
                     step=0.01,
-                    tooltip="How much the output looks at the pictures: a factor on the attention they get. 1 is "
-                    "what models are trained for, 0 leaves them out.",
+                    tooltip="How much the result looks at the images. 1 is what models are trained for; 0 leaves them out.",
                 ),
             ],
             outputs=[
                 io.Conditioning.Output(
-                    display_name="conditioning", tooltip="The prompt with its pictures, for any guider or sampler."
+                    display_name="conditioning", tooltip="The prompt with its images, for any guider or sampler."
                 ),
             ],
         )
@@ -73,8 +75,8 @@ class UMMFConditioning(io.ComfyNode):
     def execute(cls, conditioning, degraded, reference=None, vae=None, strength=1.0) -> io.NodeOutput:
         if strength == 0:
             return io.NodeOutput(conditioning)
-        pictures = {"degraded": degraded, "reference": reference}
-        latents = [_latents(name, value, vae) for name, value in pictures.items() if value is not None]
+        images = {"degraded": degraded, "reference": reference}
+        latents = [_latents(name, value, vae) for name, value in images.items() if value is not None]
         conditioning = node_helpers.conditioning_set_values(conditioning, {"reference_latents": latents}, append=True)
         conditioning = [
             [text, {**values, "model_conds": {**values.get("model_conds", {}), TILE: TileCond(None)}}]
@@ -104,22 +106,22 @@ class ApplyUMMFLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ApplyUMMFLoRA",
+            node_id="FluxIRApplyUMMFLoRA",
             display_name=LORA_NODE,
             category="FluxIR/conditioning",
-            description="Teaches a FLUX model to read the pictures of UMMF Conditioning, by a LoRA that `fluxir train ummf` "
-            "made or a public one of OminiControl.",
-            search_aliases=["ummf", "resflow", "ominicontrol", "omini", "condition lora", "load lora", "restore"],
+            description="Teaches a FLUX model to read the images of UMMF Conditioning, with a LoRA made by `fluxir train ummf` or "
+            "a public one of OminiControl.",
+            search_aliases=["resflow", "ominicontrol", "omini", "condition lora", "load lora", "restore", "fluxir"],
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="A FLUX model of the size that the LoRA was made for, with or without other LoRAs and adapters.",
+                    tooltip="A FLUX model of the size the LoRA was made for, with or without other LoRAs and adapters.",
                 ),
                 io.Combo.Input(
                     "lora_name",
                     options=folder_paths.get_filename_list("loras"),
-                    tooltip="A file of models/loras. How it reads pictures is written in the file; OminiControl's "
-                    "are recognised by their keys.",
+                    tooltip="A file in models/loras. The file says how it reads images; OminiControl's LoRAs are recognized by "
+                    "their keys.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -143,14 +145,14 @@ class ApplyUMMFLoRA(io.ComfyNode):
         path = folder_paths.get_full_path_or_raise("loras", lora_name)
         try:
             loaded = load_lora(path)
-        except AdapterFileError as error:
-            raise AdapterFileError(f"{LORA_NODE}: {error}") from None
+        except WeightFileError as error:
+            raise WeightFileError(f"{LORA_NODE}: {error}") from None
         if loaded.metadata.get("kind") == FEW_STEPS:
-            raise AdapterFileError(f"{LORA_NODE}: {lora_name} is a few-step LoRA, which reads no picture; load it with Load LoRA.")
+            raise WeightFileError(f"{LORA_NODE}: {lora_name} is a few-step LoRA, which reads no image; load it with Load LoRA.")
         try:
             check_lora_base(loaded, dims)
-        except AdapterFileError as error:
-            raise AdapterFileError(f"{LORA_NODE}: {lora_name}: {error}") from None
+        except WeightFileError as error:
+            raise WeightFileError(f"{LORA_NODE}: {lora_name}: {error}") from None
         logging.info("UMMF LoRA %s: %s; %s", lora_name, loaded.report, loaded.mode)
         lora = None
         if loaded.mode.tokens == "all":
@@ -158,14 +160,14 @@ class ApplyUMMFLoRA(io.ComfyNode):
             model, _ = comfy.sd.load_lora_for_models(model, None, diffusers_weights(loaded), strength, 0)
         else:
             model = model.clone()
-            lora = managed(partial(LoRA, loaded.shapes, dims, ops=comfy.ops.manual_cast), loaded.state_dict)
+            lora = make_managed(partial(LoRA, loaded.shapes, dims, ops=comfy.ops.manual_cast), loaded.state_dict)
             attach(model, KEY, lora)
-        injection = ConditionInjection(loaded.mode, lora.model if lora else None, strength)
+        hooks = UMMFHooks(loaded.mode, lora.model if lora else None, strength)
         for kind, hook in (
-            (WrappersMP.DIFFUSION_MODEL, injection.diffusion_model),
-            (WrappersMP.PREPARE_SAMPLING, injection.prepare_sampling),
+            (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model),
+            (WrappersMP.PREPARE_SAMPLING, hooks.prepare_sampling),
         ):
             model.remove_wrappers_with_key(kind, KEY)  # one LoRA reads the pictures: the last
             model.add_wrapper_with_key(kind, KEY, hook)
-        model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, injection.cleanup)
+        model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, hooks.cleanup)
         return io.NodeOutput(model)

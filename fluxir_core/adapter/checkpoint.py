@@ -5,35 +5,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from .dimensions import FluxDimensions
+from ..flux.weight_files import (
+    FORMAT_VERSION,
+    LoadReport,
+    WeightFileError,
+    check_finite,
+    check_version,
+    read_dims,
+    read_safetensors,
+    write_safetensors,
+)
 from .model import AdapterConfig, FluxIRAdapter
 
-FORMAT_VERSION = "1"
 KIND = "fluxir_adapter"
-
-
-class AdapterFileError(ValueError):
-    """An adapter file that cannot be used, with the reason and the remedy in one sentence."""
-
-
-@dataclass
-class LoadReport:
-    """Keys of a loaded file: used by the adapter, expected but absent, and present but unknown."""
-
-    matched: list[str]
-    missing: list[str]
-    unused: list[str]
-
-    def __str__(self):
-        text = f"{len(self.matched)} weights matched"
-        for name, keys in (("missing", self.missing), ("unused", self.unused)):
-            text += f", {len(keys)} {name}"
-            if keys:
-                text += f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        return text
 
 
 @dataclass
@@ -57,38 +42,16 @@ def save_adapter(path, adapter, metadata):
     write_safetensors(path, adapter.state_dict(), described)
 
 
-def write_safetensors(path, weights, metadata):
-    """Writes `weights` (name to tensor) and `metadata` (str to str) to `path`, atomically and with a new file's usual rights."""
-    weights = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
-    partial = Path(path).with_suffix(".partial")
-    partial.touch()
-    usual = partial.stat().st_mode
-    save_file(weights, partial, metadata)
-    partial.chmod(usual)  # safetensors' own are the owner's alone; ComfyUI may run as somebody else
-    partial.replace(path)
-
-
-def read_safetensors(path):
-    """Metadata and weights of a safetensors file. Raises AdapterFileError on any other file; never opens a pickle."""
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise AdapterFileError(
-            f"{Path(path).name} cannot be read as a safetensors file ({error}); download it again, or export it with `fluxir`."
-        ) from None
-
-
 def load_adapter(path):
     """Reads an adapter file. Returns a LoadedAdapter whose state dict has exactly the adapter's keys.
 
-    Raises AdapterFileError on a file that is not safetensors (a pickle is never opened), is truncated, is of another
+    Raises WeightFileError on a file that is not safetensors (a pickle is never opened), is truncated, is of another
     kind or version, lacks weights, has weights of the wrong shape, or holds NaN or infinity.
     """
     name = Path(path).name
     metadata, weights = read_safetensors(path)
     if metadata.get("kind") != KIND:
-        raise AdapterFileError(
+        raise WeightFileError(
             f"{name} is no FluxIR adapter (its kind is {metadata.get('kind', 'not stated')}); choose a file made by `fluxir`."
         )
     check_version(name, metadata)
@@ -99,34 +62,15 @@ def load_adapter(path):
         unused=[key for key in weights if key not in expected],
     )
     if report.missing:
-        raise AdapterFileError(f"{name} is incomplete: {report}; export it again.")
+        raise WeightFileError(f"{name} is incomplete: {report}; export it again.")
     for key in report.matched:
         if weights[key].shape != expected[key].shape:
-            raise AdapterFileError(
+            raise WeightFileError(
                 f"{name}: {key} has shape {list(weights[key].shape)}, but its configuration says "
                 f"{list(expected[key].shape)}; export it again."
             )
         check_finite(name, key, weights[key])
     return LoadedAdapter(config, {key: weights[key] for key in report.matched}, metadata, report)
-
-
-def check_version(name, metadata):
-    """Raises AdapterFileError unless the file `name` has the format version that this pack reads."""
-    if metadata.get("format_version") != FORMAT_VERSION:
-        raise AdapterFileError(
-            f"{name} has format version {metadata.get('format_version')}, but this pack reads {FORMAT_VERSION}; update the pack."
-        )
-
-
-def check_finite(name, key, value):
-    """Raises AdapterFileError when `value`, stored under `key` in the file `name`, holds NaN or infinity."""
-    if not torch.isfinite(value.float()).all():
-        raise AdapterFileError(f"{name}: {key} holds NaN or infinite values; go back to an earlier checkpoint.")
-
-
-def read_dims(fields):
-    """FluxDimensions from what JSON makes of them. Raises KeyError or TypeError on fields that are not theirs."""
-    return FluxDimensions(**{**fields, "axes_dim": tuple(fields["axes_dim"])})
 
 
 def _read_config(name, metadata):
@@ -136,17 +80,17 @@ def _read_config(name, metadata):
         config = AdapterConfig(dims=read_dims(fields.pop("dims")), **fields)
         return config, FluxIRAdapter(config, device="meta").state_dict()
     except (ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise AdapterFileError(f"{name} has an unreadable configuration ({error}); export it again.") from None
+        raise WeightFileError(f"{name} has an unreadable configuration ({error}); export it again.") from None
 
 
 def check_base(config, base):
-    """Raises AdapterFileError unless the adapter of `config` was made for a base of sizes `base` (FluxDimensions)."""
+    """Raises WeightFileError unless the adapter of `config` was made for a base of sizes `base` (FluxDimensions)."""
     different = [
         f"{field} {ours} instead of {theirs}"
         for (field, ours), theirs in zip(asdict(config.dims).items(), asdict(base).values())
         if ours != theirs
     ]
     if different:
-        raise AdapterFileError(
+        raise WeightFileError(
             f"The adapter was made for another base model ({', '.join(different)}); choose the adapter made for this one."
         )

@@ -6,13 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .block import DoubleStreamBlock
-from .dimensions import FluxDimensions
-from .keymap import diffusers_to_bfl
-from .layers import MLPEmbedder, attention, rotary_embedding, timestep_embedding
-
-EMBEDDING_DIM = 256
-"""Width of the sinusoidal timestep and guidance embeddings."""
+from ..flux.block import DoubleStreamBlock
+from ..flux.dimensions import FluxDimensions
+from ..flux.keymap import diffusers_to_bfl
+from ..flux.layers import EMBEDDING_DIM, MLPEmbedder, attention, rotary_embedding, timestep_embedding
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ class FluxIRAdapter(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def prepare(self, lq_tokens, text, pooled, image_ids):
-        """The Condition of one picture, computed once: nothing in it depends on x_t or t.
+        """The Condition of one image, computed once: nothing in it depends on x_t or t.
 
         `lq_tokens` (B, N, 64) are the degraded latent's; `text` (B, L, context) and `pooled` (B, vec) the prompt's
         embeddings, to which theta_p (its first L rows, or all of it on the first rows of a longer prompt) and theta_y

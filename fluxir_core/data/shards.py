@@ -3,10 +3,13 @@
 import io
 import json
 import os
+import re
 import tarfile
 import uuid
 from pathlib import Path
 from typing import NamedTuple
+
+from .lock import Held, lock
 
 BLOCK = tarfile.BLOCKSIZE
 METADATA = "json"
@@ -68,9 +71,10 @@ class Sample(NamedTuple):
 def read_index(path):
     """([Sample of each sample in the tar file at `path`], why what follows them cannot be read, or None): by headers alone.
 
-    Files `<key>.<extension>`, the key up to the name's first dot, belong together as long as they follow each other.
+    Files `<key>.<extension>`, the key up to the name's first dot, belong together wherever they are; of two files of one name
+    the second begins a sample of its own. Keys stay inside a folder that they are unpacked in: `..` and the like are left out.
     """
-    samples, complaint = [], None
+    samples, latest, complaint = [], {}, None
     try:
         length = os.path.getsize(path)
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
@@ -80,19 +84,25 @@ def read_index(path):
                 if member.offset_data + member.size > length:
                     complaint = f"it is cut off in {member.name}"
                     break
-                folder, _, base = member.name.rpartition("/")
-                stem, _, extension = base.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if not samples or samples[-1].key != key or extension in samples[-1].files:
-                    samples.append(Sample(key, {}))
-                samples[-1].files[extension] = Span(Path(path), member.offset_data, member.size)
+                key, extension = _key_and_extension(member.name)
+                if key not in latest or extension in latest[key].files:
+                    latest[key] = Sample(key, {})
+                    samples.append(latest[key])
+                latest[key].files[extension] = Span(Path(path), member.offset_data, member.size)
             if complaint is None:
                 file.seek(tar.offset)  # tarfile takes a broken header for the end
                 if any(file.read(BLOCK)):
                     complaint = "it is broken" + (f" behind {samples[-1].key}" if samples else "")
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except Exception as error:  # a broken header leads tarfile to any exception
         complaint = f"it is cut off or no tar file: {error}"
     return samples, complaint
+
+
+def _key_and_extension(name):
+    """The key and the extension of a tar file's member: no folder above, no root, no drive."""
+    parts = [part.replace(":", "_") for part in re.split(r"[/\\]+", name) if part not in ("", ".", "..")]
+    stem, _, extension = (parts.pop() if parts else "").partition(".")
+    return "/".join([*parts, stem]), extension
 
 
 def _end(span):
@@ -122,7 +132,13 @@ class ShardWriter:
         if self.path.exists():  # of an earlier run that was asked for fewer samples
             self.path.rename(self.partial)
         self.file = open(self.partial, "ab")
-        _lock(self.file, self.path)
+        try:
+            lock(self.file)
+        except Held:
+            self.file.close()
+            raise ValueError(
+                f"{self.path} is being written by another process; wait for it, or set RANK and WORLD_SIZE as torchrun does."
+            ) from None
         samples = [sample for sample in read_index(self.partial)[0] if METADATA in sample.files]
         self.keys = {sample.key for sample in samples}
         self.file.truncate(_end(samples[-1].files[METADATA]) if samples else 0)
@@ -174,20 +190,6 @@ class NewShard(ShardWriter):
             self.partial.unlink(missing_ok=True)
 
 
-def _lock(file, path):
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise ValueError(
-            f"{path} is being written by another process; wait for it, or set RANK and WORLD_SIZE as torchrun does."
-        ) from None
-
-
 def write_whole(path, data):
     """Writes `data`, bytes or text, to `path`: whole or not at all, whatever happens and whoever else writes it.
 
@@ -196,8 +198,12 @@ def write_whole(path, data):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    with open(partial, "wb") as file:
-        file.write(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with open(partial, "wb") as file:
+            file.write(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

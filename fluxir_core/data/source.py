@@ -1,4 +1,4 @@
-"""Pictures to train on or to work through, by number: a folder of photos, or of shards."""
+"""Images to train on or to work through, by number: a folder of photos, or of shards."""
 
 import hashlib
 import json
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import torch
 
-from ..image.files import SUFFIXES, load_picture, picture_size
+from ..image.files import SUFFIXES, image_size, load_image
 from .shards import METADATA, Span, read_index
 
 CAPTION, DEGRADED = "txt", "lq"
 
 
 class Record(NamedTuple):
-    """One picture: `hq` (3, H, W) float32 in [0, 1], `lq` of the same kind or None, `metadata` with `prompt` where known."""
+    """One image: `hq` (3, H, W) float32 in [0, 1], `lq` of the same kind or None, `metadata` with `prompt` where known."""
 
     key: str
     hq: torch.Tensor
@@ -24,7 +24,7 @@ class Record(NamedTuple):
 
 class _Entry(NamedTuple):
     key: str
-    name: str  # of the good picture, inside the source
+    name: str  # of the good image, inside the source
     part: str
     hq: Span
     lq: Span | None
@@ -32,16 +32,16 @@ class _Entry(NamedTuple):
     caption: Span | None
 
 
-class PictureSource:
-    """Random access to the pictures of `path`: a folder with shards in it, one shard, or a folder of photos and folders.
+class ImageSource:
+    """Random access to the images of `path`: a folder with shards in it, one shard, or a folder of photos and folders.
 
-    In shards the good picture is `<key>.hq.<suffix>`, or `<key>.<suffix>` as elsewhere, the degraded one
+    In shards the good image is `<key>.hq.<suffix>`, or `<key>.<suffix>` as elsewhere, the degraded one
     `<key>.lq.<suffix>`, and `<key>.json` the metadata; the prompt is there or in `<key>.txt`. Beside a photo, `<name>.txt`
     is its prompt. Of a shard that is cut off, what comes before is used. `keep`, a set of `names`, leaves out the others.
 
-    `names`, `keys`: of the pictures in order; keys are without suffix and unique. `skipped`: [(name, reason)] of what has
+    `names`, `keys`: of the images in order; keys are without suffix and unique. `skipped`: [(name, reason)] of what has
     no place in the source. `fingerprint`: changes with any name or size. Raises ValueError when nothing is left.
-    Only headers are read before a picture is asked for; files are opened for each, so worker processes can share the source.
+    Only headers are read before an image is asked for; files are opened for each, so worker processes can share the source.
     """
 
     def __init__(self, path, keep=None):
@@ -60,7 +60,7 @@ class PictureSource:
                     self._entries.append(entry)
         if not self._entries:
             reasons = "".join(f"; {name}: {reason}" for name, reason in self.skipped[:3])
-            raise ValueError(f"{path} holds no picture to use{reasons}; give a folder of photos or of FluxGen's shards.")
+            raise ValueError(f"{path} holds no image to use{reasons}; give a folder of photos or of FluxGen's shards.")
         self.names, self.keys = [entry.name for entry in self._entries], [entry.key for entry in self._entries]
         listed = [[entry.key, *(span and span.size for span in entry[3:])] for entry in self._entries]
         self.fingerprint = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
@@ -69,31 +69,33 @@ class PictureSource:
         return len(self._entries)
 
     def __getitem__(self, index):
-        """The Record of picture `index`. Raises ValueError, naming the file, when it cannot be read."""
+        """The Record of image `index`. Raises ValueError, naming the file, when it cannot be read."""
         entry = self._entries[index]
-        hq, lq = (span and _read(load_picture, span, entry.name) for span in (entry.hq, entry.lq))
+        hq, lq = (span and _read(load_image, span, entry.name) for span in (entry.hq, entry.lq))
         if lq is not None and lq.shape != hq.shape:
-            raise ValueError(f"{entry.name} and its degraded picture differ in size; make the pair again.")
+            raise ValueError(f"{entry.name} and its degraded image differ in size; make the pair again.")
         return Record(entry.key, hq, lq, self.metadata_of(index))
 
     def size_of(self, index):
-        """(height, width) of picture `index`, from its header. Raises ValueError as reading it does."""
+        """(height, width) of image `index`, from its header. Raises ValueError as reading it does."""
         entry = self._entries[index]
-        return _read(picture_size, entry.hq, entry.name)
+        return _read(image_size, entry.hq, entry.name)
 
     def bytes_of(self, index):
-        """How many bytes the file of picture `index` has."""
+        """How many bytes the file of image `index` has."""
         return self._entries[index].hq.size
 
     def metadata_of(self, index):
-        """The metadata of picture `index`. Raises ValueError when it is no JSON object or text."""
+        """The metadata of image `index`. Raises ValueError when it is no JSON object or text."""
         entry, metadata = self._entries[index], {}
         try:
             if entry.caption:
                 metadata["prompt"] = entry.caption.read().decode("utf-8-sig").strip()
             if entry.metadata:
                 metadata |= json.loads(entry.metadata.read())
-        except (ValueError, TypeError, OSError) as error:
+            if not isinstance(metadata.get("prompt", ""), str):
+                raise ValueError("its prompt is no text")
+        except (ValueError, TypeError, OSError, RecursionError) as error:
             raise ValueError(f"the text beside {entry.name} cannot be read ({error}); write it again.") from None
         return metadata
 
@@ -105,7 +107,7 @@ class PictureSource:
                 parts[entry.part] = range(parts.get(entry.part, range(index, index)).start, index + 1)
             return parts
         count = len(self)
-        return {f"pictures-{n // size:06d}": range(n, min(n + size, count)) for n in range(0, count, size)}
+        return {f"images-{n // size:06d}": range(n, min(n + size, count)) for n in range(0, count, size)}
 
     def _of_photos(self):
         if not self.path.is_dir():
@@ -123,13 +125,15 @@ class PictureSource:
             samples, complaint = read_index(path)
             if complaint:
                 self.skipped.append((path.name, complaint))
-            for key, files in samples:
-                pictures = {ext: span for ext, span in files.items() if f".{ext.rpartition('.')[2].lower()}" in SUFFIXES}
-                degraded = next((ext for ext in pictures if ext.startswith(f"{DEGRADED}.")), None)
-                good = next((ext for ext in pictures if ext.startswith("hq.") or "." not in ext), None)
-                cut = complaint and key == samples[-1].key and METADATA not in files
+            last = max(samples, key=lambda sample: max(span.offset for span in sample.files.values()), default=None)
+            for sample in samples:
+                key, files = sample
+                images = {ext: span for ext, span in files.items() if f".{ext.rpartition('.')[2].lower()}" in SUFFIXES}
+                degraded = next((ext for ext in images if ext.startswith(f"{DEGRADED}.")), None)
+                good = next((ext for ext in images if ext.startswith("hq.") or "." not in ext), None)
+                cut = complaint and sample is last and METADATA not in files
                 if good is None or cut:
-                    self.skipped.append((f"{path.name}/{key}", "it is cut off" if cut else "it holds no picture"))
+                    self.skipped.append((f"{path.name}/{key}", "it is cut off" if cut else "it holds no image"))
                     continue
                 yield _Entry(
                     key,
@@ -151,4 +155,4 @@ def _read(function, span, name):
         with span.open() as file:
             return function(file, name)
     except OSError as error:
-        raise ValueError(f"{name} cannot be read ({error}); make the list of pictures again.") from None
+        raise ValueError(f"{name} cannot be read ({error}); make the list of images again.") from None

@@ -1,6 +1,6 @@
-"""Single degradations of a picture (3, H, W) in [0, 1], float32; each returns the same, and is the identity at strength 0.
+"""Single degradations of an image (3, H, W) in [0, 1], float32; each returns the same, and is the identity at strength 0.
 
-Random draws come from the `generator` alone, so a seed gives the same picture everywhere.
+Random draws come from the `generator` alone, so a seed gives the same image everywhere.
 """
 
 import io
@@ -11,14 +11,14 @@ from PIL import Image
 from torch.nn import functional as F
 
 
-def gaussian_noise(image, sigma, generator, grey=False):
-    """White Gaussian noise of standard deviation `sigma` on the 0-255 scale, one field for all channels when `grey`."""
-    noise = torch.randn((1 if grey else 3, *image.shape[1:]), generator=generator)
+def gaussian_noise(image, sigma, generator, gray=False):
+    """White Gaussian noise of standard deviation `sigma` on the 0-255 scale, one field for all channels when `gray`."""
+    noise = torch.randn((1 if gray else 3, *image.shape[1:]), generator=generator)
     return (image + noise * (sigma / 255)).clamp(0, 1)
 
 
 def jpeg(image, quality):
-    """JPEG compression at `quality` 1-100, colour at half resolution; Pillow's, on the CPU whatever the device."""
+    """JPEG compression at `quality` 1-100, color at half resolution; Pillow's, on the CPU whatever the device."""
     pixels = (image.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=int(quality))
@@ -52,11 +52,11 @@ def upscale(image, size):
 
 
 def low_light(image, exposure, generator, read_noise=0.004, photons=800):
-    """The picture under `exposure` times the light (0 < exposure <= 1), with the sensor's noise.
+    """The image under `exposure` times the light (0 < exposure <= 1), with the sensor's noise.
 
     Light is linear: pixels are linearised (gamma 2.2), scaled by `exposure`, given Poisson noise of `photons` electrons at
     full scale and Gaussian read noise (standard deviation as a share of full scale), and encoded again. At exposure 1 the
-    picture is returned as it is.
+    image is returned as it is.
     """
     if exposure >= 1:
         return image

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from torch.nn import functional as F
 
-from ..verify.pictures import luma
+from ..image.pixels import luma
 from .basic import jpeg, upscale
-from .kernel import convolve, gaussian, sinc
-from .picture import per_picture
+from .blur import convolve, gaussian, sinc
+from .image import per_image
 
 FACTOR, MODES = 4, ("area", "bilinear", "bicubic")
 KERNELS = {  # name: (probability, anisotropic, generalised, plateau)
@@ -19,7 +19,7 @@ KERNELS = {  # name: (probability, anisotropic, generalised, plateau)
     "plateau iso": (0.12, False, True, True),
     "plateau aniso": (0.03, True, True, True),
 }
-SINC, LAST_SINC, GAUSSIAN, GREY = 0.1, 0.8, 0.5, 0.4
+SINC, LAST_SINC, GAUSSIAN, GRAY = 0.1, 0.8, 0.5, 0.4
 """Probabilities: a ringing kernel for a blur, one at the end, normal noise and not Poisson's, one noise for all channels."""
 GENERALISED, PLATEAU, QUALITY = (0.5, 4), (1, 2), (30, 95)
 """Powers of the generalised Gaussian and of the plateau kernel, and JPEG's quality."""
@@ -41,13 +41,13 @@ FIRST = Order(1.0, (0.2, 3), (0.2, 0.7, 0.1), 0.15, 1.5, (1, 30), (0.05, 3))
 SECOND = Order(0.8, (0.2, 1.5), (0.3, 0.4, 0.3), 0.3, 1.2, (1, 25), (0.05, 2.5))
 
 
-@per_picture
+@per_image
 def real_esrgan(image, strength, draw):
     """Blur, resizing, noise and JPEG, twice, and ringing: the second order of Wang et al. 2021 (Real-ESRGAN), section 3.
 
     At strength 1 the random numbers are those of SeeSR's training pairs (Wu et al. 2024), four times smaller and brought
     back by bicubic interpolation. Less strength scales each of them towards none: deviations and noise in proportion, sizes
-    in their logarithm, JPEG's quality towards 100, a ringing kernel's cut-off towards pi. Every picture has kernels, sizes
+    in their logarithm, JPEG's quality towards 100, a ringing kernel's cut-off towards pi. Every image has kernels, sizes
     and noise of its own. Poisson noise is that of 256 levels, which most photos have; Real-ESRGAN counts them.
     """
     size = image.shape[1:]
@@ -106,12 +106,12 @@ def _scaled(image, size, mode):
 
 
 def _noisy(image, order, strength, draw):
-    grey, normal = draw.uniform() < GREY, draw.uniform() < GAUSSIAN
+    gray, normal = draw.uniform() < GRAY, draw.uniform() < GAUSSIAN
     sigma, scale = (strength * draw.uniform(*limits) for limits in (order.noise, order.poisson))
-    normals = draw.branch().normals(1 if grey else 3, *image.shape[1:]).to(image)
+    normals = draw.branch().normals(1 if gray else 3, *image.shape[1:]).to(image)
     if normal:
         return (image + sigma / 255 * normals).clamp(0, 1)
-    bright = luma(image[None])[0] if grey else image
+    bright = luma(image[None])[0] if gray else image
     return (image + scale * (poisson(bright * 255, normals) / 255 - bright)).clamp(0, 1)
 
 

@@ -1,13 +1,9 @@
 """The degradations by their names: seven restoration tasks (blur in two kinds), and Real-ESRGAN's mixture of many."""
 
 from .blur import defocus_blur, motion_blur
-from .light import low_light
-from .rain import raindrops
 from .real_esrgan import real_esrgan
-from .scale import low_resolution
-from .sensor import sensor_noise
-from .snow import snow
-from .water import underwater
+from .sensor import low_light, low_resolution, sensor_noise
+from .weather import raindrops, snow, underwater
 
 TASKS = {
     "low resolution": low_resolution,
@@ -20,4 +16,4 @@ TASKS = {
     "snow": snow,
     "Real-ESRGAN": real_esrgan,
 }
-"""Functions of (images (B, 3, H, W) in [0, 1], strength in [0, 1], seeds: B integers); see `per_picture`."""
+"""Functions of (images (B, 3, H, W) in [0, 1], strength in [0, 1], seeds: B integers); see `per_image`."""

@@ -14,7 +14,7 @@ def keyed_generator(*key):
 def keyed_noise(shape, *key):
     """Standard normal float32 noise of `shape`, on the CPU, the same for the same `key` whatever else was drawn.
 
-    A search keys it by (seed, picture, step, lineage, candidate): more candidates keep the first ones' noise, and the order
-    of the pictures in a batch changes nothing.
+    A search keys it by (seed, image, step, lineage, candidate): more candidates keep the first ones' noise, and the order
+    of the images in a batch changes nothing.
     """
     return torch.randn(shape, generator=keyed_generator(*key))

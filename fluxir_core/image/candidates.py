@@ -1,4 +1,4 @@
-"""Compared pictures as one: every candidate with its rank and scores, and a search's finalists below its chart."""
+"""Compared images as one: every candidate with its rank and scores, and a search's finalists below its chart."""
 
 import numpy as np
 from PIL import Image
@@ -9,45 +9,45 @@ from .montage import montage
 WIDTH = 768
 
 
-def candidate_sheet(pictures, values, scores, winner, plain=None):
-    """A PIL picture, WIDTH wide, of `pictures` (n, 3, H, W) in [0, 1], each above its rank and scores, the winner framed.
+def candidate_sheet(images, values, scores, winner, baseline=None):
+    """A PIL image, WIDTH wide, of `images` (n, 3, H, W) in [0, 1], each above its rank and scores, the winner framed.
 
     `values`: n numbers by which they are ranked, the highest first; `scores`: {verifier: n numbers}. None is a refused
-    picture's number, and a verifier that gives several all the same is left out. `winner` and the `plain` sample are indices,
-    or None where there is none.
+    image's number, and a verifier that gives several all the same is left out. `winner` and the `baseline` are indices, or
+    None where there is none.
     """
     ranks = _ranks(values)
     scores = {name: own for name, own in scores.items() if len(own) == 1 or len(set(own)) > 1}
     labels = []
-    for i in range(len(pictures)):
-        remarks = [text for text, index in (("winner", winner), ("plain", plain)) if index == i]
+    for i in range(len(images)):
+        remarks = [text for text, index in (("winner", winner), ("baseline", baseline)) if index == i]
         lines = [", ".join([f"{ranks[i]}. of {len(values)}: {_number(values[i])}", *remarks])]
         labels.append("\n".join(lines + [f"{name} {_number(own[i])}" for name, own in scores.items()]))
-    return montage(pictures, labels, () if winner is None else (winner,), WIDTH)
+    return montage(images, labels, () if winner is None else (winner,), WIDTH)
 
 
-def search_sheet(report, finalists, picture=0):
-    """The chart of `report` (see fluxir_core.flow.search) with the candidate sheet of one picture's finalists below it.
+def search_sheet(report, finalists, image=0):
+    """The chart of `report` (see fluxir_core.searches.search) with the candidate sheet of one image's finalists below it.
 
-    `finalists` (n * B, 3, H, W) in [0, 1]: everyone in the last contest for each of the B pictures, candidate by candidate.
-    Raises ValueError when they are not as many as the report's, and when the batch has no such picture.
+    `finalists` (n * B, 3, H, W) in [0, 1]: everyone in the final selection for each of the B images, candidate by candidate.
+    Raises ValueError when they are not as many as the report's, and when the batch has no such image.
     """
-    chart = search_chart(report, picture, (WIDTH, 432))
+    chart = search_chart(report, image, (WIDTH, 432))
     batch = len(report["keys"])
-    if picture >= batch:
-        raise ValueError(f"picture {picture} of a batch of {batch}; count from 0.")
-    values = report["finalist_values"][picture] if report["finalist_values"] else []
+    if image >= batch:
+        raise ValueError(f"image {image} of a batch of {batch}; count from 0.")
+    values = report["finalist_values"][image] if report["finalist_values"] else []
     if len(finalists) != batch * max(1, len(values)):
         raise ValueError(
-            f"{len(finalists)} finalists for a report of {batch * max(1, len(values))}; decode the finalists of the same search."
+            f"{len(finalists)} final candidates for a report of {batch * max(1, len(values))}; decode those of the same search."
         )
-    own = finalists[picture::batch]
+    own = finalists[image::batch]
     if values:
         last = len(values) - 1
-        winner = report["winner"][picture]
-        scores = {name: rows[picture] for name, rows in report["finalist_scores"].items()}
-        guarded = report["baseline_score"] is not None
-        sheet = candidate_sheet(own, values, scores, last if winner < 0 else winner, last if guarded else None)
+        winner = report["winner"][image]
+        scores = {name: rows[image] for name, rows in report["finalist_scores"].items()}
+        compared = report["baseline_score"] is not None
+        sheet = candidate_sheet(own, values, scores, last if winner < 0 else winner, last if compared else None)
     else:
         sheet = montage(own, ["the only one: nothing was compared"], (), WIDTH)
     both = Image.new("RGB", (WIDTH, chart.height + sheet.height))

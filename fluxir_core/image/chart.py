@@ -7,24 +7,24 @@ from PIL import Image, ImageDraw, ImageFont
 MARGIN, INK, GRID, DOT, LINE = 48, (40, 40, 40), (225, 225, 225), (150, 170, 210), (200, 70, 40)
 
 
-def search_chart(report, picture=0, size=(768, 432)):
-    """A PIL picture of the rounds of `report` (see fluxir_core.flow.search) for one picture of the batch.
+def search_chart(report, image=0, size=(768, 432)):
+    """A PIL image of the rounds of `report` (see fluxir_core.searches.search) for one image of the batch.
 
     The score is the mean over the verifiers of z-scores over all rounds, so that rounds can be compared; dots are
-    candidates, the line joins the best of those chosen. Raises ValueError when the batch has no such picture.
+    candidates, the line joins the best of those chosen. Raises ValueError when the batch has no such image.
     """
-    rounds = [_round(entry, picture) for entry in (*report["log"], *_last_contest(report))]
+    rounds = [_round(entry, image) for entry in (*report["log"], *_final_selection(report))]
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     draw.text(
         (MARGIN, 8),
-        f"{report['schedule']['type']}: {report['nfe']} model calls, {report['verifications']} verifications",
+        f"{report.get('preset') or report['algorithm']['type']}: {report['nfe']} model calls, {report['verifications']} images judged",
         fill=INK,
         font=font,
     )
     scores = _scores(rounds)
     if not scores:
-        draw.text((MARGIN, size[1] // 2), "no contest was held: this is the plain sample", fill=INK, font=font)
+        draw.text((MARGIN, size[1] // 2), "nothing was selected: this is the baseline", fill=INK, font=font)
         return sheet
     values = [value for row in scores for value in row]
     low, high, last = min(values), max(values), max(report["nfe"], 1)
@@ -48,25 +48,25 @@ def search_chart(report, picture=0, size=(768, 432)):
     for x, y in line:
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), outline=LINE, width=2)
     if report["finalist_scores"]:
-        draw.text((size[0] - MARGIN - 80, 24), "last contest", fill=INK, font=font)
+        draw.text((size[0] - MARGIN - 80, 24), "final selection", fill=INK, font=font)
     draw.text((MARGIN, size[1] - 20), "model calls", fill=INK, font=font)
     draw.text((size[0] - MARGIN - 30, size[1] - 36), str(report["nfe"]), fill=INK, font=font)
     draw.text((MARGIN, size[1] - 36), "0", fill=INK, font=font)
     return sheet
 
 
-def _round(entry, picture):
-    if not 0 <= picture < len(entry["chosen"]):
-        raise ValueError(f"search_chart: picture {picture} of a batch of {len(entry['chosen'])}; count from 0.")
+def _round(entry, image):
+    if not 0 <= image < len(entry["chosen"]):
+        raise ValueError(f"image {image} of a batch of {len(entry['chosen'])}; count from 0.")
     return {
         "nfe": entry["nfe"],
-        "chosen": entry["chosen"][picture],
-        "scores": {name: rows[picture] for name, rows in entry["scores"].items()},
+        "chosen": entry["chosen"][image],
+        "scores": {name: rows[image] for name, rows in entry["scores"].items()},
     }
 
 
-def _last_contest(report):
-    """The last contest in the form of a round, if one was held; a winner of -1 is the last of its candidates."""
+def _final_selection(report):
+    """The final selection in the form of a round, if one was held; a winner of -1 is the last of its candidates."""
     if report["finalist_scores"]:
         chosen = [[winner] for winner in report["winner"]]
         yield {"nfe": report["nfe"], "chosen": chosen, "scores": report["finalist_scores"]}

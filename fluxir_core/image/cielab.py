@@ -1,8 +1,8 @@
-"""sRGB and CIELAB of float pictures (B, 3, H, W), and colours that sRGB does not have."""
+"""sRGB and CIELAB of float images (B, 3, H, W), and colors that sRGB does not have."""
 
 import torch
 
-# IEC 61966-2-1, with white D65 as the sum of each row: greys have a = b = 0.
+# IEC 61966-2-1, with white D65 as the sum of each row: grays have a = b = 0.
 _RGB_TO_XYZ = torch.tensor(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]],
     dtype=torch.float64,
@@ -14,10 +14,10 @@ KNEE = 6 / 29
 """Where CIELAB's cube root becomes a line (CIE 15:2004): its argument there is KNEE^3."""
 
 
-def to_lab(pictures):
-    """CIELAB over 100 of sRGB `pictures` in [0, 1]: L in [0, 1], a and b within about 1.1 of zero."""
-    bright = ((pictures.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4
-    t = _mixed(torch.where(pictures > 0.04045, bright, pictures / 12.92), TO_XYZ)
+def to_lab(images):
+    """CIELAB over 100 of sRGB `images` in [0, 1]: L in [0, 1], a and b within about 1.1 of zero."""
+    bright = ((images.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4
+    t = _mixed(torch.where(images > 0.04045, bright, images / 12.92), TO_XYZ)
     root = t.clamp(min=KNEE**3) ** (1 / 3)
     x, y, z = torch.where(t > KNEE**3, root, t / (3 * KNEE**2) + 4 / 29).unbind(1)
     return torch.stack([1.16 * y - 0.16, 5 * (x - y), 2 * (y - z)], 1)
@@ -32,19 +32,19 @@ def from_lab(lab):
     return torch.where(linear > 0.0031308, 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055, linear * 12.92)
 
 
-def into_gamut(pictures):
-    """`pictures` in [0, 1]: a colour that is not is mixed with the grey of its luma, as little as it takes.
+def into_gamut(images):
+    """`images` in [0, 1]: a color that is not is mixed with the gray of its luma, as little as it takes.
 
-    The channels keep the order and the proportions of their differences, that is, the hue. Other colours stay bit for bit.
+    The channels keep the order and the proportions of their differences, that is, the hue. Other colors stay bit for bit.
     """
-    luma = sum(weight * channel for weight, channel in zip(TO_XYZ[1], pictures.unbind(1)))[:, None].clamp(0, 1)
-    colour = pictures - luma
-    highest, lowest = colour.amax(1, keepdim=True), colour.amin(1, keepdim=True)
-    outside = ((pictures < 0) | (pictures > 1)).any(1, keepdim=True)
+    luma = sum(weight * channel for weight, channel in zip(TO_XYZ[1], images.unbind(1)))[:, None].clamp(0, 1)
+    color = images - luma
+    highest, lowest = color.amax(1, keepdim=True), color.amin(1, keepdim=True)
+    outside = ((images < 0) | (images > 1)).any(1, keepdim=True)
     share = torch.minimum((1 - luma) / highest.clamp(min=1e-9), luma / (-lowest).clamp(min=1e-9))
-    return torch.where(outside, luma + share.clamp(max=1) * colour, pictures).clamp(0, 1)
+    return torch.where(outside, luma + share.clamp(max=1) * color, images).clamp(0, 1)
 
 
-def _mixed(pictures, matrix):
-    """`matrix`, three rows of numbers, times every colour; as sums, which no device rounds to half precision."""
-    return torch.stack([sum(weight * channel for weight, channel in zip(row, pictures.unbind(1))) for row in matrix], 1)
+def _mixed(images, matrix):
+    """`matrix`, three rows of numbers, times every color; as sums, which no device rounds to half precision."""
+    return torch.stack([sum(weight * channel for weight, channel in zip(row, images.unbind(1))) for row in matrix], 1)

@@ -1,4 +1,4 @@
-"""How visible the borders of tiles are in a picture."""
+"""How visible the borders of tiles are in an image."""
 
 import torch
 
@@ -12,22 +12,22 @@ AROUND = 32
 """Pixels on either side of a border that it is compared with."""
 
 
-def seam_score(picture, rows=(), columns=(), strip=STRIP, along=ALONG):
-    """How much rougher `picture` (3, H, W) is across tile borders than beside them: 1 where they do not show, at most 2.
+def seam_score(image, rows=(), columns=(), strip=STRIP, along=ALONG):
+    """How much rougher `image` (3, H, W) is across tile borders than beside them: 1 where they do not show, at most 2.
 
     `rows`, `columns`: pixel positions of the borders, each before the pixel of that index. Roughness is the absolute second
     difference of four neighbouring strips across the border, `strip` pixels wide and `along` long. The score is twice the
     share of positions beside the border, up to AROUND pixels away in the same rows, that are less rough than the border,
-    over its whole length and all borders: strong edges of the picture itself count no more than faint ones. Still they hide
-    a faint seam: best is the score of the difference from the picture in one piece (`fluxir results tiles`).
+    over its whole length and all borders: strong edges of the image itself count no more than faint ones. Still they hide
+    a faint seam: best is the score of the difference from the image in one piece (`fluxir results tiles`).
     Raises ValueError when no border has room for its strips.
     """
-    planes = ((picture, columns), (picture.transpose(-1, -2), rows))
+    planes = ((image, columns), (image.transpose(-1, -2), rows))
     shares = [share for plane, borders in planes for share in _rougher(plane.double(), sorted(set(borders)), strip, along)]
     if not shares:
         raise ValueError(
-            f"seam_score: no border of rows {list(rows)} and columns {list(columns)} can be measured in a picture of "
-            f"{picture.shape[-1]}x{picture.shape[-2]}; give borders inside it, with room between them."
+            f"seam_score: no border of rows {list(rows)} and columns {list(columns)} can be measured in an image of "
+            f"{image.shape[-1]}x{image.shape[-2]}; give borders inside it, with room between them."
         )
     return 2 * float(torch.cat(shares).mean())
 

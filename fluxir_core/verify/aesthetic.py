@@ -12,7 +12,7 @@ SOURCE = "christophschuhmann/improved-aesthetic-predictor on GitHub, sac+logos+a
 
 
 class AestheticPredictor:
-    """The predicted rating, about 1 to 10, of a picture's crops (see `crops`), averaged; it judges content and style.
+    """The predicted rating, about 1 to 10, of an image's crops (see `crops`), averaged; it judges content and style.
 
     It sees 224 pixels a side, so noise and blocks escape it: rank by it only beside scores that see them.
     """
@@ -37,9 +37,9 @@ class AestheticPredictor:
         self.module = torch.nn.ModuleDict({"vision": vision, "head": head})
 
     @torch.no_grad()
-    def __call__(self, pictures, reference=None):
+    def __call__(self, images, reference=None):
         def score(views):
             features = self.module["vision"](pixel_values=views).image_embeds
             return self.module["head"](F.normalize(features, dim=-1))[:, 0]
 
-        return score_crops(pictures, self.side, self.module, score)
+        return score_crops(images, self.side, self.module, score)

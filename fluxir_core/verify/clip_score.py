@@ -1,4 +1,4 @@
-"""CLIP score (Radford et al., 2021; Hessel et al., 2021): how well a picture agrees with a text."""
+"""CLIP score (Radford et al., 2021; Hessel et al., 2021): how well an image agrees with a text."""
 
 import json
 
@@ -11,7 +11,7 @@ SOURCE = "openai/clip-vit-large-patch14 on Hugging Face"
 
 
 def load_clip(folder, text=True):
-    """(model, side): the CLIP model in a transformers `folder` and the pixels a side of the pictures it sees.
+    """(model, side): the CLIP model in a transformers `folder` and the pixels a side of the images it sees.
 
     The folder holds config.json and model.safetensors. With `text` the model is a CLIPModel, without it a
     CLIPVisionModelWithProjection. Raises VerifierFileError when a file is missing or is not CLIP's.
@@ -42,7 +42,7 @@ def _pooled(features):
 
 
 class CLIPScore:
-    """Cosine similarity, -1 to 1, of a picture's crops (see `crops`) and a prompt, averaged.
+    """Cosine similarity, -1 to 1, of an image's crops (see `crops`) and a prompt, averaged.
 
     PickScore's folder (yuvalkirstain/PickScore_v1) has the same form and is scored the same way, up to its scale.
     """
@@ -56,7 +56,7 @@ class CLIPScore:
         Raises VerifierFileError for files, ValueError for an empty prompt.
         """
         if not prompt.strip():
-            raise ValueError("CLIPScore: the prompt is empty; describe the picture.")
+            raise ValueError("CLIPScore: the prompt is empty; describe the image.")
         from transformers import CLIPTokenizer
 
         either = [("tokenizer.json", name) for name in ("vocab.json", "merges.txt")]
@@ -68,10 +68,10 @@ class CLIPScore:
         self.tokens = tokenizer(prompt, truncation=True, max_length=length, return_tensors="pt")["input_ids"]
 
     @torch.no_grad()
-    def __call__(self, pictures, reference=None):
+    def __call__(self, images, reference=None):
         text = _pooled(self.module.get_text_features(self.tokens.to(self.module.device)))
 
         def score(views):
             return F.cosine_similarity(_pooled(self.module.get_image_features(views)), text)
 
-        return score_crops(pictures, self.side, self.module, score)
+        return score_crops(images, self.side, self.module, score)

@@ -4,12 +4,12 @@ import logging
 
 import torch
 
-from ..flow.aggregate import mean_z, rank
-from ..memory import is_out_of_memory
+from ..execution.oom import is_out_of_memory
+from .aggregate import mean_z, rank
 from .fidelity import Consistency
-from .guards import vetoes
 from .niqe import NIQE
 from .statistics import CoherentGradient, SpectralSlope
+from .vetoes import vetoes
 
 SHARP_ENOUGH = 0.7
 """Rank of sharpness above which more of it earns nothing: the sharpest candidates are the oversharpened ones."""
@@ -19,7 +19,7 @@ FIDELITY_WEIGHT = 2.0
 class Ensemble:
     """Verifiers, or ensembles of them, whose values inside one cohort are combined by `aggregate`.
 
-    Scoring and choosing are apart: `measure` scores pictures wherever they come from, `combine` values one cohort.
+    Scoring and choosing are apart: `measure` scores images wherever they come from, `combine` values one cohort.
     A verifier that raises is left out of that measurement with a warning (its scores are NaN, which decide nothing), unless
     all of them do; running out of memory is passed on.
     """
@@ -32,21 +32,19 @@ class Ensemble:
         if len(set(names)) < len(names):
             raise ValueError(f"Ensemble: the verifiers {', '.join(names)} share a name; leave the second out.")
 
-    def measure(self, pictures, reference=None):
-        """Every score of `pictures` (n, 3, H, W) by name, each (n,), higher is better; `reference` as for Verifier."""
+    def measure(self, images, reference=None):
+        """Every score of `images` (n, 3, H, W) by name, each (n,), higher is better; `reference` as for Verifier."""
         found, failures = {}, []
         for member in self.members:
             try:
                 found |= (
-                    member.measure(pictures, reference)
-                    if hasattr(member, "measure")
-                    else {member.name: member(pictures, reference)}
+                    member.measure(images, reference) if hasattr(member, "measure") else {member.name: member(images, reference)}
                 )
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
                 failures.append(f"{member.name} ({error})")
-                found[member.name] = torch.full((len(pictures),), torch.nan, device=pictures.device)
+                found[member.name] = torch.full((len(images),), torch.nan, device=images.device)
         if len(failures) == len(self.members):
             raise ValueError(f"{self.name}: every verifier failed: {'; '.join(failures)}; choose others.")
         for failure in failures:
@@ -65,28 +63,28 @@ class Ensemble:
         refused = torch.stack([value == -torch.inf for value in values.values()]).any(0)
         return total.masked_fill(refused, -torch.inf)
 
-    def __call__(self, pictures, reference=None):
-        return self.combine(self.measure(pictures, reference))
+    def __call__(self, images, reference=None):
+        return self.combine(self.measure(images, reference))
 
 
 class DefaultEnsemble(Ensemble):
     """Rank average of NIQE, coherent gradient and spectral slope, minus twice the consistency hinge; -inf where vetoed.
 
-    Fidelity is a hinge and a veto, never a goal: a restoration that raises it returns the degraded picture.
+    Fidelity is a hinge and a veto, never a goal: a restoration that raises it returns the degraded image.
     """
 
     def __init__(self):
         super().__init__((NIQE(), CoherentGradient(), SpectralSlope()), name="natural_image")
 
-    def measure(self, pictures, reference=None):
-        """As Ensemble.measure, with `consistency` where there is a reference and `guard_<name>`: 0, or -1 where it refuses."""
-        found = super().measure(pictures, reference)
+    def measure(self, images, reference=None):
+        """As Ensemble.measure, with `consistency` where there is a reference and `veto_<name>`: 0, or -1 where it refuses."""
+        found = super().measure(images, reference)
         if reference is not None:
-            found["consistency"] = Consistency()(pictures, reference)
-        return found | {f"guard_{name}": -refused.float() for name, refused in vetoes(pictures, reference).items()}
+            found["consistency"] = Consistency()(images, reference)
+        return found | {f"veto_{name}": -refused.float() for name, refused in vetoes(images, reference).items()}
 
     def combine(self, measured):
-        refused = torch.stack([scores < 0 for name, scores in measured.items() if name.startswith("guard_")]).any(0)
+        refused = torch.stack([scores < 0 for name, scores in measured.items() if name.startswith("veto_")]).any(0)
         ranks = {member.name: rank(measured[member.name].masked_fill(refused, -torch.inf)) for member in self.members}
         ranks[CoherentGradient.name] = ranks[CoherentGradient.name].clamp(max=SHARP_ENOUGH)
         total = torch.stack(list(ranks.values())).mean(0)

@@ -21,17 +21,17 @@ SMALLEST = 32
 
 
 class Evaluation:
-    """Measures restored pictures; made once, called for each picture.
+    """Measures restored images; made once, called for each image.
 
     In any case, without weights: `psnr` (dB), `ssim`, `gmsd` against the original; `niqe`; `coherent_gradient`, sharpness;
-    `spectral_slope`, the distance from that of undistorted photos; `closeness`, the PSNR in dB to the degraded picture at a
+    `spectral_slope`, the distance from that of undistorted photos; `closeness`, the PSNR in dB to the degraded image at a
     quarter of the size, exposure matched. And pyiqa's `metrics` by name, from weights that are already on disk.
 
     Values keep their metric's published sign: see `lower_is_better`. `skipped` is {name: why it cannot be measured}.
     """
 
     def __init__(self, metrics=PAPER, originals=True, device="cpu"):
-        """`originals` False: no picture has one, and metrics that need it are skipped.
+        """`originals` False: no image has one, and metrics that need it are skipped.
 
         Raises ValueError for a name that pyiqa does not know or that is measured in any case.
         """
@@ -54,7 +54,7 @@ class Evaluation:
         return name in FULL_REFERENCE or (name in self.metrics and self.metrics[name].module.metric_mode == "FR")
 
     def names(self, degraded=True, original=True):
-        """What is measured of a picture, in order; without `closeness` or the full-reference ones where a partner lacks."""
+        """What is measured of an image, in order; without `closeness` or the full-reference ones where a partner lacks."""
         found = [name for name in (*OWN, *self.metrics) if name not in self.skipped]
         return [name for name in found if (original or not self._compares(name)) and (degraded or name != "closeness")]
 
@@ -68,58 +68,58 @@ class Evaluation:
         """{name: float} of one `restored` (3, H, W) in [0, 1], at least 32 pixels a side; NaN where there is no number.
 
         `degraded` (3, h, w) may have another size of about the same shape; `original` must have the restored one's size.
-        Raises ValueError, one sentence, for pictures that do not belong together, are too small or hold NaN or infinity.
+        Raises ValueError, one sentence, for images that do not belong together, are too small or hold NaN or infinity.
         """
         _check(restored, degraded, original)
-        picture, values = restored[None], {}
+        image, values = restored[None], {}
         if original is not None and not self.skipped.keys() & set(FULL_REFERENCE):
-            values |= quality(picture, original[None])
-        values |= {metric.name: metric(picture) for metric in (NIQE(), CoherentGradient(), SpectralSlope())}
+            values |= quality(image, original[None])
+        values |= {metric.name: metric(image) for metric in (NIQE(), CoherentGradient(), SpectralSlope())}
         if degraded is not None:
-            values["closeness"] = downsampled_psnr(picture, degraded)
+            values["closeness"] = downsampled_psnr(image, degraded)
         for name in self.names(degraded is not None, original is not None):
             if name in self.metrics:
-                values[name] = self.metrics[name](picture, original)
+                values[name] = self.metrics[name](image, original)
         turned = {"niqe", "spectral_slope"} | {name for name in self.metrics if self.lower_is_better(name)}
         numbers = {name: -float(value) if name in turned else float(value) for name, value in values.items()}
         return {name: number if math.isfinite(number) else math.nan for name, number in numbers.items()}
 
 
 def _check(restored, degraded, original):
-    for which, picture in {"restored": restored, "degraded": degraded, "original": original}.items():
-        if picture is None:
+    for which, image in {"restored": restored, "degraded": degraded, "original": original}.items():
+        if image is None:
             continue
-        if picture.ndim != 3 or picture.shape[0] != 3 or 0 in picture.shape:
-            raise ValueError(f"the {which} picture has the shape {tuple(picture.shape)}; give (3, H, W).")
-        if not picture.isfinite().all():
-            raise ValueError(f"the {which} picture holds NaN or infinity; give one without.")
+        if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+            raise ValueError(f"the {which} image has the shape {tuple(image.shape)}; give (3, H, W).")
+        if not image.isfinite().all():
+            raise ValueError(f"the {which} image holds NaN or infinity; give one without.")
     if min(restored.shape[1:]) < SMALLEST:
-        raise ValueError(f"the restored picture has {_size(restored)} pixels; give at least {SMALLEST} a side.")
+        raise ValueError(f"the restored image has {_size(restored)} pixels; give at least {SMALLEST} a side.")
     if original is not None and original.shape != restored.shape:
         raise ValueError(
-            f"the original has {_size(original)} pixels and the restored picture {_size(restored)}; bring them to one size."
+            f"the original has {_size(original)} pixels and the restored image {_size(restored)}; bring them to one size."
         )
     if degraded is not None:
         ratio = restored.shape[1] * degraded.shape[2] / (restored.shape[2] * degraded.shape[1])
         if not 1 / 1.1 < ratio < 1.1:  # a VAE may have cropped up to 15 pixels
             raise ValueError(
-                f"the restored picture has {_size(restored)} pixels and the degraded one {_size(degraded)}, another shape; "
-                "give pictures of the same scene."
+                f"the restored image has {_size(restored)} pixels and the degraded one {_size(degraded)}, another shape; "
+                "give images of the same scene."
             )
 
 
-def _size(picture):
-    return f"{picture.shape[2]} x {picture.shape[1]}"
+def _size(image):
+    return f"{image.shape[2]} x {image.shape[1]}"
 
 
 def markdown(rows, evaluation):
-    """A Markdown table of `rows`, {name: float} of each picture: a metric's value or, of several pictures, mean and range.
+    """A Markdown table of `rows`, {name: float} of each image: a metric's value or, of several images, mean and range.
 
     An arrow says which way is better; values that are NaN are left out. What is skipped, and why, follows as a list.
     """
     several = len(rows) > 1
     lines = (
-        ["| metric | mean | lowest | highest | pictures |", "|---|---|---|---|---|"]
+        ["| metric | mean | lowest | highest | images |", "|---|---|---|---|---|"]
         if several
         else ["| metric | value |", "|---|---|"]
     )

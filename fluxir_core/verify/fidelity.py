@@ -1,13 +1,13 @@
 """Consistency with the degraded input: a limit to keep, never a quantity to raise.
 
 What a restoration is there to change costs nothing: exposure, as far as the input leaves room for it, and the input's
-own noise. Structure that the input does not have, and colour or contrast that it leaves no room for, cost.
+own noise. Structure that the input does not have, and color or contrast that it leaves no room for, cost.
 """
 
 import torch
 from torch.nn import functional as F
 
-from .pictures import normalise
+from ..image.pixels import normalize
 from .statistics import noise_blocks
 
 FACTOR = 4
@@ -17,20 +17,20 @@ ENOUGH, SCALE = 33.0, 4.0
 SLACK, INAUDIBLE = 10**0.05, 1e-4
 """The measured noise power counts 0.5 dB more than it is; under 40 dB below white it counts nothing."""
 WHITE, DARKEST, MARGIN = 0.9, 1 / 16, 0.02
-"""A picture whose brightest hundredth is under WHITE is underexposed, by at most 1 / DARKEST; tolerance of the limits."""
+"""An image whose brightest hundredth is under WHITE is underexposed, by at most 1 / DARKEST; tolerance of the limits."""
 
 
-def matched(reference, pictures):
-    """The degraded input `reference` as a batch beside `pictures` (B, 3, H, W): ((B or 1, 3, h, w), finite)."""
-    reference = reference.to(pictures.device)
+def reference_batch(reference, images):
+    """The degraded input `reference` as a batch beside `images` (B, 3, H, W): ((B or 1, 3, h, w), finite)."""
+    reference = reference.to(images.device)
     reference = reference[None] if reference.ndim == 3 else reference
-    if len(reference) not in (1, len(pictures)):
-        raise ValueError(f"verify: {len(reference)} references for {len(pictures)} pictures; give one, or one each.")
-    return normalise(reference, minimum=1)
+    if len(reference) not in (1, len(images)):
+        raise ValueError(f"verify: {len(reference)} references for {len(images)} images; give one, or one each.")
+    return normalize(reference, minimum=1)
 
 
 def missing_light(white):
-    """How many times brighter the picture could be whose brightest hundredth is at `white` (any shape): 1 to 16."""
+    """How many times brighter the image could be whose brightest hundredth is at `white` (any shape): 1 to 16."""
     return (WHITE / white.clamp(min=DARKEST)).clamp(min=1)
 
 
@@ -40,7 +40,7 @@ def _noise(reference, averaged):
     Measured at full and at half size (noise that was compressed or resized is coarse), white noise assumed from there on,
     in each quarter of the brightness range alone, because a sensor's noise depends on it.
     """
-    planes = normalise(reference)[0].flatten(0, 1)[:, None]
+    planes = normalize(reference)[0].flatten(0, 1)[:, None]
     powers = [_white_noise(planes) / averaged]
     if averaged >= 4:
         powers.append(_white_noise(F.avg_pool2d(planes, 2)) * 4 / averaged)
@@ -55,13 +55,13 @@ def _white_noise(planes):
     return torch.stack([(1.1 * part.quantile(0.3, dim=1)).square() for part in levels.chunk(4, 1)]).mean(0)
 
 
-def _compare(pictures, reference):
+def _compare(images, reference):
     """(PSNR, the limit it should reach), in dB: (B,), (B or 1,)."""
-    pictures, finite = normalise(pictures, minimum=1)
-    reference, whole = matched(reference, pictures)
-    size = [max(1, extent // FACTOR) for extent in pictures.shape[2:]]
+    images, finite = normalize(images, minimum=1)
+    reference, whole = reference_batch(reference, images)
+    size = [max(1, extent // FACTOR) for extent in images.shape[2:]]
     given = F.interpolate(reference, size, mode="area").flatten(2)
-    found = F.interpolate(pictures, size, mode="area").flatten(2)
+    found = F.interpolate(images, size, mode="area").flatten(2)
     averaged = max(1.0, reference.shape[2] * reference.shape[3] / (size[0] * size[1]))
     noise = _noise(reference, averaged)
 
@@ -72,7 +72,7 @@ def _compare(pictures, reference):
     room = (1 / torch.maximum(white - black, white / 2)).clamp(1.1, 1 / DARKEST)[:, None]
     missing = missing_light(white)
 
-    # picture = gain * input + offset, channel by channel; regressing the input, which is noisy, keeps the gain unbiased.
+    # image = gain * input + offset, channel by channel; regressing the input, which is noisy, keeps the gain unbiased.
     middle, mean = given.mean(2), found.mean(2)
     centred = found - mean[..., None]
     slope = ((given - middle[..., None]) * centred).mean(2) / (centred.square().mean(2) + 1e-6)
@@ -89,25 +89,25 @@ def _compare(pictures, reference):
     return torch.where(finite & whole, psnr, -torch.inf), limit
 
 
-def downsampled_psnr(pictures, reference):
-    """PSNR in dB, at most 80, of `pictures` to `reference` at a quarter of the pictures' size, exposure matched: (B,).
+def downsampled_psnr(images, reference):
+    """PSNR in dB, at most 80, of `images` to `reference` at a quarter of the images' size, exposure matched: (B,).
 
     Matched by a gain (at least 0.9) and an offset for each channel that keep the reference's range inside [0, 1]: a well
-    exposed reference leaves next to none. For a dark one, errors are those of the fully exposed picture.
+    exposed reference leaves next to none. For a dark one, errors are those of the fully exposed image.
     """
-    return _compare(pictures, reference)[0]
+    return _compare(images, reference)[0]
 
 
 class Consistency:
-    """Minus the hinge max(0, limit - PSNR) / 4 at a quarter of the size; 0 for all pictures close to the input.
+    """Minus the hinge max(0, limit - PSNR) / 4 at a quarter of the size; 0 for all images close to the input.
 
     The limit is 33 dB for a clean, well exposed input, and lower by what its noise and its darkness keep out of reach.
     """
 
     name = "consistency"
 
-    def __call__(self, pictures, reference=None):
+    def __call__(self, images, reference=None):
         if reference is None:
             raise ValueError("Consistency: no reference was given; connect the degraded input.")
-        psnr, limit = _compare(pictures, reference)
+        psnr, limit = _compare(images, reference)
         return -((limit - psnr).clamp(min=0) / SCALE)

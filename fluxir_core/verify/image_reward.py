@@ -1,4 +1,4 @@
-"""ImageReward (Xu et al., 2023): people's preference for a picture given a text, on transformers' BLIP classes."""
+"""ImageReward (Xu et al., 2023): people's preference for an image given a text, on transformers' BLIP classes."""
 
 import re
 
@@ -96,7 +96,7 @@ def load_tokenizer(file):
 
 
 class ImageReward:
-    """The reward, in standard deviations of its training set, of a picture's crops (see `crops`) for a prompt, averaged.
+    """The reward, in standard deviations of its training set, of an image's crops (see `crops`) for a prompt, averaged.
 
     It sees 224 pixels a side, so noise and blocks escape it: rank by it only beside scores that see them.
     """
@@ -110,7 +110,7 @@ class ImageReward:
         Raises VerifierFileError when a file is missing or has another layout, ValueError for an empty prompt.
         """
         if not prompt.strip():
-            raise ValueError("ImageReward: the prompt is empty; describe the picture.")
+            raise ValueError("ImageReward: the prompt is empty; describe the image.")
         from transformers import BlipTextModel, BlipVisionModel
 
         file = find(folder, ("ImageReward.pt", "ImageReward.safetensors"), SOURCE)
@@ -133,15 +133,15 @@ class ImageReward:
             }
         )
         self.side = seen.image_size
-        # One prompt for all pictures: without padding there is nothing to mask, and the scores are the same.
+        # One prompt for all images: without padding there is nothing to mask, and the scores are the same.
         self.tokens = tokenizer(prompt, truncation=True, max_length=LONGEST, return_tensors="pt")["input_ids"]
 
     @torch.no_grad()
-    def __call__(self, pictures, reference=None):
+    def __call__(self, images, reference=None):
         def score(views):
             states = self.module["vision"](pixel_values=views).last_hidden_state
             tokens = self.tokens.to(views.device).expand(len(views), -1)
             read = self.module["text"](input_ids=tokens, encoder_hidden_states=states, is_decoder=False)
             return (self.module["head"](read.last_hidden_state[:, 0])[:, 0].float() - MEAN) / DEVIATION
 
-        return score_crops(pictures, self.side, self.module, score)
+        return score_crops(images, self.side, self.module, score)

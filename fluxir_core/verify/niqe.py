@@ -1,7 +1,7 @@
 """NIQE (Mittal, Soundararajan and Bovik, 2013) with a model fitted on freely usable photos.
 
-A picture is good when the statistics of its locally normalised luma are those of undistorted photos. Differs from the
-paper in the patches: 64 pixels with a stride of 32 instead of 96 apart, so that small pictures hold enough of them.
+An image is good when the statistics of its locally normalised luma are those of undistorted photos. Differs from the
+paper in the patches: 64 pixels with a stride of 32 instead of 96 apart, so that small images hold enough of them.
 """
 
 from functools import lru_cache
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from .pictures import blur, luma, normalise
+from ..image.pixels import blur, luma, normalize
 
 PATCH, STRIDE = 64, 32
 MODEL_FILE = Path(__file__).with_name("niqe.safetensors")
@@ -51,17 +51,17 @@ def _patches(plane, size, stride):
     return F.unfold(plane, size, stride=stride).transpose(1, 2)
 
 
-def features(grey):
-    """NIQE's features of `grey` (B, 1, H, W) in [0, 255], at least 64 pixels a side.
+def features(gray):
+    """NIQE's features of `gray` (B, 1, H, W) in [0, 255], at least 64 pixels a side.
 
     Returns ((B, P, 36) features of the P patches, (B, P) their sharpness: the mean local deviation, section II-B).
     """
-    grey = _crop_to_stride(grey)  # so that both scales hold the same patches
+    gray = _crop_to_stride(gray)  # so that both scales hold the same patches
     scales, sharpness = [], None
     for scale in (1, 2):
-        mean = blur(grey, 7 / 6, 3)
-        deviation = (blur(grey * grey, 7 / 6, 3) - mean * mean).clamp(min=0).sqrt()
-        structure = (grey - mean) / (deviation + 1)
+        mean = blur(gray, 7 / 6, 3)
+        deviation = (blur(gray * gray, 7 / 6, 3) - mean * mean).clamp(min=0).sqrt()
+        structure = (gray - mean) / (deviation + 1)
         size, stride = PATCH // scale, STRIDE // scale
         patches = _patches(structure, size, stride)
         if sharpness is None:
@@ -73,20 +73,20 @@ def features(grey):
             product = square * torch.roll(square, shift, dims=(-2, -1))
             found.append(_asymmetric_gaussian(product.flatten(-2)))
         scales.append(torch.cat(found, -1))
-        size = [extent // 2 for extent in grey.shape[2:]]
-        grey = F.interpolate(grey, size, mode="bicubic", antialias=True, align_corners=False)
+        size = [extent // 2 for extent in gray.shape[2:]]
+        gray = F.interpolate(gray, size, mode="bicubic", antialias=True, align_corners=False)
     return torch.cat(scales, -1), sharpness
 
 
-def _crop_to_stride(pictures):
-    """The middle of `pictures` (B, C, H, W) with sides that are multiples of the patches' stride."""
-    height, width = (extent // STRIDE * STRIDE for extent in pictures.shape[2:])
-    top, left = (pictures.shape[2] - height) // 2, (pictures.shape[3] - width) // 2
-    return pictures[:, :, top : top + height, left : left + width]
+def _crop_to_stride(images):
+    """The middle of `images` (B, C, H, W) with sides that are multiples of the patches' stride."""
+    height, width = (extent // STRIDE * STRIDE for extent in images.shape[2:])
+    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+    return images[:, :, top : top + height, left : left + width]
 
 
 class NIQE:
-    """Minus the NIQE distance of pictures to the statistics of undistorted photos; needs no reference."""
+    """Minus the NIQE distance of images to the statistics of undistorted photos; needs no reference."""
 
     name = "niqe"
 
@@ -94,13 +94,13 @@ class NIQE:
         """`model`: {"mean": (36,), "covariance": (36, 36)}; without it, the one shipped with the package."""
         self.model = load_file(MODEL_FILE) if model is None else model
 
-    def __call__(self, pictures, reference=None):
-        pictures, finite = normalise(pictures)
-        scores = torch.stack([self._distance(picture) for picture in pictures.split(1)])
+    def __call__(self, images, reference=None):
+        images, finite = normalize(images)
+        scores = torch.stack([self._distance(image) for image in images.split(1)])
         return torch.where(finite, -scores, -torch.inf)
 
-    def _distance(self, picture):
-        found = features(255 * luma(picture))[0][0].double()
+    def _distance(self, image):
+        found = features(255 * luma(image))[0][0].double()
         centred = found - found.mean(0)
         covariance = centred.T @ centred / max(1, len(found) - 1)
         mean, model = self.model["mean"].to(found), self.model["covariance"].to(found)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from .pictures import normalise
+from ..image.pixels import normalize
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -92,34 +92,34 @@ def build_head(state, file, source):
     return build(make, {name.removeprefix("layers."): value for name, value in state.items()}, file, source)
 
 
-def crops(pictures, side):
-    """Square views of `pictures` (B, 3, H, W) in [0, 1] that together cover them: (B, N, 3, side, side) in [0, 1].
+def crops(images, side):
+    """Square views of `images` (B, 3, H, W) in [0, 1] that together cover them: (B, N, 3, side, side) in [0, 1].
 
     The short side is resized to `side` (bicubic, antialiased, as CLIP's own preparation does); along the longer one
     an odd number of crops stands evenly from end to end, the middle one being CLIP's centre crop, so that the ends
-    of the picture count too. N is 1 for a square and at most 9: pictures longer than nine squares have gaps.
+    of the image count too. N is 1 for a square and at most 9: images longer than nine squares have gaps.
     """
-    height, width = pictures.shape[2:]
+    height, width = images.shape[2:]
     short = min(height, width)
     size = [int(side * extent / short) for extent in (height, width)]
     if size != [height, width]:
-        pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        images = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     spare = max(size) - side
     count = min(-(-max(size) // side) | 1, MOST_CROPS)
     starts = [round(index * spare / max(1, count - 1)) for index in range(count)]
     axis = 2 if height > width else 3
-    return torch.stack([pictures.narrow(axis, start, side) for start in starts], 1)
+    return torch.stack([images.narrow(axis, start, side) for start in starts], 1)
 
 
-def score_crops(pictures, side, module, score):
-    """The mean over every picture's crops of `score`, -inf where a picture is not finite: (B,) on the pictures' device.
+def score_crops(images, side, module, score):
+    """The mean over every image's crops of `score`, -inf where an image is not finite: (B,) on the images' device.
 
-    `score` takes all crops of all pictures in one batch, (M, 3, side, side), normalised with CLIP's mean and deviation,
+    `score` takes all crops of all images in one batch, (M, 3, side, side), normalised with CLIP's mean and deviation,
     on the device and in the precision of `module`, and returns (M,).
     """
-    pictures, finite = normalise(pictures)
-    views = crops(pictures, side)
+    images, finite = normalize(images)
+    views = crops(images, side)
     mean, deviation = (views.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_DEVIATION))
     views = ((views - mean) / deviation).to(next(module.parameters()))
     scores = score(views.flatten(0, 1)).float().unflatten(0, views.shape[:2]).mean(1)
-    return torch.where(finite, scores.to(pictures.device), -torch.inf)
+    return torch.where(finite, scores.to(images.device), -torch.inf)

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from .fidelity import matched
-from .pictures import normalise
+from ..image.pixels import normalize
+from .fidelity import reference_batch
 from .pretrained import VerifierFileError
 
 
@@ -100,7 +100,7 @@ def create(name):
     """pyiqa's metric `name` on the CPU, from weights that are already on disk.
 
     Raises ImportError without pyiqa or a package the metric needs, ValueError for names pyiqa does not know and for
-    metrics of sets of pictures, VerifierFileError when weights are not on disk. pyiqa reads pickles without
+    metrics of sets of images, VerifierFileError when weights are not on disk. pyiqa reads pickles without
     torch's safeguard: put only files you trust into its folders.
     """
     try:
@@ -112,7 +112,7 @@ def create(name):
     known = [metric for metric in pyiqa.list_models() if "fid" not in metric and metric != "inception_score"]
     if name not in known:
         near = difflib.get_close_matches(name, known, 5, 0.4) or known[:5]
-        raise ValueError(f"PyIQAMetric: {name!r} is no metric of single pictures in pyiqa; near it: {', '.join(near)}.")
+        raise ValueError(f"PyIQAMetric: {name!r} is no metric of single images in pyiqa; near it: {', '.join(near)}.")
     try:
         with _offline(getattr(getattr(pyiqa, "utils", None), "download_util", None)):
             return pyiqa.create_metric(name, device=torch.device("cpu"))
@@ -142,8 +142,8 @@ def _resized(reference, size):
 class PyIQAMetric:
     """pyiqa's metric with its sign turned so that higher is better; full-reference metrics compare with `reference`.
 
-    Pictures go through one at a time: some metrics do not take batches, and most see pictures at their full size.
-    A finite picture for which the metric has no number (NaN) scores -inf. The label is `pyiqa_` and the metric's name.
+    Images go through one at a time: some metrics do not take batches, and most see images at their full size.
+    A finite image for which the metric has no number (NaN) scores -inf. The label is `pyiqa_` and the metric's name.
     """
 
     def __init__(self, name, device="cpu"):
@@ -152,21 +152,21 @@ class PyIQAMetric:
         self.module = create(name).to(device).eval()
 
     @torch.no_grad()
-    def __call__(self, pictures, reference=None):
+    def __call__(self, images, reference=None):
         compares = self.module.metric_mode == "FR"
         if compares and reference is None:
             raise ValueError(f"PyIQAMetric: {self.name} needs a reference; connect the degraded input.")
-        pictures, finite = normalise(pictures, minimum=1)
+        images, finite = normalize(images, minimum=1)
         if compares:
-            reference, whole = matched(reference, pictures)
-            reference = _resized(reference, pictures.shape[2:]).expand_as(pictures)
+            reference, whole = reference_batch(reference, images)
+            reference = _resized(reference, images.shape[2:]).expand_as(images)
             finite = finite & whole
-        device = next((tensor.device for tensor in self.module.parameters()), pictures.device)
-        scores = torch.full((len(pictures),), -torch.inf, device=pictures.device)
+        device = next((tensor.device for tensor in self.module.parameters()), images.device)
+        scores = torch.full((len(images),), -torch.inf, device=images.device)
         for index in finite.nonzero()[:, 0].tolist():
-            shown = [planes[index : index + 1] for planes in ((pictures, reference) if compares else (pictures,))]
+            shown = [planes[index : index + 1] for planes in ((images, reference) if compares else (images,))]
             with _seeded():
-                found = self.module(*(normalise(planes)[0].to(device) for planes in shown))
+                found = self.module(*(normalize(planes)[0].to(device) for planes in shown))
             scores[index] = torch.as_tensor(found).float().reshape(-1)[0].to(scores.device)
         scores = -scores if self.module.lower_better else scores
         return torch.where(finite & ~scores.isnan(), scores, -torch.inf)

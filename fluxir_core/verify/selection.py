@@ -1,4 +1,4 @@
-"""FluxGen's selection: pictures that no metric puts among its worst (arXiv 2504.15159, section 3.1)."""
+"""FluxGen's selection: images that no metric puts among its worst (arXiv 2504.15159, section 3.1)."""
 
 import csv
 import io
@@ -16,12 +16,12 @@ PAPER = ("clipiqa+_vitL14_512", "maniqa-pipal", "musiq")
 OWN = {metric.name: metric for metric in (NIQE, CoherentGradient, SpectralSlope)}
 KEEP = 0.95
 FILE, KEPT, DROPPED_BY = "file", "kept", "dropped by"
-GUARD = "guard_"
+VETO = "veto_"
 """Begins the names of an ensemble's vetoes, which score 0 or, where they refuse, -1."""
 
 
 class Selection(NamedTuple):
-    """`limits` {metric: the lowest score that is kept}, and for each picture the metrics that drop it: none keeps it."""
+    """`limits` {metric: the lowest score that is kept}, and for each image the metrics that drop it: none keeps it."""
 
     limits: dict
     dropped_by: list
@@ -42,19 +42,19 @@ def metric_named(name, device="cpu"):
 
 
 def select(scores, keep=KEEP):
-    """Which pictures to keep by `scores` {metric: [number of each picture]}, higher is better, and `keep` in (0, 1].
+    """Which images to keep by `scores` {metric: [number of each image]}, higher is better, and `keep` in (0, 1].
 
-    A picture stays when each of its scores is at or above that metric's percentile 100 (1 - keep) among all pictures,
+    An image stays when each of its scores is at or above that metric's percentile 100 (1 - keep) among all images,
     with linear interpolation. One without a number (NaN or infinity) is dropped; a metric that has none for any is left out.
-    Guards of an ensemble drop what they refuse. Raises ValueError when no metric has a number.
+    Vetoes of an ensemble drop what they refuse. Raises ValueError when no metric has a number.
     """
     columns = {name: np.asarray(values, np.float64) for name, values in scores.items()}
     columns = {name: values for name, values in columns.items() if np.isfinite(values).any()}
     if not columns:
-        raise ValueError("no metric has a number for any of the pictures; choose other metrics or pictures.")
+        raise ValueError("no metric has a number for any of the images; choose other metrics or images.")
     share = round(100 * (1 - keep), 9)  # a limit that falls on a score must not be above it
     limits = {
-        name: 0.0 if name.startswith(GUARD) else float(np.percentile(values[np.isfinite(values)], share))
+        name: 0.0 if name.startswith(VETO) else float(np.percentile(values[np.isfinite(values)], share))
         for name, values in columns.items()
     }
     rows = zip(*columns.values())
@@ -65,8 +65,8 @@ def select(scores, keep=KEEP):
 
 
 def reasons(row, selection, names):
-    """What drops a picture of scores `row` {metric: number}, by the metrics `names`: "niqe -9.1 < -7.4, ..."."""
-    return ", ".join(name if name.startswith(GUARD) else f"{name} {row[name]:.4g} < {selection.limits[name]:.4g}" for name in names)
+    """What drops an image of scores `row` {metric: number}, by the metrics `names`: "niqe -9.1 < -7.4, ..."."""
+    return ", ".join(name if name.startswith(VETO) else f"{name} {row[name]:.4g} < {selection.limits[name]:.4g}" for name in names)
 
 
 def table(files, scores, selection, unreadable=()):
@@ -89,7 +89,9 @@ def read_table(path):
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = csv.DictReader(file)
+            if not {FILE, KEPT} <= {*(rows.fieldnames or ())}:
+                raise KeyError
             names = [name for name in rows.fieldnames or () if name not in (FILE, KEPT, DROPPED_BY)]
             return {row[FILE]: {name: float(row[name]) for name in names} for row in rows if row[KEPT] == "yes"}
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no table of fluxir fluxgen select ({error}); give its selection.csv.") from None
+    except (OSError, KeyError, TypeError, ValueError, csv.Error):
+        raise ValueError(f"{path} is no table of fluxir fluxgen select; give its selection.csv.") from None

@@ -3,25 +3,25 @@
 import torch
 from torch.nn import functional as F
 
-from .pictures import blur, luma, normalise
+from ..image.pixels import blur, luma, normalize
 
 NATURAL_SLOPE = -3.0
 """Slope of log power over log frequency: the median over the photos NIQE is fitted on."""
 
 
-def noise_blocks(grey):
-    """Standard deviation of white noise in the blocks of 8 pixels of `grey` (B, 1, H, W), the picture's range: (B, blocks).
+def noise_blocks(gray):
+    """Standard deviation of white noise in the blocks of 8 pixels of `gray` (B, 1, H, W), the image's range: (B, blocks).
 
     The difference of two Laplacians leaves noise and little else (Immerkaer, 1996). H and W are at least 10.
     """
-    kernel = grey.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
-    residual = F.conv2d(grey, kernel[None, None])
+    kernel = gray.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
+    residual = F.conv2d(gray, kernel[None, None])
     return F.avg_pool2d(residual.square(), 8).flatten(1).sqrt()
 
 
-def _gradient(grey):
-    """Central differences of `grey` (B, 1, H, W), edges replicated: (along x, along y)."""
-    padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
+def _gradient(gray):
+    """Central differences of `gray` (B, 1, H, W), edges replicated: (along x, along y)."""
+    padded = F.pad(gray, (1, 1, 1, 1), mode="replicate")
     return (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
 
 
@@ -30,9 +30,9 @@ class CoherentGradient:
 
     name = "coherent_gradient"
 
-    def __call__(self, pictures, reference=None):
-        pictures, finite = normalise(pictures)
-        x, y = _gradient(luma(pictures))
+    def __call__(self, images, reference=None):
+        images, finite = normalize(images)
+        x, y = _gradient(luma(images))
         xx, yy, xy = blur(torch.cat([x * x, y * y, x * y], 1), 1.5, 4).split(1, 1)
         energy = xx + yy
         coherence = ((xx - yy) ** 2 + 4 * xy * xy) / (energy * energy + 1e-8)
@@ -40,15 +40,15 @@ class CoherentGradient:
         return torch.where(finite, scores, -torch.inf)
 
 
-def spectral_slope(grey):
-    """Least-squares slope of log power over log frequency (0.05 to 0.45 cycles a pixel) of `grey` (B, 1, H, W)."""
-    grey = grey[:, 0] - grey[:, 0].mean((1, 2), keepdim=True)
-    height, width = grey.shape[1:]
-    window = torch.hann_window(height, device=grey.device)[:, None] * torch.hann_window(width, device=grey.device)
-    power = torch.fft.rfft2(grey * window, norm="ortho").abs() ** 2
-    fy, fx = torch.fft.fftfreq(height, device=grey.device)[:, None], torch.fft.rfftfreq(width, device=grey.device)
+def spectral_slope(gray):
+    """Least-squares slope of log power over log frequency (0.05 to 0.45 cycles a pixel) of `gray` (B, 1, H, W)."""
+    gray = gray[:, 0] - gray[:, 0].mean((1, 2), keepdim=True)
+    height, width = gray.shape[1:]
+    window = torch.hann_window(height, device=gray.device)[:, None] * torch.hann_window(width, device=gray.device)
+    power = torch.fft.rfft2(gray * window, norm="ortho").abs() ** 2
+    fy, fx = torch.fft.fftfreq(height, device=gray.device)[:, None], torch.fft.rfftfreq(width, device=gray.device)
     frequency = torch.hypot(fy, fx)
-    edges = torch.logspace(-1.3, -0.347, 17, device=grey.device)
+    edges = torch.logspace(-1.3, -0.347, 17, device=gray.device)
     bands, levels = [], []
     for low, high in zip(edges[:-1], edges[1:]):
         inside = (frequency >= low) & (frequency < high)
@@ -65,6 +65,6 @@ class SpectralSlope:
 
     name = "spectral_slope"
 
-    def __call__(self, pictures, reference=None):
-        pictures, finite = normalise(pictures)
-        return torch.where(finite, -(spectral_slope(luma(pictures)) - NATURAL_SLOPE).abs(), -torch.inf)
+    def __call__(self, images, reference=None):
+        images, finite = normalize(images)
+        return torch.where(finite, -(spectral_slope(luma(images)) - NATURAL_SLOPE).abs(), -torch.inf)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from comfyui_fluxir.demo.comfyui import ComfyUIServer
 from comfyui_fluxir.demo.environment import NEWEST, browser_path, can_install_browser, comfyui_path
-from comfyui_fluxir.demo.frontend import READY, opened, settings
-from comfyui_fluxir.demo.help_pictures import DOCS, PICTURES, picture
-from comfyui_fluxir.fluxir_core.image import montage
+from comfyui_fluxir.fluxir_core.image.montage import montage
+from comfyui_fluxir.tools.frontend import READY, opened, settings
+from comfyui_fluxir.tools.help_images import DOCS, IMAGES, image
 from PIL import Image
 
 from ..hosts.workflow_host import PACK, free_port, read, stock
@@ -82,7 +82,7 @@ def shipped_size(name):
 
 def alike(a, b, size=(24, 16)):
     """Correlation of two pictures at a small common size."""
-    flat = [np.asarray(picture.convert("L").resize(size), float).ravel() for picture in (a, b)]
+    flat = [np.asarray(image.convert("L").resize(size), float).ravel() for image in (a, b)]
     return np.corrcoef(*flat)[0, 1]
 
 
@@ -96,21 +96,21 @@ def test_the_template_browser_shows_every_workflow_with_its_thumbnail(frontend):
 def test_a_workflow_loads_runs_and_shows_its_result(frontend, base, name):
     frontend.load_template(name)
     assert frontend.unknown_nodes() == [] and frontend.complaints() == []
-    pictured = frontend.run()
+    shown_at = frontend.run()
     (saver,) = frontend.nodes("SaveImage")
     (prefix,) = (node["widgets_values"][0] for node in read(f"{name}.json")["nodes"] if node["type"] == "SaveImage")
-    shown, written = frontend.picture(saver), saved(base, prefix)
+    shown, written = frontend.image(saver), saved(base, prefix)
     assert shown.size == written.size and shown.tobytes() == written.tobytes()
     assert alike(frontend.on_screen(saver), written) > 0.9
     assert frontend.overlaps() == []
-    for sampler in frontend.nodes("TTSSampler"):
-        watch_the_montage(frontend, sampler, pictured)
+    for sampler in frontend.nodes("FluxIRTTSSampler"):
+        watch_the_montage(frontend, sampler, shown_at)
 
 
-def watch_the_montage(frontend, sampler, pictured):
+def watch_the_montage(frontend, sampler, shown_at):
     """The sampler showed its candidates more than once while it searched, the chosen one in a green frame."""
-    assert pictured.count(sampler) > 1
-    sheet = frontend.picture(sampler)
+    assert shown_at.count(sampler) > 1
+    sheet = frontend.image(sampler)
     expected = montage(torch.zeros(4, 3, 72, 104), [""] * 4)
     expected.thumbnail((512, 512))
     assert sheet.size == expected.size
@@ -124,7 +124,7 @@ def test_a_blueprint_is_found_by_name_runs_and_shows_its_result(frontend, base, 
     assert frontend.page.evaluate("app.graph.nodes[0].title") == name
     frontend.surround(PHOTO)
     frontend.run()
-    restored = frontend.picture(frontend.nodes("SaveImage")[0])
+    restored = frontend.image(frontend.nodes("SaveImage")[0])
     with Image.open(base / "input" / PHOTO) as photo:
         assert restored.size == photo.size and alike(restored, photo) > 0.8
 
@@ -144,27 +144,27 @@ def test_a_node_that_nobody_has_is_noticed(frontend):
     assert frontend.unknown_nodes() == ["NoSuchNode"]
 
 
-def test_a_nodes_help_shows_its_pictures(frontend):
+def test_a_nodes_help_shows_its_images(frontend):
     frontend.load(read("fluxir_fidelity_miniature.json"), "help")
-    files = re.findall(r"!\[.+?\]\((.+?)\)", (DOCS / "InventedDetail.md").read_text())
+    files = re.findall(r"!\[.+?\]\((.+?)\)", (DOCS / "FluxIRInventedDetail.md").read_text())
     sizes = [Image.open(DOCS / file).size for file in files]
-    assert sizes and [shown.size for shown in frontend.help_pictures("InventedDetail")] == sizes
+    assert sizes and [shown.size for shown in frontend.help_images("FluxIRInventedDetail")] == sizes
 
 
-@pytest.mark.parametrize(("node", "number"), [("TileModel", 1), ("MatchColour", 2)])
-def test_the_picture_of_a_node_is_what_the_frontend_draws_now(frontend, node, number):
-    drawn, shipped = picture(frontend, node, number), Image.open(PICTURES / f"{node}.webp")
+@pytest.mark.parametrize(("node", "number"), [("FluxIRTileModel", 1), ("FluxIRMatchColor", 2)])
+def test_the_image_of_a_node_is_what_the_frontend_draws_now(frontend, node, number):
+    drawn, shipped = image(frontend, node, number), Image.open(IMAGES / f"{node}.webp")
     assert np.abs(np.subtract(drawn.size, shipped.size)).max() < 8 and alike(drawn, shipped, size=(96, 80)) > 0.9
 
 
 @pytest.mark.usefixtures("in_chinese")
 def test_a_node_is_shown_in_the_frontends_language(frontend):
-    texts = json.loads((PACK / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["TTSSampler"]
+    texts = json.loads((PACK / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["FluxIRTTSSampler"]
     frontend.load(read("fluxir_search_miniature.json"), "chinese")
-    (sampler,) = frontend.nodes("TTSSampler")
+    (sampler,) = frontend.nodes("FluxIRTTSSampler")
     node = frontend.page.locator(f"[data-node-id='{sampler}']")
     node.get_by_text(texts["display_name"], exact=True).wait_for()
     names = {part["name"] for id, part in texts["inputs"].items() if id != "keep_best"}  # it is among the advanced ones
     names |= {part["name"] for part in texts["outputs"].values()}
     assert names <= set(node.inner_text().splitlines())
-    assert frontend.page.evaluate("LiteGraph.registered_node_types.DistilledSigmas.category") == "FluxIR/少步采样"
+    assert frontend.page.evaluate("LiteGraph.registered_node_types.FluxIRDistilledSigmas.category") == "FluxIR/少步采样"

@@ -29,11 +29,11 @@ class Host:
         self._sample = comfy.sample.sample
 
     def apply(self, model=None, lq=None, strength=1.0, start=0.0, end=1.0):
-        lq = picture(1) if lq is None else lq
+        lq = random_latent(1) if lq is None else lq
         return self._apply(model or self.model, self.adapter, {"samples": lq}, strength, start, end).result[0]
 
     def sample(self, model, noise=None, positive=None, negative=None, cfg=1.0, latent=None, steps=STEPS, **options):
-        noise = picture(2) if noise is None else noise
+        noise = random_latent(2) if noise is None else noise
         positive = positive or prompt(3)
         latent = torch.zeros_like(noise) if latent is None else latent
         with torch.inference_mode():
@@ -60,7 +60,7 @@ def random(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def picture(seed, batch=1, height=8, width=8):
+def random_latent(seed, batch=1, height=8, width=8):
     return random(seed, batch, 16, height, width)
 
 

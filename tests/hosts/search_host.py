@@ -45,12 +45,12 @@ class Judge:
 
     name = "bright"
 
-    def __call__(self, pictures, reference=None):
-        return pictures.mean((1, 2, 3)).float()
+    def __call__(self, images, reference=None):
+        return images.mean((1, 2, 3)).float()
 
 
 def verifier(*members):
-    from comfyui_fluxir.fluxir_core.verify import Ensemble
+    from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
     from comfyui_fluxir.nodes.verifiers import LoadedVerifier
 
     return LoadedVerifier(Ensemble(members or (Judge(),)))
@@ -63,7 +63,7 @@ def run(
     latent=None,
     steps=None,
     cfg=1.0,
-    preset="fast",
+    preset="quick",
     positive=None,
     negative=None,
     judge=None,
@@ -83,7 +83,7 @@ def run(
     return best, finalists, json.loads(report)
 
 
-def plain(host, model=None, latent=None, steps=None, cfg=1.0, positive=None, negative=None):
+def baseline(host, model=None, latent=None, steps=None, cfg=1.0, positive=None, negative=None):
     """SamplerCustomAdvanced with core's Euler sampler."""
     import comfy.samplers
     from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced

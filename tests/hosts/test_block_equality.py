@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import AdapterConfig, FluxIRAdapter
-from comfyui_fluxir.fluxir_core.adapter.layers import rotary_embedding
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.layers import rotary_embedding
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents
 
 from .tiny import TINY, flux_weights
 
@@ -21,7 +21,7 @@ def weights():
 
 @pytest.fixture(scope="module")
 def diffusers_model(weights, tmp_path_factory):
-    from comfyui_fluxir.training.base_model import load_transformer
+    from comfyui_fluxir.training.diffusers_host.single_file import load_transformer
     from safetensors.torch import save_file
 
     path = tmp_path_factory.mktemp("flux") / "flux.safetensors"
@@ -86,7 +86,7 @@ def test_the_block_starts_as_the_bases_first_from_either_layout(weights, diffuse
 
 @torch.no_grad()
 def test_a_whole_transformer_is_the_same_in_both_hosts(comfy_model, diffusers_model):
-    from comfyui_fluxir.training.host import call_transformer, exact_time
+    from comfyui_fluxir.training.diffusers_host.transformer import call_transformer, exact_time
 
     torch.manual_seed(7)
     latent, text, pooled = torch.randn(2, 16, 8, 12), torch.randn(2, 5, 64), torch.randn(2, 32)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from comfyui_fluxir.demo.comfyui import ComfyUIError
 from comfyui_fluxir.fluxir_core import caption as core
-from comfyui_fluxir.fluxir_core.degrade import gaussian_noise
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_noise
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 
@@ -55,11 +55,11 @@ def check(nodes, degraded, cleaned, caption=None):
 # Degradation Check
 
 
-def test_a_good_picture_goes_on_with_its_caption(nodes, caplog):
+def test_a_good_image_goes_on_with_its_caption(nodes, caplog):
     clean, noisy = photo()
     cleaned, caption, usable, report = check(nodes, noisy, clean, "an astronaut")
     assert cleaned is clean and caption == "an astronaut" and usable is True
-    assert report.startswith("picture 1: usable (agreement 1.00, contrast ")
+    assert report.startswith("image 1: usable (agreement 1.00, contrast ")
     assert check(nodes, noisy, clean)[1] == ""
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -70,12 +70,12 @@ def test_a_bad_one_is_replaced_by_the_degraded_one_with_a_warning(nodes, caplog)
         output = nodes.DegradationCheck.execute(noisy, 1 - clean, "a negative")
     cleaned, caption, usable, report = output.result
     assert torch.equal(cleaned, noisy) and caption == "" and usable is False
-    assert report.startswith("picture 1: not usable, because its large shapes agree with the degraded picture's by -")
+    assert report.startswith("image 1: not usable, because its large shapes agree with the degraded image's by -")
     assert output.ui.as_dict() == {"text": (report,)}
     assert f"Degradation Check: {report.strip()}. There is no caption." in caplog.text
 
 
-def test_the_replacement_has_the_cleaned_pictures_size(nodes):
+def test_the_replacement_has_the_cleaned_images_size(nodes):
     clean, noisy = photo()
     large = clean.repeat_interleave(4, 1).repeat_interleave(4, 2)
     assert check(nodes, noisy, large)[2] is True
@@ -94,7 +94,7 @@ def test_a_batch_is_usable_if_all_of_it_is_and_the_report_says_which_is_not(node
     assert (caption, usable) == ("", False)
     assert torch.equal(cleaned, torch.stack([both[0][0], both[1][1]]))
     first, second = report.splitlines()
-    assert first.startswith("picture 1: usable (") and second.startswith("picture 2: not usable, because ")
+    assert first.startswith("image 1: usable (") and second.startswith("image 2: not usable, because ")
     with pytest.raises(ValueError, match="^Degradation Check: 1 cleaned images for 2 degraded ones; give one for"):
         check(nodes, both[1], both[0][:1])
 
@@ -119,7 +119,7 @@ def test_nan_is_replaced(nodes):
     broken[0, 3, 3, 0] = torch.nan
     cleaned, _, usable, report = check(nodes, noisy, broken)
     assert torch.equal(cleaned, noisy) and not usable
-    assert report == "picture 1: not usable, because it holds NaN or infinity"
+    assert report == "image 1: not usable, because it holds NaN or infinity"
 
 
 def test_the_caption_is_asked_for_only_when_connected_missing_and_safe(nodes):
@@ -133,7 +133,7 @@ def test_the_caption_is_asked_for_only_when_connected_missing_and_safe(nodes):
 # Caption Image
 
 
-def test_a_picture_is_captioned_once_through_comfyuis_memory_management(nodes, monkeypatch):
+def test_a_image_is_captioned_once_through_comfyuis_memory_management(nodes, monkeypatch):
     import comfy.model_management
 
     loaded = []
@@ -162,8 +162,8 @@ def test_a_network_that_does_not_fit_is_refused_in_one_sentence(nodes, monkeypat
 
 def test_the_network_is_let_go_afterwards(nodes, monkeypatch):
     made = []
-    moved = nodes.moved
-    monkeypatch.setattr(nodes, "moved", lambda module: (made.append(weakref.ref(module)), moved(module))[1])
+    make_patcher = nodes.make_patcher
+    monkeypatch.setattr(nodes, "make_patcher", lambda module: (made.append(weakref.ref(module)), make_patcher(module))[1])
     with torch.inference_mode():
         nodes.CaptionImage.execute(photo()[0], FOLDER)
     assert len(made) == 1 and made[0]() is None
@@ -186,7 +186,7 @@ def test_missing_files_and_batches_are_refused_in_one_sentence(nodes):
     clean, _ = photo()
     with pytest.raises(ValueError, match=r"^Caption Image: caption: config\.json is missing; put it into .*another, from"):
         nodes.CaptionImage.execute(clean, "another")
-    with pytest.raises(ValueError, match=r"^Caption Image: 2 pictures; give one, because a prompt describes one picture\.$"):
+    with pytest.raises(ValueError, match=r"^Caption Image: 2 images; give one, because a prompt describes one image\.$"):
         nodes.CaptionImage.execute(clean.repeat(2, 1, 1, 1), FOLDER)
     with pytest.raises(ValueError, match=r"^Caption Image: image holds NaN or infinity in image 1; give images without\.$"):
         nodes.CaptionImage.execute(clean * torch.nan, FOLDER)
@@ -205,8 +205,8 @@ def stocked(server):
         (root / FOLDER).mkdir()
         write_qwen_folder(root / FOLDER)
     clean, noisy = photo()
-    for name, picture in {"clean": clean, "noisy": noisy, "ruined": 1 - clean}.items():
-        pixels = (picture[0].numpy() * 255).round().astype(np.uint8)
+    for name, image in {"clean": clean, "noisy": noisy, "ruined": 1 - clean}.items():
+        pixels = (image[0].numpy() * 255).round().astype(np.uint8)
         Image.fromarray(pixels).save(server.base / "input" / f"{name}.png")
     return server
 
@@ -216,16 +216,16 @@ def run(server, cleaned, model):
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "noisy.png"}},
         "2": {"class_type": "LoadImage", "inputs": {"image": f"{cleaned}.png"}},
-        "3": {"class_type": "DegradationCheck", "inputs": {"degraded": ["1", 0], "cleaned": ["2", 0]}},
+        "3": {"class_type": "FluxIRDegradationCheck", "inputs": {"degraded": ["1", 0], "cleaned": ["2", 0]}},
         "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
         "5": {"class_type": "PreviewAny", "inputs": {"source": ["3", 1]}},
     }
     if model is not None:
-        graph["6"] = {"class_type": "CaptionImage", "inputs": {"image": ["2", 0], "model": model}}
+        graph["6"] = {"class_type": "FluxIRCaptionImage", "inputs": {"image": ["2", 0], "model": model}}
         graph["3"]["inputs"]["caption"] = ["6", 0]
-    picture = np.asarray(Image.open(server.run(graph)["4"][0]))
+    image = np.asarray(Image.open(server.run(graph)["4"][0]))
     texts = list(server.get("/history").values())[-1]["outputs"]
-    return picture, texts["5"]["text"][0], texts["3"]["text"][0]
+    return image, texts["5"]["text"][0], texts["3"]["text"][0]
 
 
 def stored(server, name):
@@ -233,13 +233,13 @@ def stored(server, name):
 
 
 def test_a_failing_check_skips_the_captioner_and_a_passing_one_runs_it(stocked):
-    picture, caption, report = run(stocked, "ruined", "empty")  # a captioner without files cannot run
-    assert (picture == stored(stocked, "noisy")).all() and caption == "" and "not usable, because" in report
-    assert "Degradation Check: picture 1: not usable" in (stocked.base / "comfyui.log").read_text()
+    image, caption, report = run(stocked, "ruined", "empty")  # a captioner without files cannot run
+    assert (image == stored(stocked, "noisy")).all() and caption == "" and "not usable, because" in report
+    assert "Degradation Check: image 1: not usable" in (stocked.base / "comfyui.log").read_text()
     with pytest.raises(ComfyUIError, match=r"CaptionImage: Caption Image: caption: config\.json is missing; put it into"):
         run(stocked, "clean", "empty")
-    picture, caption, report = run(stocked, "clean", FOLDER)
-    assert (picture == stored(stocked, "clean")).all() and report.startswith("picture 1: usable")
+    image, caption, report = run(stocked, "clean", FOLDER)
+    assert (image == stored(stocked, "clean")).all() and report.startswith("image 1: usable")
     captioner = core.Captioner(stocked.base / "models" / "fluxir_captioners" / FOLDER)
     planes = torch.from_numpy(stored(stocked, "clean").copy()).permute(2, 0, 1)[None].float() / 255
     assert [caption] == captioner(planes) and caption

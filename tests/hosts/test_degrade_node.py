@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import TASKS
+from comfyui_fluxir.fluxir_core.degrade.tasks import TASKS
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 
-PAGE = Path(__file__).resolve().parents[2] / "web" / "docs" / "DegradeImage.md"
+PAGE = Path(__file__).resolve().parents[2] / "web" / "docs" / "FluxIRDegradeImage.md"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_combo_offers_every_degradation_and_the_page_explains_each_with_its_
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_strength_zero_is_the_picture_bit_for_bit_and_more_is_not(node, batch, name):
+def test_strength_zero_is_the_image_bit_for_bit_and_more_is_not(node, batch, name):
     assert torch.equal(degrade(node, batch, name, 0.0, 7), batch)
     degraded = degrade(node, batch, name, 1.0, 7)
     assert degraded.shape == batch.shape and degraded.dtype == batch.dtype and degraded.device == batch.device
@@ -52,7 +52,7 @@ def test_strength_zero_is_the_picture_bit_for_bit_and_more_is_not(node, batch, n
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_picture_i_of_a_batch_gets_the_seed_plus_i(node, batch, name):
+def test_image_i_of_a_batch_gets_the_seed_plus_i(node, batch, name):
     together = degrade(node, batch, name, 0.6, 7)
     alone = [degrade(node, batch[i : i + 1], name, 0.6, 7 + i) for i in range(3)]
     assert torch.equal(together, torch.cat(alone))
@@ -65,7 +65,7 @@ def test_every_seed_the_widget_allows_works(node, batch, widgets):
     assert widgets["seed"].control_after_generate
 
 
-def test_alpha_is_passed_on_and_grey_becomes_colour(node, batch):
+def test_alpha_is_passed_on_and_gray_becomes_color(node, batch):
     alpha = torch.rand(3, 72, 64, 1)
     degraded = degrade(node, torch.cat([batch, alpha], -1), "snow", 0.5, 1)
     assert torch.equal(degraded, torch.cat([degrade(node, batch, "snow", 0.5, 1), alpha], -1))
@@ -73,17 +73,17 @@ def test_alpha_is_passed_on_and_grey_becomes_colour(node, batch):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (61, 47)])
-def test_tiny_and_odd_pictures_and_half_precision_work(node, size):
+def test_tiny_and_odd_images_and_half_precision_work(node, size):
     for name in TASKS:
         image = torch.rand(2, *size, 3).half()
         degraded = degrade(node, image, name, 0.8, 1)
         assert degraded.shape == image.shape and degraded.dtype == image.dtype and degraded.isfinite().all()
 
 
-def test_nan_is_refused_with_the_nodes_name_and_the_pictures_number(node, batch):
+def test_nan_is_refused_with_the_nodes_name_and_the_images_number(node, batch):
     broken = batch.clone()
     broken[1, 2, 3, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"^Degrade Image: degrade: picture 2 holds NaN or infinity; give one without\.$"):
+    with pytest.raises(ValueError, match=r"^Degrade Image: degrade: image 2 holds NaN or infinity; give one without\.$"):
         degrade(node, broken, "snow", 0.5, 1)
 
 
@@ -112,7 +112,7 @@ def test_a_graph_degrades_a_file_and_leaves_it_alone_at_strength_zero(server, ba
                 server.run(
                     {
                         "1": {"class_type": "LoadImage", "inputs": {"image": "good.png"}},
-                        "2": {"class_type": "DegradeImage", "inputs": {"image": ["1", 0], **settings}},
+                        "2": {"class_type": "FluxIRDegradeImage", "inputs": {"image": ["1", 0], **settings}},
                         "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
                     }
                 )["3"][0]

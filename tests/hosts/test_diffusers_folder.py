@@ -3,9 +3,10 @@
 import pytest
 import torch
 import yaml
-from comfyui_fluxir.fluxir_core.adapter import load_adapter, load_lora
-from comfyui_fluxir.fluxir_core.data import PictureSource
-from comfyui_fluxir.fluxir_core.image.files import save_picture
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import load_adapter
+from comfyui_fluxir.fluxir_core.data.source import ImageSource
+from comfyui_fluxir.fluxir_core.image.files import save_image
+from comfyui_fluxir.fluxir_core.lora.files import load_lora
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.data.prompts import load_prompt_encoder
 
@@ -50,7 +51,7 @@ def folder(tmp_path_factory):
 
     (folder / "photos").mkdir()
     for i, caption in enumerate(("red house", "blue sky", "red sky")):
-        save_picture(torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i)), folder / "photos" / f"{i}.png")
+        save_image(torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i)), folder / "photos" / f"{i}.png")
         (folder / "photos" / f"{i}.txt").write_text(caption)
     return folder
 
@@ -58,7 +59,7 @@ def folder(tmp_path_factory):
 def config(folder, work, recipe, **data):
     values = {
         "base": {"folder": str(folder)},
-        "data": {"pictures": str(folder / "photos"), "buckets": ["32x32"], "text_tokens": 16, "held_out": 0, **data},
+        "data": {"images": str(folder / "photos"), "buckets": ["32x32"], "text_tokens": 16, "held_out": 0, **data},
         "adapter": {"rank": 2},
         "recipe": {"pixel_crop": 4} if recipe == "fluxir" else {},
         "optimizer": {"learning_rate": 1e-2},
@@ -139,7 +140,7 @@ def test_an_adapter_carries_the_empty_prompt_of_its_base(folder, tmp_path, promp
 
 
 def test_a_resumed_run_does_not_load_the_text_encoders_and_another_vae_is_encoded_anew(folder, tmp_path, monkeypatch):
-    from comfyui_fluxir.training import train_recipe
+    from comfyui_fluxir.training.recipes import train as train_recipe
 
     path = config(folder, tmp_path, "fluxir")
     arguments = ["train", "fluxir", "--config", path, "--work", str(tmp_path), "--out", str(tmp_path / "a.safetensors")]
@@ -155,7 +156,7 @@ def test_a_resumed_run_does_not_load_the_text_encoders_and_another_vae_is_encode
     assert len(loaded) == 1 and len(list((tmp_path / "latents").iterdir())) == 2
 
 
-def test_prompts_draw_different_pictures(folder, tmp_path):
+def test_prompts_draw_different_images(folder, tmp_path):
     (tmp_path / "prompts.txt").write_text("red house\nblue sky\n")
     main(
         [
@@ -176,7 +177,7 @@ def test_prompts_draw_different_pictures(folder, tmp_path):
             "0",
         ]
     )
-    source = PictureSource(tmp_path / "out")
+    source = ImageSource(tmp_path / "out")
     assert [source[i].metadata["prompt"] for i in range(2)] == ["red house", "blue sky"]
     assert not torch.equal(source[0].hq, source[1].hq)
 

@@ -4,13 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import (
-    FLUX_DEV,
-    AdapterConfig,
-    AdapterFileError,
-    FluxIRAdapter,
-)
-from comfyui_fluxir.training.host import DiffusersHost, call_transformer
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.dimensions import FLUX_DEV
+from comfyui_fluxir.fluxir_core.flux.weight_files import WeightFileError
+from comfyui_fluxir.training.diffusers_host.fluxir_host import FluxIRHost
+from comfyui_fluxir.training.diffusers_host.transformer import call_transformer
 
 from .tiny import TINY, flux_weights, tiny_adapter
 
@@ -28,14 +26,14 @@ def adapted(host, given, degraded=None):
 @pytest.mark.parametrize("inject", ["after", "before"])
 def test_the_initial_adapter_leaves_the_output_bit_identical(transformer, given, inject):
     before = bare(transformer, given)
-    host = DiffusersHost(transformer, tiny_adapter(flux_weights(), excitation=0, inject=inject))
+    host = FluxIRHost(transformer, tiny_adapter(flux_weights(), excitation=0, inject=inject))
     assert torch.equal(adapted(host, given), before)
 
 
 @pytest.mark.parametrize("inject", ["after", "before"])
 def test_strength_zero_and_removal_leave_the_bare_model(transformer, given, inject):
     before = bare(transformer, given)
-    host = DiffusersHost(transformer, tiny_adapter(flux_weights(), inject=inject))
+    host = FluxIRHost(transformer, tiny_adapter(flux_weights(), inject=inject))
     assert not torch.allclose(adapted(host, given), before, atol=1e-2)
     host.strength = 0.0
     assert torch.equal(adapted(host, given), before)
@@ -44,14 +42,14 @@ def test_strength_zero_and_removal_leave_the_bare_model(transformer, given, inje
     assert torch.equal(bare(transformer, given), before)
 
 
-def test_the_degraded_picture_changes_the_velocity(transformer, given):
-    host = DiffusersHost(transformer, tiny_adapter(flux_weights()))
+def test_the_degraded_image_changes_the_velocity(transformer, given):
+    host = FluxIRHost(transformer, tiny_adapter(flux_weights()))
     assert (adapted(host, given) - adapted(host, given, torch.randn(2, 16, 64))).abs().mean() > 1e-3
 
 
 def test_gradient_checkpointing_changes_neither_loss_nor_gradients(transformer, given):
     adapter = tiny_adapter(flux_weights())
-    host = DiffusersHost(transformer, adapter)
+    host = FluxIRHost(transformer, adapter)
     gradients = []
     for checkpointing in (False, True):
         (transformer.enable_gradient_checkpointing if checkpointing else transformer.disable_gradient_checkpointing)()
@@ -69,7 +67,7 @@ def test_a_few_steps_under_autocast_teach_the_adapter_and_leave_the_base(transfo
     base = {key: value.clone() for key, value in transformer.state_dict().items()}
     degraded = torch.randn(2, 1, 64).expand(2, 16, 64)
     adapter = tiny_adapter(flux_weights(), excitation=0, rank=16)
-    host = DiffusersHost(transformer, adapter)
+    host = FluxIRHost(transformer, adapter)
     optimizer = torch.optim.Adam([p for p in adapter.parameters() if p.requires_grad], 3e-3)
     losses = []
     for _ in range(40):
@@ -90,7 +88,7 @@ def test_a_base_with_a_lora_takes_the_adapter(transformer, given):
     from peft import LoraConfig
 
     transformer.add_adapter(LoraConfig(r=2, target_modules=["x_embedder", "to_q"], init_lora_weights=False))
-    host = DiffusersHost(transformer, tiny_adapter(flux_weights()))
+    host = FluxIRHost(transformer, tiny_adapter(flux_weights()))
     with_lora = adapted(host, given)
     transformer.disable_adapters()
     assert (with_lora - adapted(host, given)).abs().mean() > 1e-3
@@ -109,7 +107,7 @@ def test_the_adapter_adds_at_most_3_percent_of_operations_at_flux_dev_size():
 
     with torch.device("meta"):
         adapter = FluxIRAdapter(AdapterConfig(FLUX_DEV, rank=32, text_tokens=512))
-        host = DiffusersHost(FluxTransformer2DModel(guidance_embeds=True), adapter)
+        host = FluxIRHost(FluxTransformer2DModel(guidance_embeds=True), adapter)
         tokens, times = torch.zeros(1, 64 * 64, 64), torch.ones(1)
         condition = host.prepare(tokens, torch.zeros(1, 512, 4096), torch.zeros(1, 768), torch.zeros(64 * 64, 3))
         bare_step = operations(lambda: host.bare_velocity(tokens, times, condition, times))
@@ -122,7 +120,7 @@ def test_times_stay_exact_in_bfloat16(transformer, given):
     seen = []
     embedder = transformer.time_text_embed.timestep_embedder
     embedder.linear_1.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    host = DiffusersHost(transformer.bfloat16(), tiny_adapter(flux_weights()).bfloat16())
+    host = FluxIRHost(transformer.bfloat16(), tiny_adapter(flux_weights()).bfloat16())
     given = {key: value if key in ("t", "guidance", "image_ids") else value.bfloat16() for key, value in given.items()}
     given["t"] = torch.tensor([0.25, 0.2505])
     adapted(host, given)
@@ -131,5 +129,5 @@ def test_times_stay_exact_in_bfloat16(transformer, given):
 
 def test_an_adapter_for_another_base_is_refused(transformer):
     other = replace(TINY, single_blocks=3)
-    with pytest.raises(AdapterFileError, match="single_blocks 3 instead of 2"):
-        DiffusersHost(transformer, tiny_adapter(flux_weights(other), other))
+    with pytest.raises(WeightFileError, match="single_blocks 3 instead of 2"):
+        FluxIRHost(transformer, tiny_adapter(flux_weights(other), other))

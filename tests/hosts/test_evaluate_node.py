@@ -43,7 +43,7 @@ def test_the_node_is_the_core_function_on_images(nodes, photo):
     assert report == {"values": [expected], "skipped": {}} and table == markdown([expected], evaluation)
 
 
-def test_a_picture_alone_is_measured_without_partners_and_metrics(nodes, photo):
+def test_a_image_alone_is_measured_without_partners_and_metrics(nodes, photo):
     _, report = run(nodes, torch.cat([photo, photo[..., :1]], -1))  # alpha is left out
     assert report["values"] == [Evaluation(())(planes(photo))]
 
@@ -53,7 +53,7 @@ def test_batches_take_one_partner_for_all_or_one_each(nodes, photo):
     table, all_one = run(nodes, batch, original=photo)
     _, each = run(nodes, batch, original=batch)
     assert all_one["values"][0] == each["values"][0] and each["values"][1]["psnr"] > all_one["values"][1]["psnr"]
-    assert "| metric | mean | lowest | highest | pictures |" in table
+    assert "| metric | mean | lowest | highest | images |" in table
 
 
 def test_metrics_are_read_with_commas_moved_by_comfyui_and_skipped_by_name(nodes, photo, monkeypatch):
@@ -83,7 +83,7 @@ def test_metrics_are_read_with_commas_moved_by_comfyui_and_skipped_by_name(nodes
 
 
 def test_what_cannot_be_measured_is_refused_in_one_sentence(nodes, photo):
-    sentence = r"^Evaluate Restoration: 2 degraded pictures for 1 restored ones; give one for each, or one for all\.$"
+    sentence = r"^Evaluate Restoration: 2 degraded images for 1 restored ones; give one for each, or one for all\.$"
     with pytest.raises(ValueError, match=sentence):
         run(nodes, photo, degraded=photo.repeat(2, 1, 1, 1))
     with pytest.raises(ValueError, match=r"^Evaluate Restoration: the original has 64 x 64 .*; bring them to one size\.$"):
@@ -111,7 +111,7 @@ def test_in_a_graph_it_needs_no_node_after_it(server, photo):
     evaluate = {"restored": ["1", 0], "degraded": ["1", 0], "metrics": ""}
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "restored.png"}},
-        "2": {"class_type": "EvaluateRestoration", "inputs": evaluate},
+        "2": {"class_type": "FluxIREvaluateRestoration", "inputs": evaluate},
     }
     server.run(graph)
     evaluate["metrics"] = "niqe"

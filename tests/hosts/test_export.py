@@ -3,15 +3,15 @@
 import pytest
 import torch
 import yaml
-from comfyui_fluxir.fluxir_core.image.files import save_picture
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.image.files import save_image
 from comfyui_fluxir.training.cli import main
-from comfyui_fluxir.training.config import FluxIRConfig, UMMFConfig
+from comfyui_fluxir.training.diffusers_host.model_folder import open_transformer
 from comfyui_fluxir.training.engine.run_folder import RunFolder
-from comfyui_fluxir.training.model_folder import open_transformer
-from comfyui_fluxir.training.train_recipe import make_adapter, make_objective
+from comfyui_fluxir.training.recipes.config import FluxIRConfig, UMMFConfig
+from comfyui_fluxir.training.recipes.train import make_adapter, make_objective
 
-from .comfy_host import picture, prompt
+from .comfy_host import prompt, random_latent
 
 SCALE, SHIFT = 0.3611, 0.1159
 
@@ -20,7 +20,7 @@ SCALE, SHIFT = 0.3611, 0.1159
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     for i in range(3):
-        save_picture(torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(i)), folder / f"{i}.png")
+        save_image(torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(i)), folder / f"{i}.png")
     return folder
 
 
@@ -28,7 +28,7 @@ def train(host, photos, recipe, work, out):
     """A few steps of `recipe` on the host's weights, exported to `out` in float32; the objective with the trained weights."""
     values = {
         "base": {"folder": str(host.folder), "precision": "float32", "gradient_checkpointing": False},
-        "data": {"pictures": str(photos), "buckets": ["64x64"], "text_tokens": 8, "held_out": 0},
+        "data": {"images": str(photos), "buckets": ["64x64"], "text_tokens": 8, "held_out": 0},
         "adapter": {"rank": 4, **({"mode": {"attention": "joint"}} if recipe == "ummf" else {})},
         "recipe": {"guidance": 4.0} if recipe == "ummf" else {"pixel_crop": 4},
         "optimizer": {"learning_rate": 0.02, "average": 0.5},
@@ -70,7 +70,7 @@ def test_an_exported_adapter_gives_the_velocity_it_was_trained_to_give(host, pho
     folder_paths.add_model_folder_path(ADAPTERS, str(tmp_path), is_default=True)
     folder_paths.filename_list_cache.clear()
     adapter = LoadFluxIRAdapter.execute("exported.safetensors").result[0]
-    noise, lq = picture(2), picture(1)
+    noise, lq = random_latent(2), random_latent(1)
     model = ApplyFluxIRAdapter.execute(host.model, adapter, {"samples": lq}, 1.0, 0.0, 1.0).result[0]
     found = velocity_in_comfyui(host, model, noise)
     torch.testing.assert_close(found, velocity_in_training(objective, noise, lq), rtol=1e-4, atol=1e-4)
@@ -84,7 +84,7 @@ def test_an_exported_lora_gives_the_velocity_it_was_trained_to_give(host, photos
     objective = train(host, photos, "ummf", tmp_path / "work", tmp_path / "exported-lora.safetensors")
     folder_paths.add_model_folder_path("loras", str(tmp_path), is_default=True)
     folder_paths.filename_list_cache.clear()
-    noise, lq = picture(2), picture(1)
+    noise, lq = random_latent(2), random_latent(1)
     model = ApplyUMMFLoRA.execute(host.model, "exported-lora.safetensors", 1.0).result[0]
     positive = UMMFConditioning.execute(prompt(3), {"samples": lq}).result[0]
     found = velocity_in_comfyui(host, model, noise, positive)

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import add_schedules
-from comfyui_fluxir.fluxir_core.flow import euler, interpolate
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, interpolate
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.lora.few_steps import add_schedules
 
-from .comfy_host import picture, prompt
+from .comfy_host import prompt, random_latent
 from .search_host import guider, noise, run
 from .test_ummf_nodes import SCALE, SHIFT
 from .tiny import STUDENT_SCHEDULES, tiny_student, write_tiny_lora, write_tiny_student
@@ -40,7 +40,7 @@ def distilled(nodes, steps, name=STUDENT):
     return nodes.DistilledSigmas.execute(name, steps).result[0]
 
 
-def taught(model):
+def with_student(model):
     import nodes as core
 
     return core.LoraLoaderModelOnly().load_lora_model_only(model, STUDENT, 1.0)[0]
@@ -88,7 +88,7 @@ def test_core_starts_a_student_from_the_noised_degraded_latent(host, nodes):
     from comfy.samplers import KSAMPLER
     from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 
-    seen, lq, sigmas = [], picture(1), distilled(nodes, 2)
+    seen, lq, sigmas = [], random_latent(1), distilled(nodes, 2)
 
     def watch(model, x, sigmas, extra_args=None, callback=None, disable=None):
         seen.append(x.clone())
@@ -102,9 +102,9 @@ def test_core_starts_a_student_from_the_noised_degraded_latent(host, nodes):
 def test_the_start_latent_without_noise_is_cores_start_with_it(host, nodes):
     from comfy_extras.nodes_custom_sampler import Noise_EmptyNoise
 
-    lq, sigmas = picture(1), distilled(nodes, 4)
+    lq, sigmas = random_latent(1), distilled(nodes, 4)
     with torch.inference_mode():
-        start = nodes.LQStartLatent.execute(host.model, noise(), sigmas, {"samples": lq, "batch_index": [0]}).result[0]
+        start = nodes.NoisyStartLatent.execute(host.model, noise(), sigmas, {"samples": lq, "batch_index": [0]}).result[0]
     assert start["batch_index"] == [0]
     model = host.apply()
     ours = sampled(model, sigmas, start["samples"], Noise_EmptyNoise())
@@ -113,16 +113,16 @@ def test_the_start_latent_without_noise_is_cores_start_with_it(host, nodes):
 
 @pytest.mark.parametrize(("sigmas", "said"), [(torch.tensor([1.0, 0.0]), "begin at 1,"), (torch.tensor([]), "are empty,")])
 def test_pure_noise_is_no_start(host, nodes, sigmas, said):
-    with pytest.raises(ValueError, match=f"^LQ Start Latent: the sigmas {said}.*use Distilled Sigmas"):
-        nodes.LQStartLatent.execute(host.model, noise(), sigmas, {"samples": picture(1)})
+    with pytest.raises(ValueError, match=f"^Noisy Start Latent: the sigmas {said}.*use Distilled Sigmas"):
+        nodes.NoisyStartLatent.execute(host.model, noise(), sigmas, {"samples": random_latent(1)})
 
 
 @pytest.mark.parametrize("steps", STUDENT_SCHEDULES)
 def test_both_hosts_reach_the_same_latent(host, nodes, steps):
-    from comfyui_fluxir.training.lora_host import LoRAHost
-    from comfyui_fluxir.training.restore import Restorer
+    from comfyui_fluxir.training.diffusers_host.lora_host import LoRAHost
+    from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 
-    lq, sigmas = picture(1), distilled(nodes, steps)
+    lq, sigmas = random_latent(1), distilled(nodes, steps)
     eps = pack_latents(noise().generate_noise({"samples": lq}))
     [[text, extra]] = prompt(3)
     inner = Restorer(host.folder).host
@@ -134,13 +134,13 @@ def test_both_hosts_reach_the_same_latent(host, nodes, steps):
         found = euler(lambda x, t: student.velocity(x, t, condition, torch.full_like(t, 4.0)), start, sigmas)
     expected = unpack_latents(found, 8, 8) / SCALE + SHIFT
     bare = sampled(host.apply(), sigmas, lq)
-    for model in (host.apply(taught(host.model)), taught(host.apply())):  # the LoRA before or after the adapter
+    for model in (host.apply(with_student(host.model)), with_student(host.apply())):  # the LoRA before or after the adapter
         torch.testing.assert_close(sampled(model, sigmas, lq), expected, rtol=1e-3, atol=1e-3)
     assert (expected - bare).abs().mean() > 0.05
 
 
 def test_a_search_over_a_student_starts_where_the_student_does(host, vae, nodes):
-    lq, sigmas, model = picture(1), distilled(nodes, 4), taught(host.apply())
+    lq, sigmas, model = random_latent(1), distilled(nodes, 4), with_student(host.apply())
     best, finalists, report = run(host, vae, model=model, latent={"samples": lq}, steps=sigmas, preset="best_of_n")
     torch.testing.assert_close(finalists["samples"][:1], sampled(model, sigmas, lq), rtol=1e-4, atol=1e-4)
     assert report["nfe"] == 15 * 4 and torch.isfinite(best["samples"]).all()
@@ -149,41 +149,41 @@ def test_a_search_over_a_student_starts_where_the_student_does(host, vae, nodes)
 def test_a_student_restores_beside_ummf_too(host, nodes):
     from comfyui_fluxir.nodes.ummf import ApplyUMMFLoRA, UMMFConditioning
 
-    lq, sigmas = picture(1), distilled(nodes, 2)
+    lq, sigmas = random_latent(1), distilled(nodes, 2)
     positive = UMMFConditioning.execute(prompt(3), {"samples": lq}).result[0]
     reading = ApplyUMMFLoRA.execute(host.model, "tiny-ummf.safetensors", 1.0).result[0]
     slow = sampled(reading, sigmas, lq, positive=positive)
-    fast = sampled(taught(reading), sigmas, lq, positive=positive)
-    before = ApplyUMMFLoRA.execute(taught(host.model), "tiny-ummf.safetensors", 1.0).result[0]
+    fast = sampled(with_student(reading), sigmas, lq, positive=positive)
+    before = ApplyUMMFLoRA.execute(with_student(host.model), "tiny-ummf.safetensors", 1.0).result[0]
     torch.testing.assert_close(fast, sampled(before, sigmas, lq, positive=positive), rtol=1e-3, atol=1e-3)
     assert (fast - slow).abs().mean() > 0.01 and torch.isfinite(fast).all()
 
 
-def test_a_student_reads_no_pictures(host, nodes):
+def test_a_student_reads_no_images(host, nodes):
     from comfyui_fluxir.nodes.ummf import ApplyUMMFLoRA
 
     with pytest.raises(ValueError, match="^Apply UMMF LoRA: tiny-few-steps.* is a few-step LoRA.*load it with Load LoRA"):
         ApplyUMMFLoRA.execute(host.model, STUDENT, 1.0)
 
 
-def contest(nodes, student=None, **options):
-    from comfyui_fluxir.nodes.schedules import ContestSchedule
+def evolutionary_search(nodes, student=None, **options):
+    from comfyui_fluxir.nodes.search_algorithms import EvolutionarySearchAlgorithm
 
     settings = dict(
-        lineages=1,
+        parents=1,
         children=3,
         rounds=2,
         first_round=0.0,
         last_round=0.5,
-        kernel="relabel",
+        noise_method="extra noise, corrected",
         strength=1.0,
         look_ahead="to the end",
         look_ahead_steps=0,
         survival="best of all",
-        guard=True,
+        baseline_check=True,
     )
     given = {"student": guider(student), "student_sigmas": distilled(nodes, 2)} if student else {}
-    return ContestSchedule.execute(**settings, **{**given, **options}).result[0]
+    return EvolutionarySearchAlgorithm.execute(**settings, **{**given, **options}).result[0]
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -192,11 +192,11 @@ def test_a_student_looks_ahead_for_the_slow_model(host, vae, nodes, shared):
     import comfy.sd
 
     base = host.model if shared else comfy.sd.load_diffusion_model(str(host.paths["diffusion_models"]))
-    slow, lq = host.apply(), picture(1)
-    best, finalists, report = run(host, vae, model=slow, schedule=contest(nodes, taught(host.apply(base))))
+    slow, lq = host.apply(), random_latent(1)
+    best, finalists, report = run(host, vae, model=slow, search=evolutionary_search(nodes, with_student(host.apply(base))))
     assert report["nfe"] == report["nfe_planned"] == 6 + 6 and report["student_calls"] == 4 * 3 + 4 * 2
     torch.testing.assert_close(finalists["samples"][-1:], sampled(slow, torch.linspace(1, 0, 7), torch.zeros_like(lq)))
-    _, _, own = run(host, vae, model=slow, schedule=contest(nodes))
+    _, _, own = run(host, vae, model=slow, search=evolutionary_search(nodes))
     assert own["nfe"] > report["nfe"] and own["log"][0]["values"] != report["log"][0]["values"]
 
 
@@ -213,11 +213,11 @@ def test_cancelling_while_a_student_looks_ahead_keeps_the_best(host, vae, nodes,
         return sample(self, *arguments)
 
     monkeypatch.setattr(_Finisher, "_sample", cancelled)
-    search = contest(nodes, taught(host.apply(host.model)))
-    best, _, report = run(host, vae, model=host.apply(), schedule=search, keep_best=True)
+    search = evolutionary_search(nodes, with_student(host.apply(host.model)))
+    best, _, report = run(host, vae, model=host.apply(), search=search, keep_best=True)
     assert report["stopped"] and report["log"] and best["samples"].isfinite().all()
 
 
 def test_half_a_student_is_refused(host, nodes):
-    with pytest.raises(ValueError, match="^Contest Schedule: a student needs both student and student_sigmas"):
-        contest(nodes, student_sigmas=distilled(nodes, 2))
+    with pytest.raises(ValueError, match="^Evolutionary Search: a student needs both student and student_sigmas"):
+        evolutionary_search(nodes, student_sigmas=distilled(nodes, 2))

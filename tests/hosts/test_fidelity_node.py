@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade.mixture import degrade_named
-from comfyui_fluxir.fluxir_core.image import load_picture
-from comfyui_fluxir.fluxir_core.image.invented import heat_map, invented_detail
+from comfyui_fluxir.fluxir_core.degrade.presets import degrade_named
+from comfyui_fluxir.fluxir_core.image.files import load_image
+from comfyui_fluxir.fluxir_core.image.invented_detail import heat_map, invented_detail
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 from comfyui_fluxir.training.miniature.scenes import load_photo
-from comfyui_fluxir.training.model_folder import MINIATURE
 from PIL import Image
 
-from .comfy_host import picture, prompt
-from .search_host import plain, run
+from .comfy_host import prompt, random_latent
+from .search_host import baseline, run
 
 SLIDER = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 
@@ -39,17 +39,17 @@ def miniature(comfy):
     """The bundled miniature as the nodes load it: (model, adapter, vae, conditioning)."""
     import comfy.sd
     import comfy.utils
-    from comfyui_fluxir.nodes.adapter import LoadFluxIRAdapter, NullTextConditioning
+    from comfyui_fluxir.nodes.adapter import EmptyPrompt, LoadFluxIRAdapter
     from comfyui_fluxir.nodes.folders import register_model_folders
 
     register_model_folders()
     adapter = LoadFluxIRAdapter.execute("mini-flux-fluxir.safetensors").result[0]
     model = comfy.sd.load_diffusion_model(str(MINIATURE / "diffusion_models" / "mini-flux.safetensors"))
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(MINIATURE / "vae" / "mini-flux-vae.safetensors")))
-    return model, adapter, vae, NullTextConditioning.execute(adapter).result[0]
+    return model, adapter, vae, EmptyPrompt.execute(adapter).result[0]
 
 
-def drawn(nodes, model, lq, fidelity):
+def guided(nodes, model, lq, fidelity):
     return nodes.RestorationFidelity.execute(model, {"samples": lq}, fidelity).result[0]
 
 
@@ -68,7 +68,7 @@ def test_the_higher_the_slider_the_nearer_to_the_input_on_the_miniature(nodes, m
         noise = comfy.sample.prepare_noise(lq, 0)
         ends = [
             comfy.sample.sample(
-                drawn(nodes, restoring, lq, fidelity),
+                guided(nodes, restoring, lq, fidelity),
                 noise,
                 4,
                 1.0,
@@ -82,15 +82,15 @@ def test_the_higher_the_slider_the_nearer_to_the_input_on_the_miniature(nodes, m
             )
             for fidelity in SLIDER
         ]
-        pictures = [vae.decode(end).movedim(-1, 1) for end in (*ends, lq)]
+        images = [vae.decode(end).movedim(-1, 1) for end in (*ends, lq)]
     distances = torch.stack([rms(end, lq) for end in ends])
     assert (distances.diff(dim=0) < 0).all() and (distances[-1] < 1e-5).all(), distances
-    seen = torch.stack([rms(one, pictures[-1]) for one in pictures[:-1]])
+    seen = torch.stack([rms(one, images[-1]) for one in images[:-1]])
     assert (seen.diff(dim=0) < 0).all() and (seen[-1] < 1e-4).all() and (seen[0] > 0.01).all(), seen
 
 
 def test_at_0_the_model_is_left_as_it_is(nodes, host):
-    model = drawn(nodes, host.model, picture(1), 0.0)
+    model = guided(nodes, host.model, random_latent(1), 0.0)
     assert "sampler_post_cfg_function" not in model.model_options
     assert torch.equal(host.sample(model), host.sample(host.model))
 
@@ -99,11 +99,11 @@ def test_at_0_the_model_is_left_as_it_is(nodes, host):
 def test_at_1_every_sampler_gives_the_degraded_latent_back(nodes, host, sampler):
     import comfy.sample
 
-    lq = picture(1)
+    lq = random_latent(1)
     with torch.inference_mode():
         end = comfy.sample.sample(
-            drawn(nodes, host.model, lq, 1.0),
-            picture(2),
+            guided(nodes, host.model, lq, 1.0),
+            random_latent(2),
             4,
             1.0,
             sampler,
@@ -117,54 +117,54 @@ def test_at_1_every_sampler_gives_the_degraded_latent_back(nodes, host, sampler)
     torch.testing.assert_close(end, lq, atol=1e-5, rtol=1e-5)
 
 
-def test_each_picture_of_a_batch_is_drawn_to_its_own_input_or_all_to_one(nodes, host):
-    noise, lq = picture(2, batch=2), picture(1, batch=2)
-    both = host.sample(drawn(nodes, host.model, lq, 0.5), noise=noise)
-    alone = [host.sample(drawn(nodes, host.model, lq[i : i + 1], 0.5), noise=noise[i : i + 1]) for i in range(2)]
+def test_each_image_of_a_batch_is_drawn_to_its_own_input_or_all_to_one(nodes, host):
+    noise, lq = random_latent(2, batch=2), random_latent(1, batch=2)
+    both = host.sample(guided(nodes, host.model, lq, 0.5), noise=noise)
+    alone = [host.sample(guided(nodes, host.model, lq[i : i + 1], 0.5), noise=noise[i : i + 1]) for i in range(2)]
     torch.testing.assert_close(both, torch.cat(alone), atol=1e-4, rtol=1e-4)
-    one = host.sample(drawn(nodes, host.model, lq[:1], 0.5), noise=noise)
+    one = host.sample(guided(nodes, host.model, lq[:1], 0.5), noise=noise)
     torch.testing.assert_close(one[:1], both[:1], atol=1e-4, rtol=1e-4)
     assert (rms(one, lq[:1]) < rms(host.sample(host.model, noise=noise), lq[:1])).all()
 
 
 def test_it_acts_after_what_other_nodes_have_hooked_in_and_with_cfg(nodes, host):
-    seen, lq = [], picture(1)
+    seen, lq = [], random_latent(1)
     model = host.model.clone()
     model.set_model_sampler_post_cfg_function(lambda args: seen.append(1) or args["denoised"] * 0.5)
-    held = drawn(nodes, model, lq, 1.0)
+    held = guided(nodes, model, lq, 1.0)
     torch.testing.assert_close(host.sample(held, cfg=3.0, negative=prompt(9)), lq, atol=1e-5, rtol=1e-5)
     assert seen and len(model.model_options["sampler_post_cfg_function"]) == 1
 
 
-def test_outside_a_noise_mask_the_picture_stays_and_inside_it_is_drawn(nodes, host):
-    latent, lq, mask = picture(5), picture(1), torch.zeros(1, 1, 8, 8)
+def test_outside_a_noise_mask_the_image_stays_and_inside_it_is_drawn(nodes, host):
+    latent, lq, mask = random_latent(5), random_latent(1), torch.zeros(1, 1, 8, 8)
     mask[..., 4:] = 1
-    end = host.sample(drawn(nodes, host.model, lq, 1.0), latent=latent, noise_mask=mask)
+    end = host.sample(guided(nodes, host.model, lq, 1.0), latent=latent, noise_mask=mask)
     torch.testing.assert_close(end, torch.where(mask > 0, lq, latent), atol=1e-4, rtol=1e-4)
 
 
 def test_a_search_looks_ahead_through_it(nodes, host, vae):
-    from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
+    from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
 
-    lq, latent = picture(1, batch=2), {"samples": torch.zeros(2, 16, 8, 8)}
-    models = [drawn(nodes, host.model, lq, fidelity) for fidelity in (0.0, 0.3, 1.0)]
-    found = [run(host, vae, model=model, latent=latent, preset="fast") for model in models]
+    lq, latent = random_latent(1, batch=2), {"samples": torch.zeros(2, 16, 8, 8)}
+    models = [guided(nodes, host.model, lq, fidelity) for fidelity in (0.0, 0.3, 1.0)]
+    found = [run(host, vae, model=model, latent=latent, preset="quick") for model in models]
     distances = torch.stack([rms(best["samples"], lq) for best, _, _ in found])
     assert (distances.diff(dim=0) < 0).all() and (distances[-1] < 1e-4).all(), distances
     assert all(report["verifications"] > 4 for _, _, report in found)
     assert torch.equal(
-        run(host, vae, model=models[1], latent=latent, schedule=Lineages(1, 0))[0]["samples"],
-        plain(host, model=models[1], latent=latent),
+        run(host, vae, model=models[1], latent=latent, search=EvolutionarySearch(1, 0))[0]["samples"],
+        baseline(host, model=models[1], latent=latent),
     )
 
 
 def test_wrong_inputs_are_refused_in_one_sentence(nodes, host):
     with pytest.raises(ValueError, match="^Restoration Fidelity: the degraded latent is 12x10 but the sampled latent is 8x8;"):
-        host.sample(drawn(nodes, host.model, picture(1, 1, 10, 12), 0.5))
+        host.sample(guided(nodes, host.model, random_latent(1, 1, 10, 12), 0.5))
     with pytest.raises(ValueError, match=r"^Restoration Fidelity: 3 degraded latents for a sampled batch of 2; give one "):
-        host.sample(drawn(nodes, host.model, picture(1, 3), 0.5), noise=picture(2, 2))
+        host.sample(guided(nodes, host.model, random_latent(1, 3), 0.5), noise=random_latent(2, 2))
     with pytest.raises(ValueError, match=r"^Restoration Fidelity: .* has the shape \[1, 4, 8, 8\], but this model's latents "):
-        drawn(nodes, host.model, torch.zeros(1, 4, 8, 8), 0.5)
+        guided(nodes, host.model, torch.zeros(1, 4, 8, 8), 0.5)
 
     class Diffusion:
         model = object()
@@ -173,23 +173,23 @@ def test_wrong_inputs_are_refused_in_one_sentence(nodes, host):
             return object()
 
     with pytest.raises(ValueError, match="^Restoration Fidelity: .* another kind than flow matching; use a flow-"):
-        drawn(nodes, Diffusion(), picture(1), 0.5)
+        guided(nodes, Diffusion(), random_latent(1), 0.5)
 
 
-def test_both_hosts_give_the_same_picture(nodes, host):
+def test_both_hosts_give_the_same_image(nodes, host):
     import comfy.sample
     import comfy.sd
     import comfy.utils
-    from comfyui_fluxir.nodes.adapter import NullTextConditioning
-    from comfyui_fluxir.training.restore import Restorer
+    from comfyui_fluxir.nodes.adapter import EmptyPrompt
+    from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 
     degraded = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     in_diffusers = Restorer(host.folder).restore(degraded, [5], steps=4, fidelity=0.4)
     with torch.inference_mode():
         vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(host.paths["vae"])))
         latent = vae.encode(degraded.movedim(1, -1))
-        conditioning = NullTextConditioning.execute(host.adapter).result[0]
-        model = drawn(nodes, host.apply(lq=latent), latent, 0.4)
+        conditioning = EmptyPrompt.execute(host.adapter).result[0]
+        model = guided(nodes, host.apply(lq=latent), latent, 0.4)
         restored = host.sample(model, noise=comfy.sample.prepare_noise(latent, 5), positive=conditioning)
         in_comfyui = vae.decode(restored).movedim(-1, 1)
     torch.testing.assert_close(in_comfyui, in_diffusers, rtol=0, atol=1e-3)
@@ -203,12 +203,12 @@ def test_the_command_line_has_the_slider(degraded, tmp_path):
     def restored(fidelity, *more):
         options = ["--steps", "2", "--fidelity", str(fidelity), "--json", str(tmp_path / "report.json"), *more]
         main(["restore", str(tmp_path / "in.png"), str(tmp_path / "out.png"), *options])
-        return load_picture(tmp_path / "out.png")
+        return load_image(tmp_path / "out.png")
 
     free, near, input = restored(0), restored(0.6), restored(1)
     assert json.loads((tmp_path / "report.json").read_text())["fidelity"] == 1
     assert (near - input).square().mean() < (free - input).square().mean()
-    assert torch.equal(restored(1, "--preset", "fast"), input)
+    assert torch.equal(restored(1, "--preset", "quick"), input)
     with pytest.raises(SystemExit, match="^fluxir restore: --fidelity is 1.5; use a value from 0 to 1.$"):
         restored(1.5)
 
@@ -242,7 +242,7 @@ def test_the_map_computes_on_comfyuis_device_after_asking_for_memory_and_can_be_
 
 def test_what_has_no_map_is_refused_in_one_sentence(nodes, degraded):
     images = degraded.movedim(1, -1)
-    with pytest.raises(ValueError, match="^Invented Detail: 2 degraded pictures for 1 restored ones; give one for"):
+    with pytest.raises(ValueError, match="^Invented Detail: 2 degraded images for 1 restored ones; give one for"):
         detail(nodes, images[:1], images)
     broken = images.clone()
     broken[1, 0, 0, 0] = np.nan

@@ -6,17 +6,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import add_schedules, load_adapter, load_lora, read_schedules
-from comfyui_fluxir.training import flux_ir
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import load_adapter
+from comfyui_fluxir.fluxir_core.lora.few_steps import add_schedules, read_schedules
+from comfyui_fluxir.fluxir_core.lora.files import load_lora
 from comfyui_fluxir.training.cli import main
-from comfyui_fluxir.training.restore import Restorer
-from comfyui_fluxir.training.schedule import GRID
+from comfyui_fluxir.training.commands import train_stages
+from comfyui_fluxir.training.diffusers_host.model_folder import model_folder
+from comfyui_fluxir.training.diffusers_host.restorer import Restorer
+from comfyui_fluxir.training.miniature.stages import QUICK, load
+from comfyui_fluxir.training.recipes.few_step_schedules import GRID
 
 ADAPTER, STUDENT = "fluxir_adapters/mini-flux-fluxir.safetensors", "loras/mini-flux-few-steps.safetensors"
 
 
 def train(recipe, **options):
-    flux_ir.run(SimpleNamespace(recipe=recipe, quick=True, **options))
+    train_stages.run(SimpleNamespace(recipe=recipe, quick=True, **options))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,7 @@ def changed(one, other):
 
 
 def test_every_stage_changes_the_adapter_and_says_how(stages):
-    bundled = flux_ir.model_folder("miniature")
+    bundled = model_folder("miniature")
     assert changed(bundled, stages.teacher) and changed(stages.teacher, stages.reinforced)
     metadata = load_adapter(stages.reinforced / ADAPTER).metadata
     made = json.loads(metadata["training_config"])
@@ -63,12 +67,12 @@ def test_another_models_checkpoints_are_refused(stages, tmp_path, recipe):
 
 
 def test_lessons_and_students_of_another_model_are_refused(stages, tmp_path):
-    from comfyui_fluxir.fluxir_core.adapter import save_adapter
+    from comfyui_fluxir.fluxir_core.adapter.checkpoint import save_adapter
 
     shutil.copytree(stages.reinforced, tmp_path / "changed")
     loaded = load_adapter(stages.reinforced / ADAPTER)
     metadata = {name: value for name, value in loaded.metadata.items() if name not in ("config", "schedules")}
-    changed = flux_ir.load(stages.reinforced, stages.work, flux_ir.QUICK, 2).host.adapter
+    changed = load(stages.reinforced, stages.work, QUICK, 2).host.adapter
     with torch.no_grad():
         changed.theta_y.add_(1)
     save_adapter(tmp_path / "changed" / ADAPTER, changed.bfloat16(), metadata)
@@ -95,11 +99,11 @@ def test_the_student_is_small_and_acts_in_the_fast_restoration_only(stages):
     assert all(values.any() for name, values in lora.state_dict.items())
     restorer, photo = Restorer(stages.reinforced), torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
     slow = restorer.restore(photo, [0], sigmas=restorer.schedules[2])
-    fast = restorer.restore_fast(photo, [0], 2)
+    fast = restorer.restore_few_steps(photo, [0], 2)
     assert fast.shape == photo.shape and not torch.equal(slow, fast)
     assert torch.equal(slow, restorer.restore(photo, [0], sigmas=restorer.schedules[2]))
     with pytest.raises(ValueError, match="no schedule for 3 steps; it has those for 1, 2, 4"):
-        restorer.restore_fast(photo, [0], 3)
+        restorer.restore_few_steps(photo, [0], 3)
 
 
 def test_the_control_learns_equal_steps_in_the_work_folder(stages):
@@ -122,7 +126,7 @@ def test_a_schedule_that_does_not_fall_to_0_is_refused(stages, tmp_path, schedul
 
 
 def test_few_steps_from_the_command_line(stages, tmp_path):
-    from comfyui_fluxir.training.model_folder import MINIATURE
+    from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 
     photo, out, report = MINIATURE.parents[1] / "demo" / "photo_degraded.png", tmp_path / "o.png", tmp_path / "o.json"
     command = ["restore", str(photo), str(out), "--model", str(stages.reinforced), "--json", str(report)]
@@ -130,7 +134,7 @@ def test_few_steps_from_the_command_line(stages, tmp_path):
     assert out.exists() and json.loads(report.read_text())["nfe"] == 1
     for options, message in (
         (["--few-steps", "3"], "no schedule for 3 steps"),
-        (["--few-steps", "2", "--preset", "fast"], "--few-steps goes with neither --preset nor --tile"),
+        (["--few-steps", "2", "--preset", "quick"], "--few-steps goes with neither --preset nor --tile"),
     ):
         with pytest.raises(SystemExit, match=message):
             main([*command, *options])

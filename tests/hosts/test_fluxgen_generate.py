@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.data import PictureSource
-from comfyui_fluxir.fluxir_core.tokens import pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.data.source import ImageSource
+from comfyui_fluxir.fluxir_core.flux.tokens import pack_latents, unpack_latents
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.fluxgen.base import Base, load_embedder
-from comfyui_fluxir.training.model_folder import MINIATURE
+from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 
 from .tiny import write_tiny
 
@@ -47,8 +47,8 @@ def whole(models, tmp_path_factory):
     return shards_in(out), out
 
 
-def test_every_picture_is_there_once_with_its_seed_and_settings(whole, models):
-    source = PictureSource(whole[1])
+def test_every_image_is_there_once_with_its_seed_and_settings(whole, models):
+    source = ImageSource(whole[1])
     assert source.keys == [f"{number:08d}" for number in range(COUNT)] and len(whole[0]) == 3
     assert [source.metadata_of(index)["seed"] for index in range(COUNT)] == [5 + index for index in range(COUNT)]
     expected = {"prompt": "", "model": Path(models).name, "steps": 2, "guidance": 4.0, "width": WIDTH, "height": HEIGHT}
@@ -78,7 +78,7 @@ def test_it_draws_what_diffusers_flux_pipeline_draws(whole, models):
     with torch.no_grad():
         expected = base.vae.decode(unpack_latents(tokens, *grid)).clamp(0, 1)
     torch.testing.assert_close(base.draw(text, pooled, [5], HEIGHT, WIDTH, 2, 4.0), expected, atol=1e-4, rtol=0)
-    assert (PictureSource(whole[1])[0].hq - expected[0]).abs().max() <= 0.5 / 255 + 1e-4
+    assert (ImageSource(whole[1])[0].hq - expected[0]).abs().max() <= 0.5 / 255 + 1e-4
 
 
 def test_a_run_that_is_killed_ends_with_the_same_bytes(whole, models, tmp_path):
@@ -120,7 +120,7 @@ def test_a_finished_run_draws_nothing_and_a_larger_one_only_what_is_new(whole, m
     main(command(tmp_path, "--model", models))
     assert drawn == [] and shards_in(tmp_path) == whole[0]
     main(command(tmp_path, "--model", models, "--count", 9))
-    assert PictureSource(tmp_path).keys == [f"{number:08d}" for number in range(9)] and max(drawn) == 13 and min(drawn) >= 11
+    assert ImageSource(tmp_path).keys == [f"{number:08d}" for number in range(9)] and max(drawn) == 13 and min(drawn) >= 11
 
 
 def test_prompts_are_taken_in_turn(tmp_path):
@@ -129,7 +129,7 @@ def test_prompts_are_taken_in_turn(tmp_path):
     (tmp_path / "prompts.txt").write_text("red scene\n\nphoto\n")
     out = tmp_path / "out"
     main(command(out, "--prompts", tmp_path / "prompts.txt", "--count", 3))
-    source = PictureSource(out)
+    source = ImageSource(out)
     assert [source.metadata_of(index)["prompt"] for index in range(3)] == ["red scene", "photo", "red scene"]
     assert (source[0].hq - source[2].hq).abs().max() > 0
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.data import PictureSource
-from comfyui_fluxir.fluxir_core.degrade import gaussian_blur
-from comfyui_fluxir.fluxir_core.verify import NIQE, CoherentGradient, Ensemble
+from comfyui_fluxir.fluxir_core.data.source import ImageSource
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur
+from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
+from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
+from comfyui_fluxir.fluxir_core.verify.statistics import CoherentGradient
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 
@@ -38,8 +40,8 @@ class Verified:
     def __init__(self, *scores):
         self.scores = iter(scores)
 
-    def measure(self, pictures):
-        assert len(pictures) == 1
+    def measure(self, images):
+        assert len(images) == 1
         return {"given": torch.tensor([next(self.scores)])}
 
 
@@ -71,7 +73,7 @@ def test_where_nothing_is_dropped_what_is_behind_that_output_does_not_run(nodes,
     assert torch.equal(kept, batch) and isinstance(dropped, ExecutionBlocker) and dropped.message is None
 
 
-def test_a_picture_with_nan_is_dropped_and_alpha_is_carried(nodes, batch):
+def test_a_image_with_nan_is_dropped_and_alpha_is_carried(nodes, batch):
     given = torch.cat([batch, torch.rand(5, 64, 80, 1)], -1)
     given[1, 2, 3, 0] = torch.nan
     kept, dropped, sheet, _ = choose(nodes, given, Verified(1.0, -torch.inf, 1.0, 1.0, 1.0))
@@ -80,11 +82,11 @@ def test_a_picture_with_nan_is_dropped_and_alpha_is_carried(nodes, batch):
 
 def test_that_nothing_is_left_is_said_in_one_sentence(nodes, batch):
     class Divided(Verified):
-        def measure(self, pictures):
+        def measure(self, images):
             number = next(self.scores)
             return {"a": torch.tensor([number]), "b": torch.tensor([-number])}
 
-    sentence = r"^Select Images: none of 2 pictures is above .*; raise keep from 0.95 or give more pictures\.$"
+    sentence = r"^Select Images: none of 2 images is above .*; raise keep from 0.95 or give more images\.$"
     with pytest.raises(ValueError, match=sentence):
         choose(nodes, batch[:2], Divided(1.0, 2.0))
     with pytest.raises(ValueError, match="^Select Images: no metric has a number"):
@@ -114,10 +116,10 @@ def test_pairs_are_saved_without_loss_and_every_run_adds_a_shard(nodes, batch, o
     degraded = batch.flip(0)
     first, second = save(nodes, batch, degraded), save(nodes, batch[:2], degraded[:2], prompt="a cup")
     assert [first, second] == [output / "sets" / f"v1.5_0000{n}_.tar" for n in (1, 2)] == sorted((output / "sets").iterdir())
-    source = PictureSource(output / "sets")
+    source = ImageSource(output / "sets")
     assert len(source) == 7 and source.skipped == []
-    for number, picture in enumerate(batch.movedim(-1, 1)):
-        assert torch.equal(source[number].hq, picture) and torch.equal(source[number].lq, degraded.movedim(-1, 1)[number])
+    for number, image in enumerate(batch.movedim(-1, 1)):
+        assert torch.equal(source[number].hq, image) and torch.equal(source[number].lq, degraded.movedim(-1, 1)[number])
     assert source[6].metadata == {"prompt": "a cup", "width": 80, "height": 64}
 
 
@@ -129,7 +131,7 @@ def test_an_existing_shard_is_never_opened_again(nodes, batch, output, prefix, s
     before = first.read_bytes()
     second = save(nodes, batch, batch, prefix)
     assert first == output / f"{stem}_00001_.tar" and second == output / f"{stem}_00002_.tar" and first.read_bytes() == before
-    assert [len(PictureSource(path)) for path in (first, second)] == [2, 5]
+    assert [len(ImageSource(path)) for path in (first, second)] == [2, 5]
 
 
 @pytest.mark.parametrize("prefix", ["sets/v1.5", "sets/"])
@@ -149,7 +151,7 @@ def test_a_run_that_is_cancelled_or_fails_leaves_nothing_and_hides_nothing(nodes
 
 
 def test_two_runs_at_a_time_write_two_shards(nodes, batch, output):
-    from comfyui_fluxir.fluxir_core.data import NewShard
+    from comfyui_fluxir.fluxir_core.data.shards import NewShard
 
     paths = [output / f"{n}.tar" for n in range(3)]
     paths[0].write_bytes(b"somebody's")
@@ -158,8 +160,8 @@ def test_two_runs_at_a_time_write_two_shards(nodes, batch, output):
     assert paths[0].read_bytes() == b"somebody's" and sorted(output.iterdir()) == paths
 
 
-def test_pictures_that_are_no_pairs_are_refused(nodes, batch, output):
-    with pytest.raises(ValueError, match="^Save Image Pairs: good pictures are 5 of 80 x 64, degraded 1 of 80 x 64; give"):
+def test_images_that_are_no_pairs_are_refused(nodes, batch, output):
+    with pytest.raises(ValueError, match="^Save Image Pairs: the good images are 5 of 80 x 64, the degraded 1 of 80 x 64; give"):
         save(nodes, batch, batch[:1])
     with pytest.raises(ValueError, match="^Save Image Pairs: degraded holds NaN or infinity in image 1"):
         save(nodes, batch, batch * torch.nan)
@@ -173,12 +175,12 @@ def test_the_shipped_graph_makes_a_data_set_of_what_it_keeps(server, tmp_path):
         stock(server.base, tmp_path)
     graph = read("fluxgen_miniature.json", "workflows/api")
     graph[node_of(graph, "KSampler")]["inputs"].update(steps=2, seed=11)
-    graph[node_of(graph, "FluxGenSaveImagePairs")]["inputs"]["filename_prefix"] = f"{tmp_path.name}/pairs"
-    keep, sheets = graph[node_of(graph, "FluxGenSelectImages")], []
+    graph[node_of(graph, "FluxIRSaveImagePairs")]["inputs"]["filename_prefix"] = f"{tmp_path.name}/pairs"
+    keep, sheets = graph[node_of(graph, "FluxIRSelectImages")], []
     for share in (0.8, 1.0):
         keep["inputs"]["keep"] = share
         sheets.append(server.run(graph)[node_of(graph, "SaveImage")][0])
-    source = PictureSource(server.base / "output" / tmp_path.name)
+    source = ImageSource(server.base / "output" / tmp_path.name)
     assert set(source.parts()) == {"pairs_00001_", "pairs_00002_"}
     first, second = map(len, source.parts().values())
     assert 0 < first < second <= 6

@@ -1,27 +1,11 @@
 """Every node's help page in web/docs, against the node as the real ComfyUI knows it."""
 
-import asyncio
 import re
 
-import pytest
-from comfyui_fluxir.demo.help_pictures import COMPANY, DOCS, PICTURES, richest_workflow
+from comfyui_fluxir.tools.help_images import COMPANY, DOCS, IMAGES, richest_workflow
 from PIL import Image
 
-PICTURE = re.compile(r"!\[(.*?)\]\((.*?)\)")
-
-
-@pytest.fixture(scope="module")
-def schemas(comfy):
-    """{node_id: Schema} of every node of the pack."""
-    import comfyui_fluxir
-
-    async def listed():
-        extension = await comfyui_fluxir.comfy_entrypoint()
-        await extension.on_load()
-        return await extension.get_node_list()
-
-    nodes = asyncio.run(listed())
-    return {schema.node_id: schema for schema in (node.define_schema() for node in nodes)}
+IMAGE = re.compile(r"!\[(.*?)\]\((.*?)\)")
 
 
 def shown(part):
@@ -41,21 +25,21 @@ def test_every_page_is_titled_with_the_nodes_name(schemas):
 
 def test_every_page_shows_its_node_and_says_in_words_what_is_shown(schemas):
     for name in schemas:
-        shown = {file: text for text, file in PICTURE.findall((DOCS / f"{name}.md").read_text(encoding="utf-8"))}
+        shown = {file: text for text, file in IMAGE.findall((DOCS / f"{name}.md").read_text(encoding="utf-8"))}
         assert f"images/{name}.webp" in shown and all(len(text) > 20 for text in shown.values()), name
         for file in shown:
-            with Image.open(DOCS / file) as picture:
-                picture.load()
-                assert picture.format == "WEBP" and min(picture.size) > 100 and max(picture.size) < 1000, file
+            with Image.open(DOCS / file) as image:
+                image.load()
+                assert image.format == "WEBP" and min(image.size) > 100 and max(image.size) < 1000, file
 
 
-def test_no_picture_is_left_over_and_all_are_small():
-    used = {file for page in DOCS.glob("*.md") for _, file in PICTURE.findall(page.read_text(encoding="utf-8"))}
-    sizes = {f"images/{path.name}": path.stat().st_size for path in PICTURES.iterdir()}
+def test_no_image_is_left_over_and_all_are_small():
+    used = {file for page in DOCS.glob("*.md") for _, file in IMAGE.findall(page.read_text(encoding="utf-8"))}
+    sizes = {f"images/{path.name}": path.stat().st_size for path in IMAGES.iterdir()}
     assert set(sizes) == used and max(sizes.values()) < 30_000 and sum(sizes.values()) < 1_200_000
 
 
-def test_a_picture_of_every_node_can_be_made_again(schemas):
+def test_a_image_of_every_node_can_be_made_again(schemas):
     for name in schemas:
         assert name in COMPANY or richest_workflow(name).exists()
 
@@ -77,11 +61,18 @@ def test_every_choice_of_a_search_is_explained_on_its_page(schemas):
         for name, schema in schemas.items()
         if schema.category.startswith("FluxIR/search") and not schema.category.endswith("verifiers")
         for part in schema.inputs
-        if name != "BudgetPlan" and getattr(part, "options", None)
+        if name != "FluxIRBudgetPlan" and getattr(part, "options", None)
         for option in part.options
         if f"`{option}`" not in (DOCS / f"{name}.md").read_text(encoding="utf-8")
     ]
     assert not missing
+
+
+def test_every_combo_begins_with_one_of_its_choices(schemas):
+    for name, schema in schemas.items():
+        for part in schema.inputs:
+            if getattr(part, "options", None) and part.default is not None:
+                assert part.default in part.options, f"{name}: {part.id} {part.default}"
 
 
 def test_every_input_and_output_has_a_tooltip(schemas):

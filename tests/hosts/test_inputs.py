@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from .comfy_host import picture, prompt
+from .comfy_host import prompt, random_latent
 
 SIGMAS = torch.tensor([0.9, 0.5, 0.0])
 
@@ -37,25 +37,25 @@ IMAGES = {
 LATENT_INPUTS = [
     ("Apply FluxIR Adapter", "the degraded latent"),
     ("Restoration Fidelity", "the degraded latent"),
-    ("LQ Start Latent", "the degraded latent"),
+    ("Noisy Start Latent", "the degraded latent"),
     ("UMMF Conditioning", "degraded"),
     ("UMMF Conditioning", "reference"),
-    ("TTS Sampler", "latent_image"),
-    ("TTS Sampler Select", "latent_image"),
+    ("TTS Sampler (test-time search)", "latent_image"),
+    ("TTS Sampler Select (test-time search)", "latent_image"),
     ("Budget Plan", "latent_image"),
 ]
 IMAGE_INPUTS = [
     ("UMMF Conditioning", "degraded"),
-    ("TTS Sampler", "degraded"),
-    ("TTS Sampler Select", "degraded"),
+    ("TTS Sampler (test-time search)", "degraded"),
+    ("TTS Sampler Select (test-time search)", "degraded"),
     ("Degradation Check", "degraded"),
     ("Degradation Check", "cleaned"),
     ("Caption Image", "image"),
-    ("Match Colour", "image"),
-    ("Match Colour", "reference"),
+    ("Match Color", "image"),
+    ("Match Color", "reference"),
     ("Invented Detail", "restored"),
     ("Invented Detail", "degraded"),
-    ("Search Report Chart", "finalists"),
+    ("Search Report Chart", "final_candidates"),
     ("Score Images", "images"),
     ("Score Images", "degraded"),
     ("Degrade Image", "image"),
@@ -79,45 +79,45 @@ class Unused:
 def run(host, vae):
     """run(node, **inputs) executes a node with `inputs` in the place of good ones."""
     from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
-    from comfyui_fluxir.nodes import caption, colour, degrade, evaluate, few_steps, fidelity, fluxgen, schedules, search, ummf
+    from comfyui_fluxir.nodes import budget_plan, caption, color, degrade, evaluate, few_steps, fidelity, fluxgen, search, ummf
     from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages
 
     from .search_host import guider, noise
 
     image, verifier = torch.rand(1, 64, 64, 3), NaturalImageVerifier.execute().result[0]
-    latent = {"samples": picture(1)}
+    latent = {"samples": random_latent(1)}
 
     def select(latent_image, degraded=None):
-        sampler = search.TTSSamplerSelect.execute(vae, verifier, "fast", degraded=degraded).result[0]
+        sampler = search.TTSSamplerSelect.execute(vae, verifier, "quick", degraded=degraded).result[0]
         return SamplerCustomAdvanced.execute(noise(), guider(host.model), sampler, SIGMAS, latent_image)
 
     nodes = {
         "Apply FluxIR Adapter": (lambda degraded: host.apply(lq=degraded["samples"]), {}),
         "Restoration Fidelity": (lambda degraded: fidelity.RestorationFidelity.execute(host.model, degraded, 0.5), {}),
-        "LQ Start Latent": (lambda degraded: few_steps.LQStartLatent.execute(host.model, noise(), SIGMAS, degraded), {}),
+        "Noisy Start Latent": (lambda degraded: few_steps.NoisyStartLatent.execute(host.model, noise(), SIGMAS, degraded), {}),
         "UMMF Conditioning": (
             lambda **given: ummf.UMMFConditioning.execute(prompt(3), vae=vae, **given),
             {"degraded": latent},
         ),
-        "TTS Sampler": (
+        "TTS Sampler (test-time search)": (
             lambda **given: search.TTSSampler.execute(
-                noise(), guider(host.model), SIGMAS, vae=vae, verifier=verifier, preset="fast", **given
+                noise(), guider(host.model), SIGMAS, vae=vae, verifier=verifier, preset="quick", **given
             ),
             {"latent_image": latent},
         ),
-        "TTS Sampler Select": (select, {"latent_image": latent}),
+        "TTS Sampler Select (test-time search)": (select, {"latent_image": latent}),
         "Budget Plan": (
-            lambda latent_image: schedules.BudgetPlan.execute(SIGMAS, "fast", None, guider(host.model), latent_image),
+            lambda latent_image: budget_plan.BudgetPlan.execute(SIGMAS, "quick", None, guider(host.model), latent_image),
             {},
         ),
         "Degradation Check": (caption.DegradationCheck.execute, {"degraded": image, "cleaned": image}),
         "Caption Image": (lambda image: caption.CaptionImage.execute(image, "nowhere"), {}),
-        "Match Colour": (
-            lambda image, reference: colour.MatchColour.execute(image, reference, "wavelet", 1.0),
+        "Match Color": (
+            lambda image, reference: color.MatchColor.execute(image, reference, "wavelet", 1.0),
             {"image": image, "reference": image},
         ),
         "Invented Detail": (fidelity.InventedDetail.execute, {"restored": image, "degraded": image}),
-        "Search Report Chart": (lambda finalists: search.SearchReportChart.execute("{}", 0, finalists), {}),
+        "Search Report Chart": (lambda final_candidates: search.SearchReportChart.execute("{}", 0, final_candidates), {}),
         "Score Images": (lambda **given: ScoreImages.execute(verifier=Unused(), **given), {"images": image}),
         "Degrade Image": (lambda image: degrade.DegradeImage.execute(image, "Real-ESRGAN", 0.5, 0), {}),
         "Select Images": (lambda images: fluxgen.SelectImages.execute(images, Unused(), 0.95), {}),
@@ -149,7 +149,7 @@ def refused(run, node, name, value):
 def test_a_latent_that_does_not_fit_is_refused_at_its_node(run, node, name, latent):
     message = refused(run, node, name, {"samples": LATENTS[latent]()})
     expected = {"sound and video": "sound and video", "NaN": "NaN or infinity", "no image": "is empty", "no rows": "is empty"}
-    if (node, latent) != ("TTS Sampler Select", "sound and video"):  # core gives samplers both in one row
+    if (node, latent) != ("TTS Sampler Select (test-time search)", "sound and video"):  # core gives samplers both in one row
         assert expected.get(latent, "the model's own VAE") in message
 
 
@@ -176,7 +176,7 @@ def test_gray_and_alpha_are_images(run, vae, channels):
     assert run("Invented Detail", restored=image, degraded=image).result[0].shape == (1, 64, 64, 3)
 
 
-@pytest.mark.parametrize("node", ["UMMF Conditioning", "TTS Sampler", "TTS Sampler Select"])
+@pytest.mark.parametrize("node", ["UMMF Conditioning", "TTS Sampler (test-time search)", "TTS Sampler Select (test-time search)"])
 def test_a_degraded_image_with_nan_is_refused(run, node):
     assert "holds NaN or infinity" in refused(run, node, "degraded", torch.full((1, 64, 64, 3), torch.nan))
 
@@ -192,7 +192,7 @@ def test_a_degraded_image_with_nan_is_refused(run, node):
     ],
 )
 def test_budget_plan_checks_its_sigmas_as_the_search_does(comfy, sigmas, why):
-    from comfyui_fluxir.nodes.schedules import BudgetPlan
+    from comfyui_fluxir.nodes.budget_plan import BudgetPlan
 
     with pytest.raises(ValueError, match=f"^Budget Plan: .*{why}"):
-        BudgetPlan.execute(torch.tensor(sigmas), "fast")
+        BudgetPlan.execute(torch.tensor(sigmas), "quick")

@@ -2,7 +2,7 @@
 
 import json
 
-from comfyui_fluxir.demo.locales import LOCALES, english
+from comfyui_fluxir.tools.locales import LOCALES, english
 
 
 def shipped(language):
@@ -11,7 +11,7 @@ def shipped(language):
 
 def test_the_english_texts_are_what_the_nodes_say_now(server):
     said = english(server.get("/object_info"))
-    assert shipped("en") == said, "run python -m comfyui_fluxir.demo.locales, and translate what changed"
+    assert shipped("en") == said, "run python -m comfyui_fluxir.tools.locales, and translate what changed"
 
 
 def test_comfyui_serves_every_language(server):

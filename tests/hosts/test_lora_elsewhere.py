@@ -4,11 +4,13 @@ import logging
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import OMINI, LoRA, linear_sizes, load_lora, lora_targets, save_lora
-from comfyui_fluxir.fluxir_core.adapter.keymap import bfl_module, diffusers_parts
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents
-from comfyui_fluxir.training.base_model import load_transformer
-from comfyui_fluxir.training.host import call_transformer, exact_time
+from comfyui_fluxir.fluxir_core.flux.keymap import bfl_module, diffusers_parts
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents
+from comfyui_fluxir.fluxir_core.lora.files import load_lora, save_lora
+from comfyui_fluxir.fluxir_core.lora.lora import LoRA, linear_sizes, lora_targets
+from comfyui_fluxir.fluxir_core.ummf.mode import OMINI
+from comfyui_fluxir.training.diffusers_host.single_file import load_transformer
+from comfyui_fluxir.training.diffusers_host.transformer import call_transformer, exact_time
 from safetensors.torch import save_file
 
 from .tiny import TINY, flux_weights
@@ -224,7 +226,7 @@ def test_an_alpha_in_diffusers_header_is_the_scale(tmp_path, flux, transformer, 
 
 def test_a_lora_for_all_tokens_acts_in_whatever_spelling(comfy, tmp_path, flux, transformer, lora, latent, prompt):
     """Kontext's LoRAs as fal's trainer writes them, which core's own loader passes over."""
-    from comfyui_fluxir.fluxir_core.adapter import diffusers_weights
+    from comfyui_fluxir.fluxir_core.lora.files import diffusers_weights
 
     path = tmp_path / "lora.safetensors"
     save_file(spelt(lora, lambda name: f"base_model.model.{name}"), path)

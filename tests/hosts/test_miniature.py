@@ -1,22 +1,22 @@
 """The bundled miniature: how it is made, what it weighs, and the gates it must pass."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import load_adapter
-from comfyui_fluxir.fluxir_core.image import load_picture, save_picture
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import load_adapter
+from comfyui_fluxir.fluxir_core.image.files import load_image, save_image
 from comfyui_fluxir.training.cli import main
-from comfyui_fluxir.training.config import CONFIGS, UMMFConfig
-from comfyui_fluxir.training.data.batches import MiniatureBatches
-from comfyui_fluxir.training.flux_ir import HALFWAY, Amounts
+from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 from comfyui_fluxir.training.miniature.autoencoder import NarrowTAESD, open_autoencoder
-from comfyui_fluxir.training.miniature.bank import drawn_bank
+from comfyui_fluxir.training.miniature.bank import draw_bank
+from comfyui_fluxir.training.miniature.batches import MiniatureBatches
 from comfyui_fluxir.training.miniature.latents import encode_images
-from comfyui_fluxir.training.miniature.recipe import OPTIMIZER, QUICK, RECIPE, Plan
-from comfyui_fluxir.training.model_folder import MINIATURE
+from comfyui_fluxir.training.miniature.recipe import OPTIMIZER, QUICK, RECIPE, MiniatureSize
+from comfyui_fluxir.training.miniature.stages import HALFWAY, Amounts
+from comfyui_fluxir.training.recipes.config import CONFIGS, UMMFConfig
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -35,16 +35,16 @@ def quick(tmp_path_factory):
 def photo(tmp_path_factory):
     path = tmp_path_factory.mktemp("photo") / "photo.png"
     torch.manual_seed(0)
-    save_picture(torch.rand(3, 40, 53), path)
+    save_image(torch.rand(3, 40, 53), path)
     return path
 
 
 def restore(photo, out, *options):
     main(["restore", str(photo), str(out), "--steps", "2", *options])
-    return load_picture(out)
+    return load_image(out)
 
 
-def test_the_recipe_makes_files_that_restore_a_picture(quick, photo, tmp_path):
+def test_the_recipe_makes_files_that_restore_an_image(quick, photo, tmp_path):
     report = tmp_path / "report.json"
     restored = restore(photo, tmp_path / "out.png", "--model", str(quick / "out"), "--seed", "3", "--json", str(report))
     assert restored.shape == (3, 40, 53)
@@ -54,8 +54,8 @@ def test_the_recipe_makes_files_that_restore_a_picture(quick, photo, tmp_path):
 
 
 def test_the_recipe_changes_every_part_of_the_adapter_that_can_learn(quick):
-    from comfyui_fluxir.fluxir_core.adapter import FluxIRAdapter
-    from comfyui_fluxir.training.base_model import load_transformer
+    from comfyui_fluxir.fluxir_core.adapter.model import FluxIRAdapter
+    from comfyui_fluxir.training.diffusers_host.single_file import load_transformer
 
     loaded = load_adapter(quick / "out" / "fluxir_adapters" / "mini-flux-fluxir.safetensors")
     initial = FluxIRAdapter(loaded.config)
@@ -82,21 +82,20 @@ def test_a_work_folder_of_another_plan_is_refused(quick, tmp_path):
         main(["train", "miniature", "--work", str(quick / "work"), "--out", str(tmp_path)])
 
 
-def test_the_autoencoder_starts_as_the_pictures_colours():
-    """Of random weights some lose an axis of colour for good."""
+def test_the_autoencoder_starts_as_the_images_colors():
+    """Of random weights some lose an axis of color for good."""
     torch.manual_seed(0)
-    colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.5, 0.5, 0.5]])
-    pictures = colours[..., None, None].expand(-1, 3, 128, 128).contiguous()
+    colors = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.5, 0.5, 0.5]])
+    images = colors[..., None, None].expand(-1, 3, 128, 128).contiguous()
     with torch.no_grad():
         net = NarrowTAESD()
-        decoded = net.decode(net.encode(pictures))
-    assert (decoded - pictures)[..., 48:80, 48:80].abs().max() < 0.2
+        decoded = net.decode(net.encode(images))
+    assert (decoded - images)[..., 48:80, 48:80].abs().max() < 0.2
 
 
-def test_the_bank_is_encoded_by_the_given_models_autoencoder(quick, monkeypatch):
-    monkeypatch.setattr("comfyui_fluxir.training.miniature.recipe.Plan", lambda size: replace(QUICK, size=size))
-    own, bundled = (MiniatureBatches.for_model(folder, 128, 4, False, quick / "work") for folder in (quick / "out", MINIATURE))
-    images, _ = drawn_bank(QUICK, quick / "work")
+def test_the_bank_is_encoded_by_the_given_models_autoencoder(quick):
+    own, bundled = (MiniatureBatches.for_model(folder, QUICK, 4, False, quick / "work") for folder in (quick / "out", MINIATURE))
+    images, _ = draw_bank(QUICK, quick / "work")
     torch.testing.assert_close(own.crops.bank.clean, encode_images(open_autoencoder(quick / "out"), images), rtol=0, atol=0.05)
     assert (own.crops.bank.clean - bundled.crops.bank.clean).abs().mean() > 0.1
 
@@ -114,7 +113,7 @@ def test_the_output_is_scale_times_the_inputs_size(quick, photo, tmp_path, scale
     assert restored.shape[1:] == size
 
 
-def test_the_seed_decides_the_picture(photo, tmp_path):
+def test_the_seed_decides_the_image(photo, tmp_path):
     one, same, other = (restore(photo, tmp_path / "out.png", "--seed", seed) for seed in ("1", "1", "2"))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -124,8 +123,8 @@ def test_the_seed_decides_the_picture(photo, tmp_path):
     ("options", "message"),
     [
         (["--steps", "0"], "--steps is 0; use at least 1"),
-        (["--scale", "100"], "--scale is 100.0; use a value from 0.25 to 8"),
-        (["--model", "/nowhere"], "holds 0 safetensors files"),
+        (["--scale", "100"], "--scale is 100; use a value from 0.25 to 8"),
+        (["--model", "/nowhere"], "there is no model folder /nowhere; give the path of one"),
     ],
 )
 def test_wrong_options_are_refused_in_one_sentence(photo, tmp_path, options, message):
@@ -133,9 +132,9 @@ def test_wrong_options_are_refused_in_one_sentence(photo, tmp_path, options, mes
         main(["restore", str(photo), str(tmp_path / "out.png"), *options])
 
 
-def test_a_file_that_is_no_picture_is_refused_in_one_sentence(tmp_path):
+def test_a_file_that_is_no_image_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
-    for name, message in (("text.png", "cannot be read as a picture"), ("none.png", "There is no picture at")):
+    for name, message in (("text.png", "cannot be read as an image"), ("none.png", "There is no image at")):
         with pytest.raises(SystemExit, match=message):
             main(["restore", str(tmp_path / name), str(tmp_path / "out.png")])
 
@@ -144,7 +143,7 @@ def test_a_diffusers_folder_restores_as_well(quick, photo, tmp_path):
     """A FLUX model as diffusers saves it, with a small AutoencoderKL, and the adapter beside it."""
     import shutil
 
-    from comfyui_fluxir.training.base_model import load_transformer
+    from comfyui_fluxir.training.diffusers_host.single_file import load_transformer
     from diffusers import AutoencoderKL
 
     load_transformer(quick / "out" / "diffusion_models" / "mini-flux.safetensors").save_pretrained(tmp_path / "transformer")
@@ -174,7 +173,7 @@ def training_config(path):
 
 
 def test_the_bundled_files_were_made_by_the_recipes_as_they_are():
-    stage = {"plan": asdict(Plan()), "recipe": asdict(RECIPE), "optimizer": asdict(OPTIMIZER)}
+    stage = {"plan": asdict(MiniatureSize()), "recipe": asdict(RECIPE), "optimizer": asdict(OPTIMIZER)}
     for path in ("diffusion_models/mini-flux", "vae/mini-flux-vae"):
         assert training_config(path) == stage
     adapter, student = (training_config(path) for path in ("fluxir_adapters/mini-flux-fluxir", "loras/mini-flux-few-steps"))
@@ -192,8 +191,8 @@ def test_the_bundled_files_were_made_by_the_recipes_as_they_are():
 
 def test_the_bundled_adapter_passes_its_gates_but_for_the_one_the_readme_tells_of():
     """One seed, noise and all degradations at once; `fluxir results miniature` measures the rest."""
+    from comfyui_fluxir.training.diffusers_host.restorer import Restorer
     from comfyui_fluxir.training.miniature.evaluate import evaluate, gates
-    from comfyui_fluxir.training.restore import Restorer
 
     rows = evaluate(Restorer("miniature"), seeds=(0,), degradations=("noise", "strong"))
     missed = [gate for gate, (_, passed) in gates(rows).items() if not passed]

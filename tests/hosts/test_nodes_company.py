@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from .comfy_host import Host, picture, prompt, random
+from .comfy_host import Host, prompt, random, random_latent
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_controlnet_residuals_add_to_the_adapters(host, initial):
 
 @pytest.mark.parametrize("method", ["offset", "index", "uxo"])
 def test_the_initial_adapter_leaves_reference_latents_alone(initial, method):
-    positive = prompt(3, reference_latents=[picture(5), picture(6, 1, 4, 8)], reference_latents_method=method)
+    positive = prompt(3, reference_latents=[random_latent(5), random_latent(6, 1, 4, 8)], reference_latents_method=method)
     assert torch.equal(initial.sample(initial.apply(), positive=positive), initial.sample(initial.model, positive=positive))
 
 
@@ -103,7 +103,7 @@ def test_reference_tokens_receive_no_residual(host):
     for kind in ("double_block", "single_block"):
         for index in range(2):
             model.set_model_patch_replace(watch, "dit", kind, index)
-    host.sample(host.apply(model), positive=prompt(3, reference_latents=[picture(5)]), steps=1)
+    host.sample(host.apply(model), positive=prompt(3, reference_latents=[random_latent(5)]), steps=1)
     text, image = 8, 16
     moved = (after["double", 1] - before["double", 0])[0].abs().amax(-1)
     assert (moved[:image] > 0).all() and (moved[image:] == 0).all()
@@ -151,7 +151,7 @@ def test_comfyui_manages_the_adapters_weights(host):
     assert [m.model for m in model.get_additional_models()] == [host.adapter.patcher.model]
     host.sample(model)
     assert any(m.model.model is host.adapter.patcher.model for m in comfy.model_management.current_loaded_models)
-    assert len(host.apply(model, lq=picture(7)).get_additional_models()) == 1
+    assert len(host.apply(model, lq=random_latent(7)).get_additional_models()) == 1
     assert not host.model.get_additional_models()
 
 
@@ -175,9 +175,9 @@ def test_the_memory_estimate_covers_the_adapters_activations(host, monkeypatch):
 
 def test_a_degraded_latent_of_another_size_is_refused(host):
     with pytest.raises(ValueError, match="degraded latent is 16x8 but the sampled latent is 8x8; sample a latent of"):
-        host.sample(host.apply(lq=picture(1, 1, 8, 16)))
+        host.sample(host.apply(lq=random_latent(1, 1, 8, 16)))
 
 
 def test_a_batch_of_degraded_latents_that_does_not_fit_is_refused(host):
     with pytest.raises(ValueError, match="3 degraded latents for a sampled batch of 2"):
-        host.sample(host.apply(lq=picture(1, batch=3)), noise=picture(2, batch=2))
+        host.sample(host.apply(lq=random_latent(1, batch=3)), noise=random_latent(2, batch=2))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from .comfy_host import Host, picture, prompt
+from .comfy_host import Host, prompt, random_latent
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def test_strength_zero_is_bit_identical_to_the_bare_model(host):
     assert torch.equal(host.sample(host.apply(strength=0.0), cfg=3.0), host.sample(host.model, cfg=3.0))
 
 
-def test_the_adapter_and_its_degraded_picture_change_the_result(host):
+def test_the_adapter_and_its_degraded_image_change_the_result(host):
     bare = host.sample(host.model)
-    results = [host.sample(host.apply()), host.sample(host.apply(lq=picture(7))), host.sample(host.apply(strength=0.5))]
+    results = [host.sample(host.apply()), host.sample(host.apply(lq=random_latent(7))), host.sample(host.apply(strength=0.5))]
     for index, result in enumerate(results):
         assert torch.isfinite(result).all()
         for other in [bare, *results[:index]]:
@@ -94,30 +94,30 @@ def test_the_adapter_sees_the_guidance_of_the_conditioning(host, monkeypatch):
     assert seen == [[2.5]]
 
 
-def test_every_picture_of_a_batch_is_restored_from_its_own_degraded_picture(host):
-    noise, lq = picture(2, batch=2), picture(1, batch=2)
+def test_every_image_of_a_batch_is_restored_from_its_own_degraded_image(host):
+    noise, lq = random_latent(2, batch=2), random_latent(1, batch=2)
     together = host.sample(host.apply(lq=lq), noise=noise, cfg=3.0, negative=prompt(9))
     for row in range(2):
         alone = host.sample(host.apply(lq=lq[row : row + 1]), noise=noise[row : row + 1], cfg=3.0, negative=prompt(9))
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-4)
 
 
-def test_one_degraded_picture_serves_a_whole_batch(host):
-    noise = picture(2, batch=2)
+def test_one_degraded_image_serves_a_whole_batch(host):
+    noise = random_latent(2, batch=2)
     shared = host.sample(host.apply(), noise=noise)
-    repeated = host.sample(host.apply(lq=picture(1).repeat(2, 1, 1, 1)), noise=noise)
+    repeated = host.sample(host.apply(lq=random_latent(1).repeat(2, 1, 1, 1)), noise=noise)
     assert torch.equal(shared, repeated)
 
 
 @pytest.mark.parametrize("size", [(7, 9), (8, 12)], ids=["odd", "wide"])
 def test_any_latent_size_can_be_restored(host, initial, size):
-    noise, lq = picture(2, 1, *size), picture(1, 1, *size)
+    noise, lq = random_latent(2, 1, *size), random_latent(1, 1, *size)
     assert host.sample(host.apply(lq=lq), noise=noise).shape == noise.shape
     assert torch.equal(initial.sample(initial.apply(lq=lq), noise=noise), initial.sample(initial.model, noise=noise))
 
 
-def test_a_mask_keeps_the_rest_of_the_picture(host):
-    mask, latent = torch.zeros(1, 1, 8, 8), picture(1)
+def test_a_mask_keeps_the_rest_of_the_image(host):
+    mask, latent = torch.zeros(1, 1, 8, 8), random_latent(1)
     mask[..., 4:] = 1
     result = host.sample(host.apply(), latent=latent, noise_mask=mask)
     torch.testing.assert_close(result[..., :4], latent[..., :4], rtol=1e-4, atol=1e-4)

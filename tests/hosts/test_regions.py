@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from .comfy_host import picture, prompt
+from .comfy_host import prompt, random_latent
 
 HALVES = (slice(0, 8), slice(8, 16))
 """The columns of a latent of 8 x 16 that the two prompts are for."""
@@ -47,7 +47,7 @@ def halves_alone(host, noise, lq, positive, negative, cfg):
 @pytest.mark.parametrize("region", [by_area, by_percentage, by_the_bounds_of_a_mask])
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_a_regional_prompt_sees_its_part_of_the_degraded_latent(host, region, cfg):
-    noise, lq = picture(2, 2, 8, 16), picture(1, 2, 8, 16)
+    noise, lq = random_latent(2, 2, 8, 16), random_latent(1, 2, 8, 16)
     options = dict(positive=regional(3, region), negative=regional(9, region), cfg=cfg)
     found = first_denoised(host, host.apply(lq=lq), noise, **options)
     torch.testing.assert_close(found, halves_alone(host, noise, lq, 3, 9, cfg), rtol=1e-4, atol=1e-4)
@@ -60,7 +60,7 @@ def test_regions_are_tiled_with_the_adapter(host, order):
     def tiled(model):
         return TileModel.execute(model, 64, 0.25).result[0]
 
-    noise, lq = picture(2, 1, 8, 16), picture(1, 1, 8, 16)
+    noise, lq = random_latent(2, 1, 8, 16), random_latent(1, 1, 8, 16)
     model = tiled(host.apply(lq=lq)) if order == "adapter first" else host.apply(tiled(host.model), lq=lq)
     found = first_denoised(host, model, noise, positive=regional(3, by_area))
     torch.testing.assert_close(found, halves_alone(host, noise, lq, 3, 3, 1.0), rtol=1e-4, atol=1e-4)
@@ -72,12 +72,12 @@ def test_a_node_that_cuts_the_latent_by_itself_is_told_of_tile_model(host):
             [function(arguments["input"][..., columns], arguments["timestep"], **arguments["c"]) for columns in HALVES], -1
         )
 
-    model = host.apply(lq=picture(1, 1, 8, 16))
+    model = host.apply(lq=random_latent(1, 1, 8, 16))
     model.set_model_unet_function_wrapper(in_two)
     with pytest.raises(ValueError, match=r"another node cuts the sampled latent of 16x8 into parts of 8x8 .*use Tile Model"):
-        host.sample(model, noise=picture(2, 1, 8, 16), steps=1)
+        host.sample(model, noise=random_latent(2, 1, 8, 16), steps=1)
 
 
 def test_a_node_that_samples_tiles_one_by_one_is_told_of_tile_model(host):
     with pytest.raises(ValueError, match="degraded latent is 16x8 but the sampled latent is 8x8; .*use Tile Model"):
-        host.sample(host.apply(lq=picture(1, 1, 8, 16)), noise=picture(2), steps=1)
+        host.sample(host.apply(lq=random_latent(1, 1, 8, 16)), noise=random_latent(2), steps=1)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost
 
-from .search_host import Judge, plain, run, sigmas, verifier
+from .search_host import Judge, baseline, run, sigmas, verifier
 
 
 def test_when_memory_runs_out_fewer_candidates_share_a_call(host, vae):
@@ -71,9 +72,9 @@ def test_cancelling_outside_the_model_keeps_the_best_too(host, vae, monkeypatch,
             comfy.model_management.throw_exception_if_processing_interrupted()
 
     class Cancels(Judge):
-        def __call__(self, pictures, reference=None):
+        def __call__(self, images, reference=None):
             cancel_in_the_second()
-            return super().__call__(pictures, reference)
+            return super().__call__(images, reference)
 
     class Decoder:
         def decode(self, latents):
@@ -84,7 +85,7 @@ def test_cancelling_outside_the_model_keeps_the_best_too(host, vae, monkeypatch,
     if where == "showing":
         hook = lambda value, total, preview, **_: preview and cancel_in_the_second()  # noqa: E731
         monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
-    best, _, report = run(host, decoder, judge=judge, preset="fast", keep_best=True)
+    best, _, report = run(host, decoder, judge=judge, preset="quick", keep_best=True)
     assert report["stopped"] and len(rounds) == 2 and best["samples"].isfinite().all()
     assert not comfy.model_management.processing_interrupted()
 
@@ -101,7 +102,7 @@ def test_what_samples_is_brought_back_with_room_for_a_call_once_a_round(host, va
 
     monkeypatch.setattr(comfy.sampler_helpers, "prepare_sampling", counted)
     latent = {"samples": torch.zeros(2, 16, 8, 8)}
-    best, _, report = run(host, vae, latent=latent, preset="fast")
+    best, _, report = run(host, vae, latent=latent, preset="quick")
     rounds = len(report["log"])
     assert prepared == [(2, 16, 8, 8)] + rounds * [(2 * report["at_once"], 16, 8, 8)]
 
@@ -129,15 +130,15 @@ def test_the_node_shows_a_montage_of_the_candidates(host, vae, monkeypatch):
 class Fails:
     name = "fails"
 
-    def __call__(self, pictures, reference=None):
+    def __call__(self, images, reference=None):
         raise RuntimeError("no weights")
 
 
 class Constant:
     name = "constant"
 
-    def __call__(self, pictures, reference=None):
-        return torch.full((len(pictures),), self.value)
+    def __call__(self, images, reference=None):
+        return torch.full((len(images),), self.value)
 
     def __init__(self, value=0.0):
         self.value = value
@@ -147,8 +148,8 @@ def test_a_broken_verifier_is_left_out_and_one_that_decides_nothing_leaves_the_p
     with_broken = run(host, vae, judge=verifier(Judge(), Fails()), preset="paper")[0]["samples"]
     assert torch.equal(with_broken, run(host, vae, preset="paper")[0]["samples"])
     for value in (0.0, float("nan")):
-        best, _, report = run(host, vae, judge=verifier(Constant(value)), preset="fast")
-        torch.testing.assert_close(best["samples"], plain(host), atol=1e-4, rtol=1e-4)
+        best, _, report = run(host, vae, judge=verifier(Constant(value)), preset="quick")
+        torch.testing.assert_close(best["samples"], baseline(host), atol=1e-4, rtol=1e-4)
         assert report["winner"] == [-1]
     with pytest.raises(ValueError, match="every verifier failed: fails .no weights.; choose others"):
         run(host, vae, judge=verifier(Fails()))
@@ -162,14 +163,14 @@ def test_the_real_decoder_judges_the_finalists_only(host, vae):
             decoded.append(len(latents))
             return vae.decode(latents)
 
-    _, _, report = run(host, vae, preset="fast", final_vae=Final())
+    _, _, report = run(host, vae, preset="quick", final_vae=Final())
     assert decoded == [1, 1]
-    assert report["verifications"] == plan(PRESETS["fast"], sigmas(), finish=True)["verifications"]
+    assert report["verifications"] == estimate_cost(PRESETS["quick"], sigmas(), finish=True)["verifications"]
 
 
-def test_the_degraded_picture_keeps_the_search_near_it(host, vae):
-    """The verifier likes bright pictures only; the fidelity guard refuses those that leave the input."""
-    base = vae.decode(plain(host))
+def test_the_degraded_image_keeps_the_search_near_it(host, vae):
+    """The verifier likes bright images only; the fidelity check refuses those that leave the input."""
+    base = vae.decode(baseline(host))
     _, _, free = run(host, vae, preset="best_of_n")
     _, _, near = run(host, vae, preset="best_of_n", degraded=base)
     assert free["winner"] != [-1] and near["winner"] in ([-1], [0])
@@ -177,13 +178,17 @@ def test_the_degraded_picture_keeps_the_search_near_it(host, vae):
 
 def test_bad_input_is_refused_with_one_sentence(host, vae):
     nan = {"samples": torch.full((1, 16, 8, 8), float("nan"))}
-    with pytest.raises(ValueError, match="TTS Sampler: latent_image holds NaN or infinity; encode"):
+    with pytest.raises(ValueError, match=r"TTS Sampler \(test-time search\): latent_image holds NaN or infinity; encode"):
         run(host, vae, latent=nan)
-    with pytest.raises(ValueError, match="TTS Sampler: TTS: the last sigma is .*; a search needs the whole way to 0"):
+    with pytest.raises(
+        ValueError, match=r"TTS Sampler \(test-time search\): the last sigma is .*; a search needs the whole way to 0"
+    ):
         run(host, vae, steps=sigmas()[:3])
-    with pytest.raises(ValueError, match="TTS Sampler: the sigmas hold no step"):
+    with pytest.raises(ValueError, match=r"TTS Sampler \(test-time search\): the sigmas hold no step"):
         run(host, vae, steps=sigmas()[:1])
-    with pytest.raises(ValueError, match="TTS Sampler: 2 degraded pictures for a sampled batch of 3; give one, or one each"):
+    with pytest.raises(
+        ValueError, match=r"TTS Sampler \(test-time search\): 2 degraded images for a sampled batch of 3; give one, or one each"
+    ):
         run(host, vae, latent={"samples": torch.zeros(3, 16, 8, 8)}, degraded=torch.zeros(2, 64, 64, 3))
 
 
@@ -195,12 +200,14 @@ def test_a_model_that_is_no_flow_model_is_refused(host, vae):
 
     model = host.model.clone()
     model.add_object_patch("model_sampling", Eps(model.model.model_config))
-    with pytest.raises(ValueError, match="TTS Sampler: the model is a Flux of another kind than flow matching; use a flow"):
+    with pytest.raises(
+        ValueError, match=r"TTS Sampler \(test-time search\): the model is a Flux of another kind than flow matching; use a flow"
+    ):
         run(host, vae, model=model, steps=torch.tensor([14.0, 7.0, 0.0]))
 
 
 def test_a_model_that_returns_nan_is_named(host, vae):
     model = host.model.clone()
     model.set_model_unet_function_wrapper(lambda f, a: torch.full_like(a["input"], float("nan")))
-    with pytest.raises(ValueError, match="TTS Sampler: the model returned NaN or infinity; use a data type"):
+    with pytest.raises(ValueError, match=r"TTS Sampler \(test-time search\): the model returned NaN or infinity; use a data type"):
         run(host, vae, model=model)

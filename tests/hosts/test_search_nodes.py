@@ -2,31 +2,32 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import PRESETS, plan
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost
 
-from .comfy_host import picture, prompt, random
-from .search_host import Calls, guider, noise, plain, run, sigmas, verifier
+from .comfy_host import prompt, random, random_latent
+from .search_host import Calls, baseline, guider, noise, run, sigmas, verifier
 
 
 def masked(batch=1):
     mask = torch.zeros(1, 64, 64)
     mask[:, :, 32:] = 1
-    return {"samples": picture(5, batch), "noise_mask": mask}
+    return {"samples": random_latent(5, batch), "noise_mask": mask}
 
 
 @pytest.mark.parametrize("case", ["text to image", "cfg", "image to image", "mask", "batch"])
 def test_a_search_of_nothing_is_cores_euler_sampler_bit_for_bit(host, vae, case):
-    from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
+    from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
 
     options = {
         "text to image": {},
         "cfg": {"cfg": 3.0, "negative": prompt(9, tokens=5)},
-        "image to image": {"latent": {"samples": picture(5)}, "steps": sigmas(5, 0.6)},
+        "image to image": {"latent": {"samples": random_latent(5)}, "steps": sigmas(5, 0.6)},
         "mask": {"latent": masked()},
         "batch": {"latent": {"samples": torch.zeros(3, 16, 8, 8)}},
     }[case]
-    best, _, report = run(host, vae, schedule=Lineages(1, 0), **options)
-    assert torch.equal(best["samples"], plain(host, **options))
+    best, _, report = run(host, vae, search=EvolutionarySearch(1, 0), **options)
+    assert torch.equal(best["samples"], baseline(host, **options))
     assert report["nfe"] == report["nfe_planned"] == len(options.get("steps", sigmas())) - 1
 
 
@@ -34,22 +35,22 @@ def test_a_search_of_nothing_is_cores_euler_sampler_bit_for_bit(host, vae, case)
 def test_every_preset_finds_something_the_verifier_likes_better_and_pays_what_was_planned(host, vae, name):
     counted = Calls(host.model)
     best, finalists, report = run(host, vae, model=counted.model, preset=name)
-    planned = plan(PRESETS[name], sigmas())
+    planned = estimate_cost(PRESETS[name], sigmas())
     assert sum(counted.rows) == report["nfe"] <= planned["nfe"] and report["nfe"] >= planned["nfe_least"]
     assert report["verifications"] <= planned["verifications"]
 
     def bright(samples):
         return vae.decode(samples).mean((1, 2, 3))
 
-    assert (bright(best["samples"]) >= bright(plain(host)) - 1e-4).all()
-    if name not in ("fast", "best"):  # with random weights the estimate they go by says nothing of the end
-        assert (bright(best["samples"]) > bright(plain(host)) + 1e-4).all()
+    assert (bright(best["samples"]) >= bright(baseline(host)) - 1e-4).all()
+    if name not in ("quick", "balanced"):  # with random weights the estimate they go by says nothing of the end
+        assert (bright(best["samples"]) > bright(baseline(host)) + 1e-4).all()
     assert finalists["samples"].shape[1:] == best["samples"].shape[1:] and report["preset"] == name
 
 
 def test_the_plain_sample_is_the_last_finalist(host, vae):
     _, finalists, report = run(host, vae, preset="best_of_n")
-    torch.testing.assert_close(finalists["samples"][-1:], plain(host), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(finalists["samples"][-1:], baseline(host), atol=1e-4, rtol=1e-4)
     assert len(finalists["samples"]) == 16
 
 
@@ -57,12 +58,12 @@ def test_the_plain_sample_is_the_last_finalist(host, vae):
 def test_searches_keep_to_cfg_masks_denoise_and_batches(host, vae, case):
     options = {
         "cfg": {"cfg": 3.0, "negative": prompt(9, tokens=5)},
-        "image to image": {"latent": {"samples": picture(5)}, "steps": sigmas(5, 0.6)},
+        "image to image": {"latent": {"samples": random_latent(5)}, "steps": sigmas(5, 0.6)},
         "mask": {"latent": masked(2)},
         "batch": {"latent": {"samples": torch.zeros(3, 16, 8, 8)}},
     }[case]
     best, _, report = run(host, vae, preset="paper", **options)
-    base = plain(host, **options)
+    base = baseline(host, **options)
     assert best["samples"].shape == base.shape and best["samples"].isfinite().all()
     assert (vae.decode(best["samples"]).mean((1, 2, 3)) >= vae.decode(base).mean((1, 2, 3)) - 1e-4).all()
     if case == "mask":
@@ -77,20 +78,20 @@ def test_the_finalists_stand_below_the_chart_with_their_scores(host, vae):
     from comfyui_fluxir.nodes.search import SearchReportChart
 
     best, finalists, report = run(host, vae, preset="best_of_n", latent={"samples": torch.zeros(2, 16, 8, 8)})
-    pictures = vae.decode(finalists["samples"])
-    chart, both = (SearchReportChart.execute(json.dumps(report), 1, given).result[0] for given in (None, pictures))
+    images = vae.decode(finalists["samples"])
+    chart, both = (SearchReportChart.execute(json.dumps(report), 1, given).result[0] for given in (None, images))
     assert chart.shape == (1, 432, 768, 3) and torch.equal(both[:, :432], chart) and both.shape[1] > 800
     winner = report["winner"][1]
     if winner >= 0:  # the values are of the finalists in their order: the winner's is the best picture
         torch.testing.assert_close(finalists["samples"][2 * winner + 1], best["samples"][1], atol=1e-4, rtol=1e-4)
         assert report["finalist_values"][1][winner] == report["score"][1]
-    with pytest.raises(ValueError, match="^Search Report Chart: 31 finalists for a report of 32; decode the finalists of "):
-        SearchReportChart.execute(json.dumps(report), 1, pictures[1:])
+    with pytest.raises(ValueError, match="^Search Report Chart: 31 final candidates for a report of 32; decode those of "):
+        SearchReportChart.execute(json.dumps(report), 1, images[1:])
 
 
-def test_each_picture_of_a_batch_is_restored_from_its_own_input(host, vae):
+def test_each_image_of_a_batch_is_restored_from_its_own_input(host, vae):
     """The adapter's degraded latents are tiled over the candidates: picture for picture as if sampled alone."""
-    lq = picture(1, batch=2)
+    lq = random_latent(1, batch=2)
     both, _, _ = run(host, vae, model=host.apply(lq=lq), latent={"samples": torch.zeros(2, 16, 8, 8)}, preset="best_of_n")
     drawn = noise().generate_noise({"samples": torch.zeros(2, 16, 8, 8)})
 
@@ -142,7 +143,7 @@ def company(host, kind):
         hint.cond_hint_original = random(4, 2, 16, 128)
         positive = [[positive[0][0], {**positive[0][1], "control": hint, "control_apply_to_uncond": False}]]
     elif kind == "reference latents":
-        positive = prompt(3, reference_latents=[picture(5, batch=2)])
+        positive = prompt(3, reference_latents=[random_latent(5, batch=2)])
     elif kind == "regions":
         half = torch.zeros(1, 8, 8)
         half[..., :4] = 1
@@ -151,26 +152,27 @@ def company(host, kind):
             for (c, options), mask in zip((prompt(3)[0], prompt(4)[0]), (half, 1 - half))
         ]
     elif kind == "adapter":
-        model = host.apply(lq=picture(1, batch=2))
+        model = host.apply(lq=random_latent(1, batch=2))
     return model, positive
 
 
 @pytest.mark.parametrize("kind", ["LoRA", "ControlNet", "reference latents", "regions", "adapter"])
 def test_candidates_that_share_a_call_keep_their_own_conditioning(host, vae, monkeypatch, kind):
     """A batch of two pictures, eight candidates a call or one: whatever the graph holds meets its own picture."""
-    from comfyui_fluxir.nodes import search_world
 
     model, positive = company(host, kind)
+    from comfyui_fluxir.nodes import search_sampler
+
     options = {"model": model, "positive": positive, "latent": {"samples": torch.zeros(2, 16, 8, 8)}, "preset": "best_of_n"}
     together = run(host, vae, **options)[0]["samples"]
-    monkeypatch.setattr(search_world, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(search_sampler, "MOST_AT_ONCE", 1)
     best, _, report = run(host, vae, **options)
     assert report["at_once"] == 1
     torch.testing.assert_close(together, best["samples"], atol=3e-4, rtol=1e-3)
     assert not torch.allclose(best["samples"], run(host, vae, **{**options, "model": None, "positive": None})[0]["samples"])
 
 
-def test_the_sampler_form_gives_the_same_picture(host, vae):
+def test_the_sampler_form_gives_the_same_image(host, vae):
     from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
     from comfyui_fluxir.nodes.search import TTSSamplerSelect
 
@@ -185,7 +187,7 @@ def test_the_sampler_form_gives_the_same_picture(host, vae):
 
 
 def test_the_same_search_twice_is_bit_for_bit_the_same(host, vae):
-    (first, _, report), (second, _, again) = (run(host, vae, preset="fast") for _ in range(2))
+    (first, _, report), (second, _, again) = (run(host, vae, preset="quick") for _ in range(2))
     assert torch.equal(first["samples"], second["samples"]) and report == again
 
 
@@ -207,6 +209,6 @@ def test_another_flow_model_is_searched_alike(comfy, vae, tmp_path):
     host = Schnell()
     host.model = model
     best, _, report = run(host, vae, preset="paper")
-    base = plain(host)
+    base = baseline(host)
     assert model.model.model_type.name == "FLOW" and report["winner"] != [-1]
     assert vae.decode(best["samples"]).mean() > vae.decode(base).mean()

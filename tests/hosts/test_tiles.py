@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from .comfy_host import picture, prompt
+from .comfy_host import prompt, random_latent
 
 SIZE = (12, 20)
 """Latent height and width; with tiles of 64 pixels, 8 of the latent, this is 2 x 3 tiles."""
@@ -41,7 +41,7 @@ class Seen:
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 7), (2, 8)])
 def test_a_latent_that_is_not_larger_than_the_tile_is_sampled_bit_for_bit_as_without(host, tile, size):
-    noise, lq = picture(2, 2, *size), picture(1, 1, *size)
+    noise, lq = random_latent(2, 2, *size), random_latent(1, 1, *size)
     options = dict(noise=noise, cfg=3.0, negative=prompt(9, 12))
     assert torch.equal(host.sample(tile(host.apply(lq=lq)), **options), host.sample(host.apply(lq=lq), **options))
 
@@ -52,7 +52,7 @@ def test_a_latent_that_is_not_larger_than_the_tile_is_sampled_bit_for_bit_as_wit
 @pytest.mark.parametrize("size", [(12, 20), (9, 8), (7, 64), (19, 11)])
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_a_pointwise_model_gives_the_untiled_result(host, tile, size, cfg):
-    noise = picture(2, 2, *size)
+    noise = random_latent(2, 2, *size)
     whole, tiled = (Seen(host.model, torch.tanh) for _ in range(2))
     options = dict(noise=noise, cfg=cfg, negative=prompt(9), steps=2)
     expected = host.sample(whole.model, **options)
@@ -62,7 +62,7 @@ def test_a_pointwise_model_gives_the_untiled_result(host, tile, size, cfg):
 
 def test_masks_and_regions_weigh_as_without_tiles(host, tile):
     """Each prompt has a constant answer, so that only the weights decide."""
-    noise, mask = picture(2, 1, *SIZE), torch.zeros(1, *SIZE)
+    noise, mask = random_latent(2, 1, *SIZE), torch.zeros(1, *SIZE)
     mask[:, :5, 3:15] = 0.7
     region = {"area": (10, 13, 1, 6), "strength": 0.6}
     positive = [
@@ -89,7 +89,7 @@ def test_masks_and_regions_weigh_as_without_tiles(host, tile):
 def test_a_default_conditioning_is_refused(host, tile):
     positive = [[text, {**values, "default": True}] for text, values in prompt(3)]
     with pytest.raises(ValueError, match="^Tile Model: a default conditioning .* cannot be tiled"):
-        host.sample(tile(host.model), noise=picture(2, 1, *SIZE), positive=prompt(4) + positive)
+        host.sample(tile(host.model), noise=random_latent(2, 1, *SIZE), positive=prompt(4) + positive)
 
 
 # What a tile sees
@@ -104,7 +104,7 @@ def first_denoised(host, model, noise, **options):
 
 def blended(host, tile_of, noise, tile=64):
     """What the blend must be: every tile as a picture of its own, `tile_of(tile)` giving the model and options for it."""
-    from comfyui_fluxir.fluxir_core.flow.tiles import TileGrid
+    from comfyui_fluxir.fluxir_core.execution.tiles import TileGrid
 
     grid = TileGrid(*noise.shape[2:], tile // 8)
     parts = []
@@ -116,14 +116,14 @@ def blended(host, tile_of, noise, tile=64):
 
 @pytest.mark.parametrize("order", ["adapter first", "tiles first"])
 def test_the_adapter_sees_the_tiles_part_of_the_degraded_latent(host, tile, order):
-    noise, lq = picture(2, 2, *SIZE), picture(1, 2, *SIZE)
+    noise, lq = random_latent(2, 2, *SIZE), random_latent(1, 2, *SIZE)
     model = tile(host.apply(lq=lq)) if order == "adapter first" else host.apply(tile(host.model), lq=lq)
     expected = blended(host, lambda own: (host.apply(lq=own.of(lq)), {}), noise)
     torch.testing.assert_close(first_denoised(host, model, noise), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_guidance_with_prompts_of_two_lengths_is_right_in_tiles(host, tile):
-    noise, lq = picture(2, 1, *SIZE), picture(1, 1, *SIZE)
+    noise, lq = random_latent(2, 1, *SIZE), random_latent(1, 1, *SIZE)
     options = dict(cfg=3.0, negative=prompt(9, 12))
     expected = blended(host, lambda own: (host.apply(lq=own.of(lq)), options), noise)
     found = first_denoised(host, tile(host.apply(lq=lq)), noise, **options)
@@ -132,12 +132,12 @@ def test_guidance_with_prompts_of_two_lengths_is_right_in_tiles(host, tile):
 
 def test_a_degraded_latent_of_another_size_is_refused_with_the_whole_latents_size(host, tile):
     with pytest.raises(ValueError, match="degraded latent is 8x8 but the sampled latent is 20x12"):
-        host.sample(tile(host.apply(lq=picture(1))), noise=picture(2, 1, *SIZE))
+        host.sample(tile(host.apply(lq=random_latent(1))), noise=random_latent(2, 1, *SIZE))
 
 
-def test_ummf_sees_the_tiles_part_of_its_picture_and_keeps_it_for_every_tile(host, tile, tmp_path, monkeypatch):
+def test_ummf_sees_the_tiles_part_of_its_image_and_keeps_it_for_every_tile(host, tile, tmp_path, monkeypatch):
     import folder_paths
-    from comfyui_fluxir.fluxir_core.adapter import ConditionBranch
+    from comfyui_fluxir.fluxir_core.ummf.condition_stream import ConditionBranch
     from comfyui_fluxir.nodes.ummf import ApplyUMMFLoRA, UMMFConditioning
 
     from .tiny import write_tiny_lora
@@ -145,7 +145,7 @@ def test_ummf_sees_the_tiles_part_of_its_picture_and_keeps_it_for_every_tile(hos
     write_tiny_lora(tmp_path / "tiles-ummf.safetensors")
     folder_paths.add_model_folder_path("loras", str(tmp_path))
     model = ApplyUMMFLoRA.execute(host.model, "tiles-ummf.safetensors", 1.0).result[0]
-    noise, lq = picture(2, 1, *SIZE), picture(1, 1, *SIZE)
+    noise, lq = random_latent(2, 1, *SIZE), random_latent(1, 1, *SIZE)
 
     def shown(latent):
         return {"positive": UMMFConditioning.execute(prompt(3), {"samples": latent}).result[0]}
@@ -154,22 +154,22 @@ def test_ummf_sees_the_tiles_part_of_its_picture_and_keeps_it_for_every_tile(hos
     torch.testing.assert_close(first_denoised(host, tile(model), noise, **shown(lq)), expected, rtol=1e-4, atol=1e-4)
     computed, remember = [], ConditionBranch.remember
     monkeypatch.setattr(ConditionBranch, "remember", lambda *args: computed.append(len(args[1])) or remember(*args))
-    monkeypatch.setattr("comfyui_fluxir.nodes.tile_injection.MOST_AT_ONCE", 1)
+    monkeypatch.setattr("comfyui_fluxir.nodes.tile_hooks.MOST_AT_ONCE", 1)
     host.sample(tile(model), noise=noise, steps=3, **shown(lq))
     assert sum(computed) == 6  # once for each tile, not for each step
 
 
-def test_kontexts_reference_of_the_pictures_shape_is_cropped_and_another_is_shown_whole(host, tile):
-    noise = picture(2, 1, *SIZE)
+def test_kontexts_reference_of_the_images_shape_is_cropped_and_another_is_shown_whole(host, tile):
+    noise = random_latent(2, 1, *SIZE)
     seen = Seen(host.model, torch.tanh)
-    references = [picture(4, 1, *SIZE), picture(5, 1, 24, 40), picture(6, 1, 16, 8)]
+    references = [random_latent(4, 1, *SIZE), random_latent(5, 1, 24, 40), random_latent(6, 1, 16, 8)]
     positive = [[text, {**values, "reference_latents": references}] for text, values in prompt(3)]
     host.sample(tile(seen.model), noise=noise, steps=1, positive=positive)
     for call in seen.calls:
         assert [tuple(shown.shape[2:]) for shown in call["c"]["ref_latents"]] == [(8, 8), (16, 16), (16, 8)]
 
 
-def test_a_controlnet_sees_the_tiles_part_of_its_picture(host, tile):
+def test_a_controlnet_sees_the_tiles_part_of_its_image(host, tile):
     from comfy.controlnet import ControlBase
 
     from nodes import ControlNetApplyAdvanced
@@ -197,7 +197,7 @@ def test_a_controlnet_sees_the_tiles_part_of_its_picture(host, tile):
         )
         return {"positive": positive}
 
-    noise, hint = picture(2, 1, *SIZE), torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(8))
+    noise, hint = random_latent(2, 1, *SIZE), torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(8))
     expected = blended(host, lambda own: (host.model, controlled(own.of(hint))), noise)
     found = first_denoised(host, tile(host.model), noise, **controlled(hint))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -206,18 +206,18 @@ def test_a_controlnet_sees_the_tiles_part_of_its_picture(host, tile):
 def test_restoration_fidelity_acts_on_the_blended_tiles(host, tile):
     from comfyui_fluxir.nodes.fidelity import RestorationFidelity
 
-    noise, lq = picture(2, 1, *SIZE), picture(1, 1, *SIZE)
+    noise, lq = random_latent(2, 1, *SIZE), random_latent(1, 1, *SIZE)
 
-    def drawn(model, fidelity):
+    def guided(model, fidelity):
         return RestorationFidelity.execute(model, {"samples": lq}, fidelity).result[0]
 
     pointwise = [Seen(host.model, torch.tanh).model for _ in range(2)]
-    results = [host.sample(model, noise=noise) for model in (drawn(tile(pointwise[0]), 0.4), drawn(pointwise[1], 0.4))]
+    results = [host.sample(model, noise=noise) for model in (guided(tile(pointwise[0]), 0.4), guided(pointwise[1], 0.4))]
     torch.testing.assert_close(*results)
     restoring = host.apply(lq=lq)
-    orders = [host.sample(model, noise=noise) for model in (drawn(tile(restoring), 0.4), tile(drawn(restoring, 0.4)))]
+    orders = [host.sample(model, noise=noise) for model in (guided(tile(restoring), 0.4), tile(guided(restoring, 0.4)))]
     assert torch.equal(*orders)
-    free, given = (host.sample(drawn(tile(restoring), fidelity), noise=noise) for fidelity in (0.0, 1.0))
+    free, given = (host.sample(guided(tile(restoring), fidelity), noise=noise) for fidelity in (0.0, 1.0))
     torch.testing.assert_close(given, lq, atol=1e-5, rtol=1e-5)
     assert (orders[0] - lq).norm() < 0.9 * (free - lq).norm()
 
@@ -236,7 +236,7 @@ def test_a_tiled_model_asks_for_a_tiles_memory_alone(host, tile, monkeypatch):
         lambda models, memory_required=0, **more: asked.append(memory_required) or load(models, memory_required, **more),
     )
     for model, size in ((host.model, (8, 8)), (tile(host.model), (64, 80)), (host.model, (64, 80))):
-        host.sample(model, noise=picture(2, 1, *size), steps=1)
+        host.sample(model, noise=random_latent(2, 1, *size), steps=1)
     assert asked[0] == asked[1] < asked[2]
 
 
@@ -247,22 +247,22 @@ def test_the_tile_is_chosen_by_the_predicted_memory(host, tile, monkeypatch, sid
     needed = host.model.model.memory_required([2, 16, side, 20])
     monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda *_: 2.1 * needed)
     seen = Seen(host.model, torch.tanh)
-    host.sample(tile(seen.model, tile=0), noise=picture(2, 1, 130, 20), steps=1)
+    host.sample(tile(seen.model, tile=0), noise=random_latent(2, 1, 130, 20), steps=1)
     assert seen.sizes == {(side, 20)}
 
 
 def test_tiles_share_a_call_as_the_free_memory_allows(host, tile, monkeypatch):
-    from comfyui_fluxir.nodes import tile_injection
+    from comfyui_fluxir.nodes import tile_hooks
 
     needed = host.model.model.memory_required([2, 16, 8, 8])
     seen = Seen(host.model, torch.tanh)
-    monkeypatch.setattr(tile_injection.comfy.model_management, "get_free_memory", lambda *_: 4 * needed)
-    host.sample(tile(seen.model), noise=picture(2, 1, *SIZE), steps=1)
+    monkeypatch.setattr(tile_hooks.comfy.model_management, "get_free_memory", lambda *_: 4 * needed)
+    host.sample(tile(seen.model), noise=random_latent(2, 1, *SIZE), steps=1)
     assert [len(call["input"]) for call in seen.calls] == [3, 3]
 
 
 def test_out_of_memory_halves_the_batch_then_the_tile_and_the_run_goes_on(host, tile, caplog):
-    noise = picture(2, 1, 64, 160)
+    noise = random_latent(2, 1, 64, 160)
     largest = 32 * 32
 
     def short(x):
@@ -280,8 +280,8 @@ def test_out_of_memory_halves_the_batch_then_the_tile_and_the_run_goes_on(host, 
 
 
 def test_nothing_of_a_run_outlives_it(host, tile):
-    model = tile(host.apply(lq=picture(1, 1, *SIZE)))
-    host.sample(model, noise=picture(2, 1, *SIZE), steps=1)
+    model = tile(host.apply(lq=random_latent(1, 1, *SIZE)))
+    host.sample(model, noise=random_latent(2, 1, *SIZE), steps=1)
     injection = model.callbacks["on_cleanup"]["fluxir_tiles"][0].__self__
     assert injection._run is None and not injection._controls
 
@@ -289,37 +289,37 @@ def test_nothing_of_a_run_outlives_it(host, tile):
 # Searches
 
 
-def test_a_search_runs_over_the_whole_of_a_tiled_picture(host, tile, vae):
-    from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
+def test_a_search_runs_over_the_whole_of_a_tiled_image(host, tile, vae):
+    from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
 
     from . import search_host
 
-    model, latent = tile(host.apply(lq=picture(1, 1, *SIZE))), {"samples": torch.zeros(1, 16, *SIZE)}
+    model, latent = tile(host.apply(lq=random_latent(1, 1, *SIZE))), {"samples": torch.zeros(1, 16, *SIZE)}
     options = dict(model=model, latent=latent, steps=search_host.sigmas(3))
-    found, _, report = search_host.run(host, vae, schedule=Lineages(1, 0), **options)
-    torch.testing.assert_close(found["samples"], search_host.plain(host, **options))
+    found, _, report = search_host.run(host, vae, search=EvolutionarySearch(1, 0), **options)
+    torch.testing.assert_close(found["samples"], search_host.baseline(host, **options))
     assert report["nfe"] == 3
 
 
-def test_a_search_chooses_for_each_tile_against_its_part_of_the_degraded_picture(host, tile, vae):
-    from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
+def test_a_search_chooses_for_each_tile_against_its_part_of_the_degraded_image(host, tile, vae):
+    from comfyui_fluxir.fluxir_core.searches.stepwise import StepwiseSearch
 
     from . import search_host
 
     shapes = []
 
     class Near(search_host.Judge):
-        def __call__(self, pictures, reference=None):
-            shapes.append((tuple(pictures.shape[2:]), tuple(reference.shape[2:])))
-            return super().__call__(pictures)
+        def __call__(self, images, reference=None):
+            shapes.append((tuple(images.shape[2:]), tuple(reference.shape[2:])))
+            return super().__call__(images)
 
     _, _, report = search_host.run(
         host,
         vae,
-        model=tile(host.apply(lq=picture(1, 1, *SIZE))),
+        model=tile(host.apply(lq=random_latent(1, 1, *SIZE))),
         latent={"samples": torch.zeros(1, 16, *SIZE)},
         steps=search_host.sigmas(3),
-        schedule=Greedy(3, 1.0, tile=64),
+        search=StepwiseSearch(3, 1.0, tile=64),
         judge=search_host.verifier(Near()),
         degraded=torch.rand(1, 2 * SIZE[0] * 8, 2 * SIZE[1] * 8, 3),
     )

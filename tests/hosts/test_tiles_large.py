@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from comfyui_fluxir.demo.environment import NEWEST
-from comfyui_fluxir.fluxir_core.degrade import degrade_named
-from comfyui_fluxir.fluxir_core.flow.tiles import TileGrid
-from comfyui_fluxir.fluxir_core.image import load_picture, save_picture
+from comfyui_fluxir.fluxir_core.degrade.presets import degrade_named
+from comfyui_fluxir.fluxir_core.execution.tiles import TileGrid
+from comfyui_fluxir.fluxir_core.image.files import load_image, save_image
 from comfyui_fluxir.fluxir_core.image.seams import seam_score
-from comfyui_fluxir.training.bench_tiles import GATE, NAIVE, OURS, Restored, training_pictures
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 from comfyui_fluxir.training.miniature.scenes import load_photo
-from comfyui_fluxir.training.restore import Restorer
+from comfyui_fluxir.training.studies.bench_tiles import GATE, NAIVE, OURS, Restored, training_images
 from PIL import Image
 
 from .workflow_host import node_of, read
@@ -24,19 +24,19 @@ in tiles without overlap."""
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     """Two scenes and two crops of training photos, others than those that the gate was chosen on; (4, 3, 256, 256)."""
-    return training_pictures(2, seed=2)
+    return training_images(2, seed=2)
 
 
 @pytest.fixture(scope="module")
-def degraded(pictures):
+def degraded(images):
     """One of them with noise; (1, 3, 256, 256)."""
-    return degrade_named(pictures[-1], "noise", seed=0)[None]
+    return degrade_named(images[-1], "noise", seed=0)[None]
 
 
-def test_no_seam_shows_and_the_gate_would_see_one(pictures):
-    restored = Restored(Restorer("miniature"), pictures, (NAIVE, OURS))
+def test_no_seam_shows_and_the_gate_would_see_one(images):
+    restored = Restored(Restorer("miniature"), images, (NAIVE, OURS))
     ours, naive = (float(restored.seams(variant).mean()) for variant in (OURS, NAIVE))
     assert ours < GATE < naive
 
@@ -49,21 +49,21 @@ def test_four_megapixels_by_the_shipped_workflow(server):
     original = torch.from_numpy(mirrored).permute(2, 0, 1).float() / 255
     degraded = degrade_named(original, "noise", seed=0)
     (server.base / "input").mkdir(exist_ok=True)
-    save_picture(degraded, server.base / "input" / "four_megapixels.png")
-    graph = read("fluxir_large_picture_miniature.json", "workflows/api")
+    save_image(degraded, server.base / "input" / "four_megapixels.png")
+    graph = read("fluxir_large_photo_miniature.json", "workflows/api")
     graph[node_of(graph, "LoadImage")]["inputs"]["image"] = "four_megapixels.png"
     graph[node_of(graph, "KSampler")]["inputs"]["steps"] = 2
     for coder in ("VAEEncodeTiled", "VAEDecodeTiled"):  # as many pixels in fewer tiles take two thirds of the time
         graph[node_of(graph, coder)]["inputs"] |= {"tile_size": 1152, "overlap": 64}
     (saved,) = server.run(graph)[node_of(graph, "SaveImage")]
-    restored = load_picture(saved)
+    restored = load_image(saved)
     assert restored.shape == (3, side, side)
 
-    def error(picture):
-        return (picture - original).square().mean()
+    def error(image):
+        return (image - original).square().mean()
 
     assert error(restored) < error(degraded) / 2
-    asked = graph[node_of(graph, "TileModel")]["inputs"]
+    asked = graph[node_of(graph, "FluxIRTileModel")]["inputs"]
     grid = TileGrid(side // 8, side // 8, asked["tile"] // 8, asked["overlap"])
     assert len(grid.tiles) == 121
     assert seam_score(restored - original, *([8 * place for place in axis] for axis in grid.borders)) < LARGE_GATE
@@ -77,8 +77,8 @@ def test_the_command_line_restores_in_tiles(degraded, tmp_path):
     def restore(*options):
         out = tmp_path / "restored.png"
         main(["restore", str(tmp_path / "degraded.png"), str(out), "--steps", "1", "--json", str(report), *options])
-        with Image.open(out) as picture:
-            return torch.from_numpy(np.array(picture)).float()
+        with Image.open(out) as image:
+            return torch.from_numpy(np.array(image)).float()
 
     whole, tiled, enough = restore(), restore("--tile", "128"), restore("--tile", "256")
     assert tiled.shape == (45, 256, 3) and torch.equal(enough, whole)
@@ -87,17 +87,17 @@ def test_the_command_line_restores_in_tiles(degraded, tmp_path):
 
 
 def test_a_tile_too_small_is_refused(tmp_path):
-    with pytest.raises(SystemExit, match="--tile is 32 pixels; use at least 64"):
+    with pytest.raises(SystemExit, match="--tile is 32; use at least 64"):
         main(["restore", str(tmp_path / "in.png"), str(tmp_path / "out.png"), "--tile", "32"])
 
 
 def test_the_autoencoder_in_tiles_is_near_the_one_in_one_piece(degraded):
     vae = Restorer("miniature").vae
     latents = vae.encode(degraded)
-    pictures = vae.decode(latents)
+    images = vae.decode(latents)
     vae.tile = 16
     assert (vae.encode(degraded) - latents).norm() < 0.05 * latents.norm()
     tiled = vae.decode(latents)
-    assert tiled.shape == pictures.shape and (tiled - pictures).norm() < 0.05 * pictures.norm()
+    assert tiled.shape == images.shape and (tiled - images).norm() < 0.05 * images.norm()
     vae.tile = 32
-    assert torch.equal(vae.decode(latents), pictures)
+    assert torch.equal(vae.decode(latents), images)

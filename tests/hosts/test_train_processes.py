@@ -35,7 +35,7 @@ def command(folder, work, recipe="fluxir", precision="float32", processes=1, att
     """The command line of a run, as a list; `attention` is UMMF's, where it is not the default."""
     values = {
         "base": {"folder": str(folder), "precision": precision, "gradient_checkpointing": recipe == "fluxir"},
-        "data": {"pictures": str(folder / "photos"), "buckets": ["32x32"], "text_tokens": 8, "held_out": 1},
+        "data": {"images": str(folder / "photos"), "buckets": ["32x32"], "text_tokens": 8, "held_out": 1},
         "adapter": {"rank": 4, **({"mode": {"attention": attention}} if attention else {})},
         "recipe": {"pixel_crop": 4} if recipe == "fluxir" else {},
         "optimizer": {"learning_rate": 3e-3, "warmup": 2},

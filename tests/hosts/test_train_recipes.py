@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from comfyui_fluxir.fluxir_core.adapter import OMINI, load_adapter, load_lora
-from comfyui_fluxir.fluxir_core.image.files import load_picture
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import load_adapter
+from comfyui_fluxir.fluxir_core.image.files import load_image
+from comfyui_fluxir.fluxir_core.lora.files import load_lora
+from comfyui_fluxir.fluxir_core.ummf.mode import OMINI
 from comfyui_fluxir.training.cli import main
-from comfyui_fluxir.training.config import CONFIGS, FluxIRConfig, UMMFConfig
 from comfyui_fluxir.training.engine.run_folder import RunFolder
-from comfyui_fluxir.training.export import write_adapter
-from comfyui_fluxir.training.fluxir import FluxIRRecipe
-from comfyui_fluxir.training.ummf import UMMFRecipe
+from comfyui_fluxir.training.recipes.config import CONFIGS, FluxIRConfig, UMMFConfig
+from comfyui_fluxir.training.recipes.export import write_adapter
+from comfyui_fluxir.training.recipes.fluxir import FluxIRRecipe
+from comfyui_fluxir.training.recipes.ummf import UMMFRecipe
 from PIL import Image
 
 from .tiny import TINY, write_tiny
@@ -39,7 +41,7 @@ def config(folder, **sections):
     """A short run's configuration file; `sections` add to or replace the values of its sections."""
     values = {
         "base": {"folder": str(folder), "precision": "float32"},
-        "data": {"pictures": str(folder / "photos"), "buckets": ["64x64", "48x64"], "text_tokens": 8, "held_out": 1},
+        "data": {"images": str(folder / "photos"), "buckets": ["64x64", "48x64"], "text_tokens": 8, "held_out": 1},
         "adapter": {"rank": 4},
         "optimizer": {"learning_rate": 3e-3, "average": 0.5},
         "run": {"steps": 4, "batch": 2, "micro_batch": 1, "validate_every": 2, "checkpoint_every": 2},
@@ -62,7 +64,7 @@ def test_fluxir_trains_validates_and_writes_an_adapter(folder, tmp_path, caplog)
     out = train("fluxir", config(folder, recipe={"pixel_crop": 4}, log=["tensorboard"]), tmp_path)
     loaded = load_adapter(out)
     assert loaded.config.dims == TINY and loaded.config.rank == 4 and not loaded.report.missing
-    assert loaded.metadata["data"] == "3 pictures of photos" and loaded.metadata["training_steps"] == "4"
+    assert loaded.metadata["data"] == "3 images of photos" and loaded.metadata["training_steps"] == "4"
     assert json.loads(loaded.metadata["training_config"])["recipe"]["pixel_crop"] == 4
     assert loaded.state_dict["se_image.0.excite.weight"].any() and loaded.state_dict["lq_in.weight"].any()
     assert torch.equal(
@@ -71,7 +73,7 @@ def test_fluxir_trains_validates_and_writes_an_adapter(folder, tmp_path, caplog)
     )
     for said in ("small.png is skipped: 20x20 is smaller than every bucket", "empty.png is skipped"):
         assert said in caplog.text
-    sheets = [load_picture(tmp_path / "samples" / f"step-{step:08d}.png") for step in (2, 4)]
+    sheets = [load_image(tmp_path / "samples" / f"step-{step:08d}.png") for step in (2, 4)]
     degraded, restored, original = sheets[1].chunk(3, 2)
     assert not torch.equal(*sheets) and not torch.equal(degraded, restored) and not torch.equal(restored, original)
     assert list((tmp_path / "log").rglob("events.out.tfevents*"))
@@ -104,7 +106,7 @@ def test_ummf_trains_and_its_lora_restores_and_searches(folder, tmp_path):
         )
         found = json.loads(report.read_text())
         assert found["adapter"] == name and (not options or found["nfe"] == found["nfe_planned"])
-    one, other = (load_picture(tmp_path / f"{name}.png") for name in ("ummf", "fluxir"))
+    one, other = (load_image(tmp_path / f"{name}.png") for name in ("ummf", "fluxir"))
     assert one.shape == other.shape == (3, 72, 80) and (one - other).abs().mean() > 0.0005
 
 
@@ -119,25 +121,25 @@ def test_the_cache_changes_no_batch_and_is_not_made_twice(folder, tmp_path):
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_a_picture_that_breaks_off_is_reported_and_does_without(folder, tmp_path, caplog, cache):
-    pictures = tmp_path / "pictures"
-    shutil.copytree(folder / "photos", pictures)
-    whole = (pictures / "a.png").read_bytes()
+def test_a_image_that_breaks_off_is_reported_and_does_without(folder, tmp_path, caplog, cache):
+    images = tmp_path / "images"
+    shutil.copytree(folder / "photos", images)
+    whole = (images / "a.png").read_bytes()
     for i in range(3):
-        (pictures / f"cut{i}.png").write_bytes(whole[: 6000 + i])
-    data = {"pictures": str(pictures), "buckets": ["64x64"], "cache": cache}
+        (images / f"cut{i}.png").write_bytes(whole[: 6000 + i])
+    data = {"images": str(images), "buckets": ["64x64"], "cache": cache}
     out = train("fluxir", config(folder, data=data, run={"steps": 6}), tmp_path)
     assert "cut0.png" in caplog.text and load_adapter(out).metadata["training_steps"] == "6"
-    expected = "3 pictures" if cache else "6 pictures"  # without a cache the broken ones are found on the way
-    assert load_adapter(out).metadata["data"] == f"{expected} of pictures"
+    expected = "3 images" if cache else "6 images"  # without a cache the broken ones are found on the way
+    assert load_adapter(out).metadata["data"] == f"{expected} of images"
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp8", "nf4"])
 def test_a_smaller_base_gives_nearly_the_same_gradients(folder, tmp_path, precision):
-    from comfyui_fluxir.training.model_folder import open_transformer
-    from comfyui_fluxir.training.quantise import quantise
+    from comfyui_fluxir.training.diffusers_host.model_folder import open_transformer
+    from comfyui_fluxir.training.engine.quantize import quantize
 
-    exact, small = open_transformer(folder), quantise(open_transformer(folder), precision)
+    exact, small = open_transformer(folder), quantize(open_transformer(folder), precision)
     heavy = [p for name, p in small.named_parameters() if "blocks" in name and p.numel() > 2**12]
     assert sum(p.numel() * p.element_size() for p in heavy) < {"bf16": 2.1, "fp8": 1.1, "nf4": 0.6}[precision] * sum(
         p.numel() for name, p in exact.named_parameters() if "blocks" in name
@@ -150,8 +152,8 @@ def test_a_smaller_base_gives_nearly_the_same_gradients(folder, tmp_path, precis
 
 @pytest.mark.parametrize("precision", ["fp8", "nf4"])
 def test_a_quantised_base_reaches_the_device_block_by_block(folder, monkeypatch, precision):
-    from comfyui_fluxir.training.model_folder import open_transformer
-    from comfyui_fluxir.training.train_recipe import frozen
+    from comfyui_fluxir.training.diffusers_host.model_folder import open_transformer
+    from comfyui_fluxir.training.recipes.train import freeze
 
     transformer, device, moved = open_transformer(folder, torch.bfloat16), torch.device("cpu", 0), []  # a device it is not on
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
@@ -170,15 +172,15 @@ def test_a_quantised_base_reaches_the_device_block_by_block(folder, monkeypatch,
 
     for index, module in enumerate([*blocks, transformer]):
         watch(module, index)
-    frozen(transformer, precision, False, device)
+    freeze(transformer, precision, False, device)
     assert len(blocks) > 1 and moved == [(i, (device,), [True] * i + [False] * (len(blocks) - i)) for i in range(len(blocks) + 1)]
 
 
 def test_a_run_puts_its_base_on_its_device_and_leaves_a_sharded_one_to_fsdp(folder, tmp_path, monkeypatch):
-    from comfyui_fluxir.training import train_recipe
+    from comfyui_fluxir.training.recipes import train as train_recipe
 
-    placed, quantise = [], train_recipe.quantise
-    monkeypatch.setattr(train_recipe, "quantise", lambda *given: placed.append(given[1:]) or quantise(*given))
+    placed, quantize = [], train_recipe.quantize
+    monkeypatch.setattr(train_recipe, "quantize", lambda *given: placed.append(given[1:]) or quantize(*given))
     monkeypatch.setattr(train_recipe, "fit", lambda *given: None)
     monkeypatch.setattr(train_recipe, "write_adapter", lambda *given: None)
     for sharding in ("ddp", "fsdp"):
@@ -186,13 +188,13 @@ def test_a_run_puts_its_base_on_its_device_and_leaves_a_sharded_one_to_fsdp(fold
     assert placed == [("float32", torch.device("cpu")), ("float32", "cpu")]
 
 
-def test_a_run_does_not_go_on_with_other_pictures(folder, tmp_path):
-    pictures = tmp_path / "pictures"
-    shutil.copytree(folder / "photos", pictures)
-    data = {"pictures": str(pictures)}
+def test_a_run_does_not_go_on_with_other_images(folder, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(folder / "photos", images)
+    data = {"images": str(images)}
     train("fluxir", config(folder, data=data, run={"steps": 2}), tmp_path / "work")
-    (pictures / "c.png").unlink()
-    with pytest.raises(SystemExit, match="holds another run's checkpoints .its pictures differ.; give another --work"):
+    (images / "c.png").unlink()
+    with pytest.raises(SystemExit, match="holds another run's checkpoints .its images differ.; give another --work"):
         train("fluxir", config(folder, data=data), tmp_path / "work")
 
 
@@ -208,8 +210,8 @@ def test_what_the_cache_has_lost_is_computed_again(folder, tmp_path, damage):
 
 
 def test_an_embedding_lost_during_a_run_is_computed_again(folder, tmp_path):
-    from comfyui_fluxir.training.config import DataConfig
-    from comfyui_fluxir.training.data.batches import PictureBatches
+    from comfyui_fluxir.training.data.batches import ImageBatches
+    from comfyui_fluxir.training.recipes.config import DataConfig
 
     embedded = []
 
@@ -218,7 +220,7 @@ def test_an_embedding_lost_during_a_run_is_computed_again(folder, tmp_path):
         return torch.ones(8, 16, dtype=torch.bfloat16), torch.ones(4, dtype=torch.bfloat16)
 
     data = DataConfig(str(folder / "photos"), ["48x64"], cache=False, text_tokens=8, held_out=0)
-    batches = PictureBatches(data, 2, lambda pictures: torch.zeros(len(pictures), 16, 8, 6), embed, tmp_path, "model")
+    batches = ImageBatches(data, 2, lambda images: torch.zeros(len(images), 16, 8, 6), embed, tmp_path, "model")
     for path in (tmp_path / "prompts").rglob("*.safetensors"):
         path.write_bytes(b"")
     batch = batches(0, range(2))
@@ -227,9 +229,9 @@ def test_an_embedding_lost_during_a_run_is_computed_again(folder, tmp_path):
 
 
 def test_the_text_encoders_are_gone_when_the_data_is_encoded(folder, tmp_path, monkeypatch):
-    from comfyui_fluxir.training import train_recipe
+    from comfyui_fluxir.training.diffusers_host.model_folder import open_vae
     from comfyui_fluxir.training.engine.processes import make_accelerator
-    from comfyui_fluxir.training.model_folder import open_vae
+    from comfyui_fluxir.training.recipes import train as train_recipe
 
     class Encoder:
         def __call__(self, prompt):
@@ -288,7 +290,7 @@ def test_the_shipped_configurations_are_the_papers_the_presets_and_the_miniature
     for name in ("fluxir-24gb", "ummf-24gb"):
         assert shipped[name].base.precision == "nf4" and shipped[name].base.gradient_checkpointing
     miniature = shipped["ummf-miniature"]
-    assert (miniature.base.folder, miniature.data.pictures, miniature.adapter.mode.constant) == ("miniature", "miniature", True)
+    assert (miniature.base.folder, miniature.data.images, miniature.adapter.mode.constant) == ("miniature", "miniature", True)
     from comfyui_fluxir.training.miniature.recipe import OPTIMIZER, RECIPE
 
     assert (shipped["fluxir-miniature"].recipe, shipped["fluxir-miniature"].optimizer) == (RECIPE, OPTIMIZER)
@@ -309,8 +311,8 @@ def test_the_shipped_configurations_are_the_papers_the_presets_and_the_miniature
         ({"data": {"buckets": ["64 by 64"]}}, "the bucket '64 by 64' is no size"),
         ({"data": {"buckets": [64]}}, "buckets is [64]"),
         ({"data": {"crop": "left"}}, "crop is 'left'; use 'centre' or 'random'"),
-        ({"data": {"pictures": "/absent/photos"}}, "/absent/photos is no folder"),
-        ({"data": {"buckets": ["256x256"]}}, "no picture is left to train on"),
+        ({"data": {"images": "/absent/photos"}}, "/absent/photos is no folder"),
+        ({"data": {"buckets": ["256x256"]}}, "no image is left to train on"),
         ({"data": {"versions": 0}}, "versions is 0; use 1 or more"),
         ({"data": {"held_out": 9}}, "with 9 held out"),
         ({"run": {"sharding": "fsdp"}, "optimizer": {"name": "prodigy"}}, "fsdp does not go with precision float32 and prodigy"),

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import yaml
 from comfyui_fluxir.training.cli import main
-from comfyui_fluxir.training.config import CONFIGS, FluxIRConfig
-from comfyui_fluxir.training.memory import plan
+from comfyui_fluxir.training.recipes.config import CONFIGS, FluxIRConfig
+from comfyui_fluxir.training.recipes.memory_plan import plan_memory
 
 
 def printed(capsys, *arguments):
@@ -59,7 +59,7 @@ def test_the_plan_for_a_24_gb_card_fits_it(capsys):
 def test_gradients_that_accumulate_are_there_throughout(small):
     config = FluxIRConfig.load(small("fluxir", True))
     several = replace(config, run=replace(config.run, batch=4))
-    at_once, accumulated = plan(config), plan(several)
+    at_once, accumulated = plan_memory(config), plan_memory(several)
     assert accumulated["gradients_gb"] == at_once["gradients_gb"] > 0
     # At the peak of a single pass, the pixel loss, no gradient is there yet.
     assert accumulated["peak_gb"] == pytest.approx(at_once["peak_gb"] + at_once["gradients_gb"], rel=0.02)

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import KONTEXT, OMINI, ConditionMode, LoRA
-from comfyui_fluxir.training.host import call_transformer
-from comfyui_fluxir.training.ummf_host import UMMFHost
+from comfyui_fluxir.fluxir_core.lora.lora import LoRA
+from comfyui_fluxir.fluxir_core.ummf.mode import KONTEXT, OMINI, ConditionMode
+from comfyui_fluxir.training.diffusers_host.transformer import call_transformer
+from comfyui_fluxir.training.diffusers_host.ummf_host import UMMFHost
 
 from .tiny import TINY
 

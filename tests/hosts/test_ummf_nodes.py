@@ -5,11 +5,13 @@ from itertools import product
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import KONTEXT, OMINI, ConditionMode, LoRA, save_lora
-from comfyui_fluxir.fluxir_core.flow import euler, flux_sigmas
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.fluxir_core.lora.files import save_lora
+from comfyui_fluxir.fluxir_core.lora.lora import LoRA
+from comfyui_fluxir.fluxir_core.ummf.mode import KONTEXT, OMINI, ConditionMode
 
-from .comfy_host import picture, prompt
+from .comfy_host import prompt, random_latent
 from .test_ummf_diffusers import random_lora
 from .tiny import TINY
 
@@ -46,7 +48,7 @@ def loras(host, tmp_path_factory):
 
 
 def conditioned(nodes, lq=None, positive=None, **options):
-    lq = picture(1) if lq is None else lq
+    lq = random_latent(1) if lq is None else lq
     return nodes.UMMFConditioning.execute(positive or prompt(3), {"samples": lq}, **options).result[0]
 
 
@@ -61,7 +63,7 @@ def injection(nodes, model):
 @pytest.fixture
 def computed(monkeypatch):
     """How many pictures' keys and values were computed, by call."""
-    from comfyui_fluxir.fluxir_core.adapter import ConditionBranch
+    from comfyui_fluxir.fluxir_core.ummf.condition_stream import ConditionBranch
 
     rows, remember = [], ConditionBranch.remember
 
@@ -76,7 +78,7 @@ def computed(monkeypatch):
 def test_without_a_lora_the_conditioning_is_cores_reference(host, nodes):
     import node_helpers
 
-    theirs = node_helpers.conditioning_set_values(prompt(3), {"reference_latents": [picture(1)]}, append=True)
+    theirs = node_helpers.conditioning_set_values(prompt(3), {"reference_latents": [random_latent(1)]}, append=True)
     shown = host.sample(host.model, positive=conditioned(nodes))
     assert torch.equal(shown, host.sample(host.model, positive=theirs))
     assert (shown - host.sample(host.model)).abs().mean() > 0.01
@@ -88,14 +90,14 @@ def test_our_stream_is_cores_own_way_with_references(host, nodes, loras):
     torch.testing.assert_close(ours, host.sample(host.model, positive=conditioned(nodes)), rtol=1e-4, atol=1e-5)
 
 
-REFERENCES = [picture(1, 1, 8, 8), picture(9, 1, 5, 8), picture(10, 1, 4, 12)]
+REFERENCES = [random_latent(1, 1, 8, 8), random_latent(9, 1, 5, 8), random_latent(10, 1, 4, 12)]
 
 
 def referenced(count, method=None, strength=1.0):
     """A prompt with `count` reference latents from core's own keys, at a strength of our node's hook."""
     import comfy.hooks
     import node_helpers
-    from comfyui_fluxir.nodes.condition_injection import strength_hook
+    from comfyui_fluxir.nodes.ummf_hooks import strength_hook
 
     values = {"reference_latents": REFERENCES[:count]} | ({"reference_latents_method": method} if method else {})
     made = node_helpers.conditioning_set_values(prompt(3), values)
@@ -156,7 +158,7 @@ def test_ominicontrols_images_are_apart(host, nodes, loras):
 def test_a_strength_on_a_model_without_hooks_for_it_is_refused():
     from types import SimpleNamespace
 
-    from comfyui_fluxir.nodes.condition_injection import strength_hook
+    from comfyui_fluxir.nodes.ummf_hooks import strength_hook
 
     hook = strength_hook(0.5).hooks[0].transformers_dict["wrappers"]["diffusion_model"]
     [[call]] = hook.values()
@@ -165,8 +167,8 @@ def test_a_strength_on_a_model_without_hooks_for_it_is_refused():
 
 
 def in_diffusers(folder, mode, noise, lq, conditioning, steps=4):
-    from comfyui_fluxir.training.model_folder import load_models
-    from comfyui_fluxir.training.ummf_host import UMMFHost
+    from comfyui_fluxir.training.diffusers_host.model_folder import load_models
+    from comfyui_fluxir.training.diffusers_host.ummf_host import UMMFHost
 
     [[text, extra]] = conditioning
     batch, grid = len(noise), noise.shape[-2:]
@@ -188,7 +190,7 @@ def in_diffusers(folder, mode, noise, lq, conditioning, steps=4):
 @pytest.mark.parametrize("name", MODES)
 @pytest.mark.parametrize("size", [(8, 12), (4, 6)], ids=["same size", "smaller"])
 def test_both_hosts_reach_the_same_latent(host, nodes, loras, name, size):
-    noise, lq = picture(2, 2, 8, 12), picture(1, 1, *size)
+    noise, lq = random_latent(2, 2, 8, 12), random_latent(1, 1, *size)
     model = applied(nodes, host, f"ummf-{name}")
     in_comfyui = host.sample(model, noise=noise, positive=conditioned(nodes, lq))
     expected = in_diffusers(host.folder, MODES[name], noise, lq, prompt(3))
@@ -199,7 +201,7 @@ def test_both_hosts_reach_the_same_latent(host, nodes, loras, name, size):
 @pytest.mark.parametrize("name", MODES)
 def test_batches_cfg_and_candidates_are_the_rows_by_themselves(host, nodes, loras, name):
     """Two pictures, four rows (two candidates of each), with a negative prompt that has the pictures too."""
-    lq, noise = picture(1, 2), picture(2, 4)
+    lq, noise = random_latent(1, 2), random_latent(2, 4)
     model = applied(nodes, host, f"ummf-{name}")
     negative = prompt(7)
     batched = host.sample(model, noise=noise, positive=conditioned(nodes, lq), cfg=3.0, negative=conditioned(nodes, lq, negative))
@@ -211,9 +213,9 @@ def test_batches_cfg_and_candidates_are_the_rows_by_themselves(host, nodes, lora
         torch.testing.assert_close(batched[row : row + 1], alone, rtol=1e-4, atol=1e-4)
 
 
-def test_keys_and_values_are_computed_once_for_each_picture_and_prompt(host, nodes, loras, computed, monkeypatch):
+def test_keys_and_values_are_computed_once_for_each_image_and_prompt(host, nodes, loras, computed, monkeypatch):
     model = applied(nodes, host, "ummf-alone")
-    lq, noise = picture(1, 2), picture(2, 6)
+    lq, noise = random_latent(1, 2), random_latent(2, 6)
     kept = host.sample(model, noise=noise, positive=conditioned(nodes, lq))
     assert computed == [2]
     assert injection(nodes, model)._cache._kept == []
@@ -235,8 +237,8 @@ def test_keys_and_values_are_computed_once_for_each_picture_and_prompt(host, nod
 def test_a_tile_sees_its_part_of_the_condition(host, nodes, loras, name, scale):
     import nodes as core
 
-    lq = picture(1, 1, 16 // scale, 16 // scale)
-    noise = picture(2, 1, 16, 16)
+    lq = random_latent(1, 1, 16 // scale, 16 // scale)
+    noise = random_latent(2, 1, 16, 16)
     model = applied(nodes, host, f"ummf-{name}")
     tiled = core.ConditioningSetArea().append(conditioned(nodes, lq), 64, 64, 64, 0, 1.0)[0]  # the upper right quarter
     whole = host.sample(model, noise=noise, positive=tiled)
@@ -258,7 +260,7 @@ def test_strength_grows_with_its_widget(host, nodes, loras, name):
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_lora_strength_0_is_the_model_that_only_sees_the_picture(host, nodes, loras, name):
+def test_lora_strength_0_is_the_model_that_only_sees_the_image(host, nodes, loras, name):
     ours = host.sample(applied(nodes, host, f"ummf-{name}", 0.0), positive=conditioned(nodes))
     theirs = host.sample(applied(nodes, host, f"zero-{name}"), positive=conditioned(nodes))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -271,7 +273,7 @@ def test_afterwards_the_model_is_as_it_was(host, nodes, loras):
         host.sample(model, positive=conditioned(nodes))
         assert torch.equal(host.sample(host.model), before)
     with pytest.raises(ValueError, match="NaN"):
-        conditioned(nodes, picture(1) * torch.nan)
+        conditioned(nodes, random_latent(1) * torch.nan)
     assert torch.equal(host.sample(host.model), before)
 
 
@@ -299,14 +301,14 @@ def test_it_works_with_the_fluxir_adapter_and_another_attention(host, nodes, lor
 def test_text_that_the_models_own_mask_hides_is_not_there(host, nodes, loras, monkeypatch, kept, strength, large):
     """Eight prompt tokens with the last four hidden from all are four; the condition, by itself, sees no text at all."""
     if not kept:
-        from comfyui_fluxir.nodes import condition_injection
+        from comfyui_fluxir.nodes import ummf_hooks
 
-        monkeypatch.setattr(condition_injection.ConditionInjection, "_fits", lambda *_: False)
+        monkeypatch.setattr(ummf_hooks.UMMFHooks, "_fits", lambda *_: False)
     [[text, extra]] = prompt(3)
     hidden = torch.zeros(1, 24, 24)
     hidden[..., 4:8] = float("-inf")
     masked = [[text, {**extra, "attention_mask": hidden, "attention_mask_img_shape": (4, 4)}]]
-    lq = picture(1, 1, 12, 12) if large else picture(1)
+    lq = random_latent(1, 1, 12, 12) if large else random_latent(1)
     model = applied(nodes, host, "ummf-alone")
     seen = [
         host.sample(model, positive=conditioned(nodes, lq, positive, strength=strength))
@@ -316,14 +318,14 @@ def test_text_that_the_models_own_mask_hides_is_not_there(host, nodes, loras, mo
     assert (seen[0] - seen[2]).abs().mean() > 1e-3
 
 
-def test_a_reference_is_a_second_picture(host, nodes, loras):
+def test_a_reference_is_a_second_image(host, nodes, loras):
     model = applied(nodes, host, "ummf-omini")
     one = host.sample(model, positive=conditioned(nodes))
-    two = host.sample(model, positive=conditioned(nodes, reference={"samples": picture(9, 1, 4, 8)}))
+    two = host.sample(model, positive=conditioned(nodes, reference={"samples": random_latent(9, 1, 4, 8)}))
     assert (one - two).abs().mean() > 1e-3
 
 
-def test_pictures_are_encoded_by_the_vae(host, nodes, vae):
+def test_images_are_encoded_by_the_vae(host, nodes, vae):
     image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         [[_, from_image]] = nodes.UMMFConditioning.execute(prompt(3), image, vae=vae).result[0]
@@ -351,9 +353,9 @@ def test_what_cannot_work_is_refused(host, nodes, loras, tmp_path):
     import nodes as core
 
     tiled = core.ConditioningSetArea().append(conditioned(nodes, strength=0.5), 64, 64, 64, 64, 1.0)[0]
-    with pytest.raises(ValueError, match="encode the degraded picture at the sampled size"):
-        host.sample(host.model, noise=picture(2, 1, 16, 16), positive=tiled)
-    assert torch.isfinite(host.sample(model, noise=picture(2, 1, 16, 16), positive=tiled)).all()
+    with pytest.raises(ValueError, match="encode the degraded image at the sampled size"):
+        host.sample(host.model, noise=random_latent(2, 1, 16, 16), positive=tiled)
+    assert torch.isfinite(host.sample(model, noise=random_latent(2, 1, 16, 16), positive=tiled)).all()
 
 
 def test_an_ominicontrol_file_is_known_by_its_keys(host, nodes, loras):
@@ -373,12 +375,13 @@ def test_an_ominicontrol_file_is_known_by_its_keys(host, nodes, loras):
 def test_a_search_computes_the_conditions_keys_and_values_once(host, nodes, loras, vae, computed, monkeypatch):
     from .search_host import run
 
-    model, lq = applied(nodes, host, "ummf-alone"), picture(1, 2)
+    model, lq = applied(nodes, host, "ummf-alone"), random_latent(1, 2)
     options = {"latent": {"samples": torch.zeros(2, 16, 8, 8)}, "positive": conditioned(nodes, lq), "preset": "best_of_n"}
     together = run(host, vae, model=model, **options)[0]["samples"]
     assert computed == [2]
-    from comfyui_fluxir.nodes import search_world
 
-    monkeypatch.setattr(search_world, "MOST_AT_ONCE", 1)
+    from comfyui_fluxir.nodes import search_sampler
+
+    monkeypatch.setattr(search_sampler, "MOST_AT_ONCE", 1)
     alone = run(host, vae, model=model, **options)[0]["samples"]
     torch.testing.assert_close(together, alone, atol=3e-4, rtol=1e-3)

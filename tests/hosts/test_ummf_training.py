@@ -2,20 +2,20 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import ConditionMode, LoRA
-from comfyui_fluxir.fluxir_core.tokens import image_ids
-from comfyui_fluxir.training.base_model import flux_dimensions
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids
+from comfyui_fluxir.fluxir_core.lora.lora import LoRA
+from comfyui_fluxir.fluxir_core.ummf.mode import ConditionMode
+from comfyui_fluxir.training.diffusers_host.model_folder import load_models
+from comfyui_fluxir.training.diffusers_host.transformer import call_transformer, flux_dimensions
+from comfyui_fluxir.training.diffusers_host.ummf_host import UMMFHost
 from comfyui_fluxir.training.engine.draws import Draws
-from comfyui_fluxir.training.fusion import AdditionHost, ControlNetHost
-from comfyui_fluxir.training.host import call_transformer
-from comfyui_fluxir.training.memory import _Allocations
 from comfyui_fluxir.training.miniature.autoencoder import NarrowTAESD, narrowed, widen
-from comfyui_fluxir.training.model_folder import load_models
-from comfyui_fluxir.training.ummf import UMMFObjective, UMMFRecipe
-from comfyui_fluxir.training.ummf_host import UMMFHost
+from comfyui_fluxir.training.recipes.memory_plan import _Allocations
+from comfyui_fluxir.training.recipes.ummf import UMMFObjective, UMMFRecipe
+from comfyui_fluxir.training.studies.fusion import AdditionHost, ControlNetHost
 from safetensors.torch import load_file
 
-from ..unit.tiny_training import FlatPictures, flow_error, run, tiny_host
+from ..unit.tiny_training import FlatImages, flow_error, run, tiny_host
 
 PRODIGY = {"name": "prodigy", "learning_rate": 1.0, "warmup": 0, "decay": 0.0}
 
@@ -50,7 +50,7 @@ def deep_ummf(blocks, attention, checkpointing):
 
 
 def backward(objective, tokens=4):
-    batch = FlatPictures(2)(0, range(2))
+    batch = FlatImages(2)(0, range(2))
     batch.clean, batch.degraded = (own.repeat(1, tokens // 4, 1) for own in (batch.clean, batch.degraded))
     batch.image_ids, batch.grid = image_ids(4, tokens), (4, tokens)
     objective(batch, Draws(0, 0, range(2)))["loss"].backward()
@@ -85,7 +85,7 @@ def test_gradient_checkpointing_changes_no_gradient(attention):
 
 @pytest.mark.parametrize("dropped", [0.0, 0.5, 1.0])
 def test_a_dropped_prompt_is_the_empty_one(monkeypatch, dropped):
-    objective, batch, shown = deep_ummf(1, "joint", False), FlatPictures()(0, range(8)), []
+    objective, batch, shown = deep_ummf(1, "joint", False), FlatImages()(0, range(8)), []
     objective.recipe, objective.empty = UMMFRecipe(drop_text=dropped), (torch.full((2, 8), 7.0), torch.full((4,), 5.0))
     batch.text, batch.pooled = torch.randn(8, 2, 8), torch.randn(8, 4)
     prepare = objective.host.prepare
@@ -98,7 +98,7 @@ def test_a_dropped_prompt_is_the_empty_one(monkeypatch, dropped):
 
 
 @pytest.mark.parametrize("attention", ["joint", "alone"])
-def test_the_lora_learns_to_read_the_picture(tmp_path, attention):
+def test_the_lora_learns_to_read_the_image(tmp_path, attention):
     transformer = tiny_host().transformer
     host = UMMFHost(transformer, LoRA.new(flux_dimensions(transformer), 4), ConditionMode(attention=attention))
     before = flow_error(host)
@@ -114,20 +114,20 @@ def test_the_bundled_autoencoder_is_narrowed_exactly():
     net = NarrowTAESD()
     for (name, one), other in zip(net.state_dict().items(), narrowed(widen(net)).state_dict().values()):
         assert torch.equal(one, other), name
-    from comfyui_fluxir.training.model_folder import MINIATURE
+    from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 
     (vae,) = (MINIATURE / "vae").glob("*.safetensors")
     bundled, whole = narrowed(load_file(vae)), load_models("miniature").vae
-    picture = torch.rand(1, 3, 64, 64)
+    image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(bundled.encode(picture), whole.encode(picture), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(bundled.encode(image), whole.encode(image), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("make", [lambda t: AdditionHost(t, 4), lambda t: ControlNetHost(t, 1, 1)], ids=["addition", "controlnet"])
 def test_the_papers_rivals_start_as_the_bare_model_and_learn(tmp_path, make):
     transformer = tiny_host().transformer
     rival = make(transformer)
-    batch, t = FlatPictures()(0, range(8)), torch.full((8,), 0.5)
+    batch, t = FlatImages()(0, range(8)), torch.full((8,), 0.5)
     bare = call_transformer(transformer, batch.clean, t, batch.text, batch.pooled, batch.image_ids, torch.full((8,), 4.0))
     with torch.no_grad():
         condition = rival.prepare(batch.degraded, batch.text, batch.pooled, batch.image_ids)

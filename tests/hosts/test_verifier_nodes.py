@@ -37,15 +37,15 @@ def loaded(shelf):
     }
 
 
-def images(seed=0, count=3, size=64):
+def noisy_images(seed=0, count=3, size=64):
     return torch.rand(count, size, size, 3, generator=torch.Generator().manual_seed(seed))
 
 
-def score(verifier, pictures, degraded=None):
+def score(verifier, images, degraded=None):
     from comfyui_fluxir.nodes.verifiers import ScoreImages
 
     with torch.inference_mode():
-        best, index, report, _ = ScoreImages.execute(pictures, verifier, degraded).result
+        best, index, report, _ = ScoreImages.execute(images, verifier, degraded).result
     return best, index, json.loads(report)
 
 
@@ -54,15 +54,15 @@ def test_reward_models_score_through_comfyuis_memory_management(loaded, name):
     import comfy.model_management
 
     verifier = loaded[name]()
-    best, index, report = score(verifier, images())
-    assert len(set(report["scores"][name])) == 3 and torch.equal(best[0], images()[index])
+    best, index, report = score(verifier, noisy_images())
+    assert len(set(report["scores"][name])) == 3 and torch.equal(best[0], noisy_images()[index])
     assert report["values"][index] == max(report["values"])
     assert verifier.patchers[0] in comfy.model_management.loaded_models()
 
 
-def test_pictures_are_scored_as_many_at_once_as_memory_holds(comfy, monkeypatch):
+def test_images_are_scored_as_many_at_once_as_memory_holds(comfy, monkeypatch):
     import comfy.model_management
-    from comfyui_fluxir.fluxir_core.verify import Ensemble
+    from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
     from comfyui_fluxir.nodes.verifiers import COPIES, LoadedVerifier
 
     groups, freed = [], []
@@ -70,23 +70,23 @@ def test_pictures_are_scored_as_many_at_once_as_memory_holds(comfy, monkeypatch)
     class Difference:
         name = "difference"
 
-        def __call__(self, pictures, reference):
-            groups.append(len(pictures))
-            return -(pictures - reference).abs().mean((1, 2, 3))
+        def __call__(self, images, reference):
+            groups.append(len(images))
+            return -(images - reference).abs().mean((1, 2, 3))
 
-    pictures, inputs = images(1, 6).movedim(-1, 1), images(2, 2).movedim(-1, 1)
-    needed = COPIES * pictures[0].nbytes
+    images, inputs = noisy_images(1, 6).movedim(-1, 1), noisy_images(2, 2).movedim(-1, 1)
+    needed = COPIES * images[0].nbytes
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 4.5 * needed)
     monkeypatch.setattr(comfy.model_management, "free_memory", lambda *given: freed.append(given[0]))
-    found = LoadedVerifier(Ensemble([Difference()])).measure(pictures, inputs)["difference"]
+    found = LoadedVerifier(Ensemble([Difference()])).measure(images, inputs)["difference"]
     assert groups == [4, 2] and freed == [needed]
-    torch.testing.assert_close(found, -(pictures - inputs.repeat(3, 1, 1, 1)).abs().mean((1, 2, 3)))
+    torch.testing.assert_close(found, -(images - inputs.repeat(3, 1, 1, 1)).abs().mean((1, 2, 3)))
 
 
 @pytest.mark.parametrize("degraded", [False, True])
 def test_cancelling_ends_the_scoring_after_the_image_at_hand(comfy, degraded):
     import comfy.model_management
-    from comfyui_fluxir.fluxir_core.verify import Ensemble
+    from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
     from comfyui_fluxir.nodes.verifiers import LoadedVerifier
 
     class Slow:
@@ -97,9 +97,9 @@ def test_cancelling_ends_the_scoring_after_the_image_at_hand(comfy, degraded):
             comfy.model_management.interrupt_current_processing(True)
             return pictures.mean((1, 2, 3))
 
-    slow, given = Slow(), images(2, 1, 32) if degraded else None
+    slow, given = Slow(), noisy_images(2, 1, 32) if degraded else None
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        score(LoadedVerifier(Ensemble([slow])), images(1, 4, 512), given)
+        score(LoadedVerifier(Ensemble([slow])), noisy_images(1, 4, 512), given)
     assert slow.seen == 1
 
 
@@ -126,38 +126,39 @@ def test_the_papers_ensemble_ranks_by_three_reward_models(loaded):
     from comfyui_fluxir.nodes.verifiers import VerifierEnsemble
 
     members = {f"verifier{i}": make() for i, make in enumerate(loaded.values())}
-    both = [VerifierEnsemble.execute(members, how).result[0] for how in ("rank sum", "mean z-score")]
-    reports = [score(verifier, images(count=4))[2] for verifier in both]
+    both = [VerifierEnsemble.execute(members, how).result[0] for how in ("by rank", "by score")]
+    reports = [score(verifier, noisy_images(count=4))[2] for verifier in both]
     assert set(reports[0]["scores"]) == set(loaded)
     assert all(abs(6 * value - round(6 * value)) < 1e-4 for value in reports[0]["values"])  # ranks are multiples of 1/3
     assert not torch.allclose(*(torch.tensor(report["values"]) for report in reports))
     assert len(both[0].patchers) == 3
 
 
-def test_the_sheet_shows_all_pictures_and_frames_the_best(comfy):
+def test_the_sheet_shows_all_images_and_frames_the_best(comfy):
     from comfyui_fluxir.fluxir_core.image.candidates import candidate_sheet
-    from comfyui_fluxir.nodes.inputs import to_planes
-    from comfyui_fluxir.nodes.runtime import drawn
+    from comfyui_fluxir.nodes.runtime import pil_to_image, to_planes
     from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages
 
-    smooth = torch.nn.functional.interpolate(images(count=5, size=8).movedim(-1, 1), 64, mode="bicubic").movedim(1, -1).clamp(0, 1)
+    smooth = (
+        torch.nn.functional.interpolate(noisy_images(count=5, size=8).movedim(-1, 1), 64, mode="bicubic").movedim(1, -1).clamp(0, 1)
+    )
     with torch.inference_mode():
         _, best, report, sheet = ScoreImages.execute(smooth, NaturalImageVerifier.execute().result[0]).result
     report = json.loads(report)
     expected = candidate_sheet(to_planes(smooth), report["values"], report["scores"], best)
     assert "refused" not in report and sheet.max() <= 1
-    assert torch.equal(sheet, drawn(expected)) and sheet.shape[2:] == (768, 3)
+    assert torch.equal(sheet, pil_to_image(expected)) and sheet.shape[2:] == (768, 3)
 
 
 def test_the_same_verifier_twice_is_refused(loaded):
     from comfyui_fluxir.nodes.verifiers import VerifierEnsemble
 
     with pytest.raises(ValueError, match="Verifier Ensemble: Ensemble: the verifiers .* share a name; leave the second out"):
-        VerifierEnsemble.execute({"verifier0": loaded["aesthetic"](), "verifier1": loaded["aesthetic"]()}, "rank sum")
+        VerifierEnsemble.execute({"verifier0": loaded["aesthetic"](), "verifier1": loaded["aesthetic"]()}, "by rank")
 
 
 def test_the_natural_image_verifier_prefers_the_undistorted_and_knows_the_input(comfy):
-    from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise
+    from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur, gaussian_noise
     from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier
     from comfyui_fluxir.training.miniature.scenes import load_photo
 
@@ -176,7 +177,7 @@ def test_that_every_image_is_refused_is_said(comfy, caplog):
     from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier
 
     verifier = NaturalImageVerifier.execute().result[0]
-    broken, good = images(count=2) * torch.nan, torch.full((1, 64, 64, 3), 0.5)
+    broken, good = noisy_images(count=2) * torch.nan, torch.full((1, 64, 64, 3), 0.5)
     assert score(verifier, torch.cat([broken, good]))[1] == 2
     with caplog.at_level("WARNING"):
         best, index, report = score(verifier, broken)

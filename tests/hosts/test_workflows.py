@@ -37,10 +37,10 @@ def test_a_workflow_and_its_api_twin_are_one_graph(server, name):
 def test_a_workflow_runs_as_shipped(stocked, name):
     graph = on_miniature_weights(read(name, "workflows/api"))
     (saved,) = stocked.run(graph, ui=read(name))[node_of(graph, "SaveImage")]
-    with Image.open(saved) as picture:
-        assert picture.size == SIZES.get(name, (104, 72))
-        assert ("fluxir_search" in picture.text) == any(node["class_type"] == "TTSSampler" for node in graph.values())
-        pixels = np.asarray(picture)
+    with Image.open(saved) as image:
+        assert image.size == SIZES.get(name, (104, 72))
+        assert ("fluxir_search" in image.text) == any(node["class_type"] == "FluxIRTTSSampler" for node in graph.values())
+        pixels = np.asarray(image)
     assert pixels.std() > 0
 
 
@@ -49,16 +49,16 @@ def test_before_and_after_stand_in_cores_own_comparison(name):
     graph = read(name, "workflows/api")
     shown = graph[node_of(graph, "ImageCompare")]["inputs"]
     assert shown["image_a"] != shown["image_b"]
-    if name not in SIZES:  # those start from a photo, or spoil a good one, and save the restored one
-        assert graph[shown["image_a"][0]]["class_type"] in ("LoadImage", "DegradeImage")
+    if name not in SIZES:  # those start from a photo, or degrade a good one, and save the restored one
+        assert graph[shown["image_a"][0]]["class_type"] in ("LoadImage", "FluxIRDegradeImage")
         assert shown["image_b"] == graph[node_of(graph, "SaveImage")]["inputs"]["images"]
 
 
 def test_a_search_shows_its_finalists_below_its_chart(stocked):
     graph = read("fluxir_search_miniature.json", "workflows/api")
     (sheet,) = stocked.run(graph)[node_of(graph, "PreviewImage")]
-    with Image.open(sheet) as picture:
-        chart, below = np.asarray(picture.convert("RGB"))[:432], np.asarray(picture.convert("RGB"))[432:]
+    with Image.open(sheet) as image:
+        chart, below = np.asarray(image.convert("RGB"))[:432], np.asarray(image.convert("RGB"))[432:]
     assert (chart.max((0, 1)) == 255).all() and below.shape[0] > 200
     assert (below == (90, 220, 120)).all(-1).any() and not (chart == (90, 220, 120)).all(-1).any()  # the winner's frame
 
@@ -86,62 +86,62 @@ def test_a_file_has_one_hash_wherever_it_is_linked():
 
 def texts_of(stocked, graph):
     """{node id: text} of what `graph` shows, sampling and pictures left out."""
-    pictures = ("SaveImage", "PreviewImage", "ImageCompare")
-    stocked.run({node: content for node, content in graph.items() if content["class_type"] not in pictures})
+    images = ("SaveImage", "PreviewImage", "ImageCompare")
+    stocked.run({node: content for node, content in graph.items() if content["class_type"] not in images})
     (entry,) = stocked.get("/history?max_items=1").values()
     return {node: output["text"][0] for node, output in entry["outputs"].items()}
 
 
-def test_the_caption_of_the_cleaned_picture_is_the_prompt(stocked):
+def test_the_caption_of_the_cleaned_image_is_the_prompt(stocked):
     graph = on_miniature_weights(read("ummf_flux_search.json", "workflows/api"))
     texts = texts_of(stocked, graph)
-    assert texts[PROMPT] == texts[node_of(graph, "CaptionImage")] and texts[PROMPT].strip()
+    assert texts[PROMPT] == texts[node_of(graph, "FluxIRCaptionImage")] and texts[PROMPT].strip()
 
 
-def test_a_cleaned_picture_that_shows_something_else_is_not_described(stocked):
+def test_a_cleaned_image_that_shows_something_else_is_not_described(stocked):
     graph = on_miniature_weights(read("ummf_flux_search.json", "workflows/api"))
     scaled = graph[node_of(graph, "ImageScale")]
     scaled |= {"class_type": "ImageInvert", "inputs": {"image": scaled["inputs"]["image"]}}
     texts = texts_of(stocked, graph)
-    assert texts[PROMPT] == "" and node_of(graph, "CaptionImage") not in texts
+    assert texts[PROMPT] == "" and node_of(graph, "FluxIRCaptionImage") not in texts
 
 
-def test_a_search_is_in_the_pictures_metadata_and_replays_to_the_identical_picture(stocked):
+def test_a_search_is_in_the_images_metadata_and_replays_to_the_identical_image(stocked):
     graph, ui = (read("fluxir_search_miniature.json", folder) for folder in ("workflows/api", "workflows"))
     saver = node_of(graph, "SaveImage")
     (saved,) = stocked.run(graph, ui=ui)[saver]
-    with Image.open(saved) as picture:
-        report, kept = json.loads(picture.text["fluxir_search"]), json.loads(picture.text["prompt"])
-        first = np.asarray(picture)
-    assert report["preset"] == "fast" and report["nfe"] == report["nfe_planned"] and len(report["log"]) > 0
-    assert json.loads(picture.text["workflow"]) == ui
+    with Image.open(saved) as image:
+        report, kept = json.loads(image.text["fluxir_search"]), json.loads(image.text["prompt"])
+        first = np.asarray(image)
+    assert report["preset"] == "quick" and report["nfe"] == report["nfe_planned"] and len(report["log"]) > 0
+    assert json.loads(image.text["workflow"]) == ui
     # It changes nothing in the picture, but makes ComfyUI run it again.
-    kept[node_of(kept, "TTSSampler")]["inputs"]["keep_best"] = True
+    kept[node_of(kept, "FluxIRTTSSampler")]["inputs"]["keep_best"] = True
     (replayed,) = stocked.run(kept, ui=ui)[saver]
-    with Image.open(replayed) as picture:
-        assert np.array_equal(np.asarray(picture), first)
-        assert json.loads(picture.text["fluxir_search"]) == report
+    with Image.open(replayed) as image:
+        assert np.array_equal(np.asarray(image), first)
+        assert json.loads(image.text["fluxir_search"]) == report
 
 
 def test_the_muted_verifier_judges_too_once_its_weights_are_there(stocked):
     from comfy_cli.workflow_to_api import convert_ui_to_api
 
-    ui = read("tts_own_search_miniature.json")
+    ui = read("search_your_own_miniature.json")
     (muted,) = (node for node in ui["nodes"] if node["mode"] != 0)
     muted["mode"] = 0
     graph = convert_ui_to_api(ui, stocked.get("/object_info"))
-    shown = ("PreviewImage", "ImageCompare", "BudgetPlan")  # only what is saved runs: one search
+    shown = ("PreviewImage", "ImageCompare", "FluxIRBudgetPlan")  # only what is saved runs: one search
     kept = {node: content for node, content in graph.items() if content["class_type"] not in shown}
     (saved,) = stocked.run(kept, ui=ui)[node_of(graph, "SaveImage")]
-    with Image.open(saved) as picture:
-        scores = json.loads(picture.text["fluxir_search"])["finalist_scores"]
+    with Image.open(saved) as image:
+        scores = json.loads(image.text["fluxir_search"])["finalist_scores"]
     assert {"clip_score", "niqe"} <= scores.keys()
 
 
-def test_an_evaluation_measures_the_restored_photo_against_the_one_before_it_was_spoiled(stocked):
+def test_an_evaluation_measures_the_restored_photo_against_the_one_before_it_was_degraded(stocked):
     graph = read("fluxir_evaluate_miniature.json", "workflows/api")
-    spoiled = node_of(graph, "DegradeImage")
-    graph[spoiled]["inputs"]["strength"] = 0.0  # then the degraded photo is the original
+    degraded = node_of(graph, "FluxIRDegradeImage")
+    graph[degraded]["inputs"]["strength"] = 0.0  # then the degraded photo is the original
     texts = texts_of(stocked, graph)
     before, after = (
         next(texts[node] for node, content in graph.items() if content["_meta"]["title"] == title) for title in ("Before", "After")
@@ -152,7 +152,7 @@ def test_an_evaluation_measures_the_restored_photo_against_the_one_before_it_was
 
 def test_cancelling_a_search_leaves_the_server_as_it_was(stocked):
     graph = read("fluxir_search_miniature.json", "workflows/api")
-    sampler = node_of(graph, "TTSSampler")
+    sampler = node_of(graph, "FluxIRTTSSampler")
     graph[sampler]["inputs"]["preset"] = "best_of_n"
     asked = []
 
@@ -160,36 +160,37 @@ def test_cancelling_a_search_leaves_the_server_as_it_was(stocked):
         if node == sampler and not asked:
             asked.append(urllib.request.urlopen(urllib.request.Request(f"{stocked.url}/interrupt", method="POST")).status)
 
-    with pytest.raises(ComfyUIError, match="^TTSSampler: interrupted"):
+    with pytest.raises(ComfyUIError, match="^FluxIRTTSSampler: interrupted"):
         stocked.run(graph, progress=cancel)
     assert asked == [200]
-    graph[sampler]["inputs"]["preset"] = "fast"
+    graph[sampler]["inputs"]["preset"] = "quick"
     assert stocked.run(graph)[node_of(graph, "SaveImage")]
 
 
 def test_the_budget_plan_is_kept_to(stocked):
     graph = read("fluxir_search_miniature.json", "workflows/api")
-    budget = node_of(graph, "BudgetPlan")
+    budget = node_of(graph, "FluxIRBudgetPlan")
     # Of no other test: a graph that ran before would come from ComfyUI's cache.
     graph[node_of(graph, "RandomNoise")]["inputs"]["noise_seed"] = 4711
     steps = []
     stocked.run(graph, progress=lambda node, step, total: steps.append((node, step, total)))
     (entry,) = list(stocked.get("/history?max_items=1").values())
     report = json.loads(entry["outputs"][budget]["text"][0])
-    assert report["seconds"] == pytest.approx(report["step_seconds"] * report["nfe"], abs=0.02) and report["step_seconds"] > 0
-    sampler = node_of(graph, "TTSSampler")
-    assert [(step, total) for node, step, total in steps if node == sampler][-1] == (report["nfe"], report["nfe"])
+    calls = report["model_calls"]
+    assert report["seconds"] == pytest.approx(report["step_seconds"] * calls, abs=0.02) and report["step_seconds"] > 0
+    sampler = node_of(graph, "FluxIRTTSSampler")
+    assert [(step, total) for node, step, total in steps if node == sampler][-1] == (calls, calls)
 
 
-def test_the_picture_size_need_not_be_a_multiple_of_the_latents(stocked):
+def test_the_image_size_need_not_be_a_multiple_of_the_latents(stocked):
     pixels = np.random.default_rng(1).integers(0, 255, (77, 101, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(stocked.base / "input" / "odd.png")
     graph = read("fluxir_restore_miniature.json", "workflows/api")
     graph["1"]["inputs"]["image"] = "odd.png"
     graph["10"]["inputs"]["steps"] = 2
     (saved,) = stocked.run(graph)["12"]
-    with Image.open(saved) as picture:
-        assert picture.size == (96, 72)  # core's VAE Encode crops to whole latents
+    with Image.open(saved) as image:
+        assert image.size == (96, 72)  # core's VAE Encode crops to whole latents
 
 
 def test_a_wrong_latent_size_reaches_the_artist_as_one_sentence(stocked):

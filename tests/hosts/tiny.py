@@ -3,17 +3,13 @@
 import math
 
 import torch
-from comfyui_fluxir.fluxir_core.adapter import (
-    AdapterConfig,
-    ConditionMode,
-    FluxDimensions,
-    FluxIRAdapter,
-    LoRA,
-    lora_targets,
-    save_adapter,
-    save_few_steps,
-    save_lora,
-)
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import save_adapter
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.dimensions import FluxDimensions
+from comfyui_fluxir.fluxir_core.lora.few_steps import save_few_steps
+from comfyui_fluxir.fluxir_core.lora.files import save_lora
+from comfyui_fluxir.fluxir_core.lora.lora import LoRA, lora_targets
+from comfyui_fluxir.fluxir_core.ummf.mode import ConditionMode
 from safetensors.torch import save_file
 
 TINY = FluxDimensions(

@@ -109,7 +109,7 @@ def write_qwen_folder(folder, shards=1):
         torch.manual_seed(0)
         model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(folder))
         for parameter in model.parameters():
-            if parameter.ndim > 1:  # large enough that the picture decides what is said
+            if parameter.ndim > 1:  # large enough that the image decides what is said
                 torch.nn.init.normal_(parameter, std=0.2)
     write_weights(folder, {public_name(name): value.clone() for name, value in model.state_dict().items()}, shards)
     return folder

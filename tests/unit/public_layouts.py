@@ -91,5 +91,5 @@ def write_image_reward_folder(folder):
     return folder
 
 
-def pictures(count=3, height=70, width=150, seed=0):
+def images(count=3, height=70, width=150, seed=0):
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter
-from comfyui_fluxir.fluxir_core.tokens import image_ids, pack_latents, unpack_latents
-from comfyui_fluxir.training.params import count_parameters
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.dimensions import FluxDimensions
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from comfyui_fluxir.training.commands.params import count_parameters
 
 DIMS = FluxDimensions(
     hidden_size=128, num_heads=1, context_dim=24, vec_dim=12, double_blocks=2, single_blocks=3, guidance_embed=True

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow.aggregate import mean_z, rank, rank_sum
-from comfyui_fluxir.fluxir_core.flow.selectors import Argmax, PerLineage, Tournament, resample, take, top
+from comfyui_fluxir.fluxir_core.searches.selectors import Argmax, PerLineage, Tournament, resample, take, top
+from comfyui_fluxir.fluxir_core.verify.aggregate import mean_z, rank, rank_sum
 
 SCORES = {"a": torch.tensor([[0.1], [0.9], [0.4]]), "b": torch.tensor([[30.0], [10.0], [50.0]])}
 
@@ -26,7 +26,7 @@ def test_mean_z_weighs_how_much_better_a_candidate_is():
     torch.testing.assert_close(mean_z({"a": scores["a"] * 100 + 5}), mean_z({"a": scores["a"]}))
 
 
-def test_pictures_are_ranked_apart():
+def test_images_are_ranked_apart():
     both = torch.cat([SCORES["a"], 100 + SCORES["b"]], 1)
     torch.testing.assert_close(mean_z({"a": both})[:, :1], mean_z({"a": SCORES["a"]}))
     torch.testing.assert_close(rank(both)[:, 1], rank(SCORES["b"])[:, 0])
@@ -77,6 +77,6 @@ def test_lineages_have_children_in_turn():
     assert Argmax().parents(torch.zeros(2, 1), 5, None)[:, 0].tolist() == [0, 1, 0, 1, 0]
 
 
-def test_each_picture_takes_for_itself():
+def test_each_image_takes_for_itself():
     population = torch.arange(6).reshape(3, 2)
     assert take(population, torch.tensor([[2, 0], [0, 1]])).tolist() == [[4, 1], [0, 3]]

@@ -10,7 +10,7 @@ from comfyui_fluxir.fluxir_core.caption import CHAT, MOST_TOKENS, REQUEST, Capti
 from safetensors.torch import load_file, save_file
 
 from .public_captioner import write_qwen_folder
-from .public_layouts import pictures
+from .public_layouts import images
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +35,17 @@ def copy(folder, target, leave_out=()):
     return target
 
 
-def test_every_picture_has_a_caption_of_its_own_and_always_the_same(captioner):
-    captions = captioner(pictures())
+def test_every_image_has_a_caption_of_its_own_and_always_the_same(captioner):
+    captions = captioner(images())
     assert len(captions) == 3 and len(set(captions)) == 3 and all(captions)
     caption._captions.clear()
-    assert [captioner(picture)[0] for picture in pictures().split(1)] == captions
+    assert [captioner(image)[0] for image in images().split(1)] == captions
     assert all(text == " ".join(text.split()) for text in captions)
 
 
-def test_the_picture_decides_the_first_word_already(captioner):
+def test_the_image_decides_the_first_word_already(captioner):
     logits = []
-    for pixels in captioner._seen(pictures(2)):
+    for pixels in captioner._seen(images(2)):
         inputs = captioner.processor(text=[CHAT], images=[caption.Image.fromarray(pixels)], return_tensors="pt")
         with torch.no_grad():
             logits.append(captioner.module(**inputs).logits[:, -1])
@@ -60,9 +60,9 @@ def test_the_request_has_the_form_of_the_folders_own_template(captioner):
     assert "not mention blur, noise, compression or other defects" in REQUEST
 
 
-def test_an_unchanged_picture_is_captioned_once(folder, monkeypatch):
+def test_an_unchanged_image_is_captioned_once(folder, monkeypatch):
     captioner, again = Captioner(folder), Captioner(folder)
-    levels = (pictures() * 255).round() / 255
+    levels = (images() * 255).round() / 255
     assert not captioner.knows(levels)
     first = captioner(levels)
     assert captioner.knows(levels) and again.knows(levels + 1e-4) and not again.knows(levels.flip(3))
@@ -72,16 +72,16 @@ def test_an_unchanged_picture_is_captioned_once(folder, monkeypatch):
 
 
 def test_another_folder_has_other_captions(folder, captioner, tmp_path):
-    captioner(pictures(1))
-    assert not Captioner(copy(folder, tmp_path)).knows(pictures(1))
+    captioner(images(1))
+    assert not Captioner(copy(folder, tmp_path)).knows(images(1))
 
 
 def test_the_latest_captions_are_kept(captioner, monkeypatch):
     monkeypatch.setattr(caption, "CAPTIONS_KEPT", 2)
     monkeypatch.setattr(Captioner, "_describe", lambda self, pixels, on_token: str(pixels.mean()))
-    one, two, three = pictures().split(1)
-    for picture in (one, two, one, three):
-        captioner(picture)
+    one, two, three = images().split(1)
+    for image in (one, two, one, three):
+        captioner(image)
     assert captioner.knows(one) and captioner.knows(three) and not captioner.knows(two)
 
 
@@ -97,14 +97,14 @@ def test_work_is_reported_token_by_token_and_can_be_stopped(captioner):
             raise Stop
 
     with pytest.raises(Stop):
-        captioner(pictures(1), count)
-    assert not captioner.knows(pictures(1))
+        captioner(images(1), count)
+    assert not captioner.knows(images(1))
     calls[:] = [1] * 5
-    captioner(pictures(1), count)
+    captioner(images(1), count)
     assert 5 < len(calls) <= 5 + 1 + MOST_TOKENS
 
 
-def test_large_pictures_are_seen_at_a_megapixel_and_tiny_ones_at_all(captioner):
+def test_large_images_are_seen_at_a_megapixel_and_tiny_ones_at_all(captioner):
     for shape in ((3, 1500, 2000), (3, 3000, 90), (1, 20, 31), (4, 3, 3)):
         (pixels,) = captioner._seen(torch.rand(1, *shape).half())
         assert pixels.shape[2] == 3 and 56 <= min(pixels.shape[:2]) and pixels.shape[0] * pixels.shape[1] < 1.01 * 2**20
@@ -112,15 +112,15 @@ def test_large_pictures_are_seen_at_a_megapixel_and_tiny_ones_at_all(captioner):
 
 
 def test_nan_is_refused_by_name(captioner):
-    broken = pictures()
+    broken = images()
     broken[1, 0, 3, 3] = torch.nan
-    with pytest.raises(ValueError, match="caption: picture 2 holds NaN or infinity; give one without"):
+    with pytest.raises(ValueError, match="caption: image 2 holds NaN or infinity; give one without"):
         captioner(broken)
 
 
 def test_several_files_of_weights_are_one_model(folder, captioner, tmp_path):
     several = Captioner(write_qwen_folder(tmp_path, shards=3))
-    assert not (tmp_path / "model.safetensors").exists() and several(pictures(1)) == captioner(pictures(1))
+    assert not (tmp_path / "model.safetensors").exists() and several(images(1)) == captioner(images(1))
 
 
 def test_files_in_half_precision_stay_so(folder, tmp_path):
@@ -131,7 +131,7 @@ def test_files_in_half_precision_stay_so(folder, tmp_path):
     save_file(halved, tmp_path / "model.safetensors", {"format": "pt"})
     captioner = Captioner(tmp_path)
     assert {p.dtype for p in captioner.module.parameters()} == {torch.bfloat16}
-    assert not any(p.requires_grad for p in captioner.module.parameters()) and captioner(pictures(1))[0]
+    assert not any(p.requires_grad for p in captioner.module.parameters()) and captioner(images(1))[0]
 
 
 def test_the_3b_models_tied_words_are_not_missing(folder, tmp_path):
@@ -198,7 +198,7 @@ def test_the_network_is_never_asked(folder, monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert Captioner(folder)(pictures(1))[0]
+    assert Captioner(folder)(images(1))[0]
 
 
 def test_importing_the_captioner_imports_no_transformers():

@@ -5,15 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import (
-    AdapterConfig,
-    AdapterFileError,
-    FluxDimensions,
-    FluxIRAdapter,
-    check_base,
-    load_adapter,
-    save_adapter,
-)
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import check_base, load_adapter, save_adapter
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.dimensions import FluxDimensions
+from comfyui_fluxir.fluxir_core.flux.weight_files import WeightFileError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -120,18 +115,18 @@ def with_impossible_sizes(path):
 )
 def test_an_unusable_file_is_refused_in_one_sentence(path, spoil, reason):
     spoil(path)
-    with pytest.raises(AdapterFileError, match=reason) as refused:
+    with pytest.raises(WeightFileError, match=reason) as refused:
         load_adapter(path)
     message = str(refused.value)
     assert message.startswith("adapter.safetensors") and message.endswith(".") and "\n" not in message
 
 
 def test_a_missing_file_is_refused_in_one_sentence(tmp_path):
-    with pytest.raises(AdapterFileError, match="cannot be read"):
+    with pytest.raises(WeightFileError, match="cannot be read"):
         load_adapter(tmp_path / "none.safetensors")
 
 
 def test_a_wrong_base_is_refused_with_what_differs(adapter):
     check_base(adapter.config, DIMS)
-    with pytest.raises(AdapterFileError, match="single_blocks 1 instead of 38"):
+    with pytest.raises(WeightFileError, match="single_blocks 1 instead of 38"):
         check_base(adapter.config, replace(DIMS, single_blocks=38))

@@ -2,15 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import (
-    EVALUATION,
-    degrade_named,
-    degrade_random,
-    downscale,
-    gaussian_blur,
-    gaussian_noise,
-    low_light,
-)
+from comfyui_fluxir.fluxir_core.degrade.basic import downscale, gaussian_blur, gaussian_noise, low_light
+from comfyui_fluxir.fluxir_core.degrade.presets import EVALUATION, degrade_named, degrade_random
 
 
 @pytest.fixture
@@ -24,7 +17,7 @@ def generator(seed=0):
 
 
 @pytest.mark.parametrize("name", EVALUATION)
-def test_an_evaluated_degradation_is_a_picture_of_the_same_size_and_repeats_with_its_seed(image, name):
+def test_an_evaluated_degradation_is_an_image_of_the_same_size_and_repeats_with_its_seed(image, name):
     degraded = degrade_named(image, name, seed=3)
     assert degraded.shape == image.shape
     assert 0 <= degraded.min() and degraded.max() <= 1
@@ -33,7 +26,7 @@ def test_an_evaluated_degradation_is_a_picture_of_the_same_size_and_repeats_with
 
 
 @pytest.mark.parametrize("name", [name for name in EVALUATION if name != "jpeg"])
-def test_another_seed_gives_another_picture(image, name):
+def test_another_seed_gives_another_image(image, name):
     assert not torch.equal(degrade_named(image, name, 0), degrade_named(image, name, 1))
 
 
@@ -42,7 +35,7 @@ def test_an_unknown_degradation_is_refused(image):
         degrade_named(image, "rain", 0)
 
 
-def test_at_strength_zero_the_picture_is_unchanged(image):
+def test_at_strength_zero_the_image_is_unchanged(image):
     for same in (
         gaussian_noise(image, 0, generator()),
         gaussian_blur(image, 0),
@@ -53,13 +46,13 @@ def test_at_strength_zero_the_picture_is_unchanged(image):
 
 
 def test_noise_has_the_stated_deviation():
-    grey = torch.full((3, 128, 128), 0.5)
-    assert (gaussian_noise(grey, 10, generator()) - grey).std().item() * 255 == pytest.approx(10, rel=0.02)
+    gray = torch.full((3, 128, 128), 0.5)
+    assert (gaussian_noise(gray, 10, generator()) - gray).std().item() * 255 == pytest.approx(10, rel=0.02)
 
 
 def test_low_light_scales_the_light_and_not_the_encoded_pixels():
-    grey = torch.full((3, 256, 256), 0.5)
-    dark = low_light(grey, 0.25, generator(), read_noise=0)
+    gray = torch.full((3, 256, 256), 0.5)
+    dark = low_light(gray, 0.25, generator(), read_noise=0)
     assert (dark**2.2).mean().item() == pytest.approx(0.25 * 0.5**2.2, rel=0.02)
 
 

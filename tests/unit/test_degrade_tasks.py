@@ -5,13 +5,12 @@ import math
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import TASKS
-from comfyui_fluxir.fluxir_core.degrade.kernel import aperture, convolve, gaussian, sinc, spread
-from comfyui_fluxir.fluxir_core.degrade.picture import Draw
-from comfyui_fluxir.fluxir_core.degrade.rain import drops_on_glass
+from comfyui_fluxir.fluxir_core.degrade.blur import aperture, convolve, gaussian, sinc, spread
+from comfyui_fluxir.fluxir_core.degrade.image import Draw, linear_to_srgb, srgb_to_linear
 from comfyui_fluxir.fluxir_core.degrade.real_esrgan import FIRST, KERNELS, _noisy, poisson
 from comfyui_fluxir.fluxir_core.degrade.sensor import SHOT, sensor_error
-from comfyui_fluxir.fluxir_core.degrade.srgb import encoded, linear
+from comfyui_fluxir.fluxir_core.degrade.tasks import TASKS
+from comfyui_fluxir.fluxir_core.degrade.weather import drops_on_glass
 from comfyui_fluxir.training.miniature.scenes import load_photo
 
 every_task = pytest.mark.parametrize("name", TASKS)
@@ -24,8 +23,8 @@ def photos():
     return torch.stack([torch.from_numpy(crop.copy()).permute(2, 0, 1).float() / 255 for crop in crops])
 
 
-def flat(level, side=128, pictures=1):
-    return torch.full((pictures, 3, side, side), float(level))
+def flat(level, side=128, images=1):
+    return torch.full((images, 3, side, side), float(level))
 
 
 # What all have in common
@@ -39,7 +38,7 @@ def test_at_strength_zero_nothing_changes(photos, name):
 
 @every_task
 @pytest.mark.parametrize("strength", [0.01, 0.5, 1])
-def test_the_result_is_a_changed_picture_of_the_same_size(photos, name, strength):
+def test_the_result_is_a_changed_image_of_the_same_size(photos, name, strength):
     degraded = TASKS[name](photos, strength, [1, 2, 3])
     assert degraded.shape == photos.shape and degraded.dtype == photos.dtype
     assert 0 <= degraded.min() and degraded.max() <= 1
@@ -47,7 +46,7 @@ def test_the_result_is_a_changed_picture_of_the_same_size(photos, name, strength
 
 
 @every_task
-def test_a_picture_and_its_seed_give_the_same_alone_and_in_any_batch(photos, name):
+def test_a_image_and_its_seed_give_the_same_alone_and_in_any_batch(photos, name):
     together = TASKS[name](photos, 0.7, [5, 6, 7])
     assert torch.equal(together, TASKS[name](photos, 0.7, [5, 6, 7]))
     assert torch.equal(together.flip(0), TASKS[name](photos.flip(0), 0.7, [7, 6, 5]))
@@ -56,7 +55,7 @@ def test_a_picture_and_its_seed_give_the_same_alone_and_in_any_batch(photos, nam
 
 
 @every_task
-def test_more_strength_takes_a_picture_farther_from_itself(photos, name):
+def test_more_strength_takes_an_image_farther_from_itself(photos, name):
     distances = []
     for strength in (0, 0.15, 0.4, 0.7, 1):
         runs = [TASKS[name](photos, strength, range(3 * run, 3 * run + 3)) - photos for run in range(4)]
@@ -66,7 +65,7 @@ def test_more_strength_takes_a_picture_farther_from_itself(photos, name):
 
 @every_task
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (1, 40), (17, 2), (61, 47)])
-def test_odd_and_tiny_pictures_work(name, size):
+def test_odd_and_tiny_images_work(name, size):
     for strength in (1e-6, 0.5, 1):
         degraded = TASKS[name](torch.rand(2, 3, *size), strength, [0, 1])
         assert degraded.shape == (2, 3, *size) and degraded.isfinite().all()
@@ -81,7 +80,7 @@ def test_half_precision_is_computed_in_full(photos, name):
 
 
 @every_task
-def test_the_work_is_done_on_the_pictures_device(name, monkeypatch):
+def test_the_work_is_done_on_the_images_device(name, monkeypatch):
     """PyTorch's meta device has no numbers, and refuses those of another device as a GPU does. JPEG is the CPU's in any case."""
     monkeypatch.setattr("comfyui_fluxir.fluxir_core.degrade.real_esrgan.jpeg", lambda image, quality: image)
     for seed in range(20):
@@ -96,9 +95,9 @@ def test_values_outside_the_range_are_clipped_first(photos, name):
 
 
 @pytest.mark.parametrize("name", ["low resolution", "motion blur", "defocus blur", "raindrops", "snow"])
-def test_a_grey_picture_stays_grey(photos, name):
-    grey = photos.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    degraded = TASKS[name](grey, 0.8, [1, 2, 3])
+def test_a_gray_image_stays_gray(photos, name):
+    gray = photos.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    degraded = TASKS[name](gray, 0.8, [1, 2, 3])
     assert (degraded - degraded.mean(1, keepdim=True)).abs().max() < 1e-4
 
 
@@ -107,13 +106,13 @@ def test_what_it_cannot_work_with_is_refused_in_one_sentence(photos, name):
     broken = photos.clone()
     broken[1, 0, 3, 3] = torch.nan
     for strength in (0, 0.5):
-        with pytest.raises(ValueError, match=r"^degrade: picture 2 holds NaN or infinity; give one without\.$"):
+        with pytest.raises(ValueError, match=r"^degrade: image 2 holds NaN or infinity; give one without\.$"):
             TASKS[name](broken, strength, [1, 2, 3])
     with pytest.raises(ValueError, match=r"^degrade: strength 1\.5; give a number from 0 to 1\.$"):
         TASKS[name](photos, 1.5, [1, 2, 3])
-    with pytest.raises(ValueError, match=r"^degrade: 2 seeds for 3 pictures; give one for each\.$"):
+    with pytest.raises(ValueError, match=r"^degrade: 2 seeds for 3 images; give one for each\.$"):
         TASKS[name](photos, 0.5, [1, 2])
-    with pytest.raises(ValueError, match=r"^degrade: pictures of shape \(3, 96, 80\) and type torch.float32; give fl"):
+    with pytest.raises(ValueError, match=r"^degrade: images of shape \(3, 96, 80\) and type torch.float32; give fl"):
         TASKS[name](photos[0], 0.5, [1, 2, 3])
 
 
@@ -127,10 +126,10 @@ def test_an_empty_batch_and_the_largest_seeds_work(photos):
 
 
 def test_low_resolution_loses_the_high_frequencies_and_keeps_the_mean(photos):
-    def fine(pictures):
-        window = torch.outer(*(torch.hann_window(extent) for extent in pictures.shape[-2:]))  # no jumps at the edges
-        spectrum = torch.fft.fft2(pictures * window).abs() ** 2
-        rows, columns = (torch.fft.fftfreq(extent).abs() for extent in pictures.shape[-2:])
+    def fine(images):
+        window = torch.outer(*(torch.hann_window(extent) for extent in images.shape[-2:]))  # no jumps at the edges
+        spectrum = torch.fft.fft2(images * window).abs() ** 2
+        rows, columns = (torch.fft.fftfreq(extent).abs() for extent in images.shape[-2:])
         return spectrum[..., (rows[:, None] > 0.25) | (columns > 0.25)].sum()
 
     small = TASKS["low resolution"](photos, 1, [1, 2, 3])
@@ -140,9 +139,9 @@ def test_low_resolution_loses_the_high_frequencies_and_keeps_the_mean(photos):
 
 def point_spread(name, seed, strength=1.0, side=129):
     """The light of a single bright pixel after `name`, its sum, and the deviations along and across its longer direction."""
-    picture = torch.zeros(1, 3, side, side)
-    picture[..., side // 2, side // 2] = 1
-    light = linear(TASKS[name](picture, strength, [seed]))[0, 0].double()
+    image = torch.zeros(1, 3, side, side)
+    image[..., side // 2, side // 2] = 1
+    light = srgb_to_linear(TASKS[name](image, strength, [seed]))[0, 0].double()
     y, x = torch.meshgrid(*[torch.arange(side, dtype=torch.float64) - side // 2] * 2, indexing="ij")
     places, weights = torch.stack([y, x], -1).view(-1, 2), (light / light.sum()).view(-1, 1)
     middle = (places * weights).sum(0)
@@ -176,30 +175,30 @@ def test_sensor_noise_obeys_the_variance_law():
 
 def test_shot_noise_grows_with_the_light_and_with_the_strengths_square():
     levels = (0.1, 0.2, 0.4)
-    noisy = [linear(TASKS["sensor noise"](encoded(flat(level, 256)), 0.5, [1]))[0, 1] for level in levels]
+    noisy = [srgb_to_linear(TASKS["sensor noise"](linear_to_srgb(flat(level, 256)), 0.5, [1]))[0, 1] for level in levels]
     variances = [green[0::2, 1::2].var() for green in noisy]
     slopes = [(b - a) / (v - u) for a, b, u, v in zip(variances, variances[1:], levels, levels[1:])]
     assert slopes == pytest.approx([SHOT / 4] * 2, rel=0.1)
 
 
 def test_low_light_is_darker_and_relatively_noisier():
-    grey = encoded(flat(0.5, pictures=8))
-    dim = linear(TASKS["low light"](grey, 1, range(8)))
+    gray = linear_to_srgb(flat(0.5, images=8))
+    dim = srgb_to_linear(TASKS["low light"](gray, 1, range(8)))
     exposures = dim.mean((1, 2, 3)) / 0.5
     assert 2 ** (-4.5 * 1.15 * 1.3) < exposures.min() and exposures.max() < 2 ** (-4.5 * 0.85 * 0.7)
-    noisy = linear(TASKS["sensor noise"](grey, math.sqrt(0.1), range(8)))  # the same sensor in full light
+    noisy = srgb_to_linear(TASKS["sensor noise"](gray, math.sqrt(0.1), range(8)))  # the same sensor in full light
     rough = [(light[..., 1:] - light[..., :-1]).std() / light.mean() for light in (dim, noisy)]
     assert rough[0] > 2 * rough[1]
 
 
-def test_water_takes_red_most_and_all_colours_to_its_own_with_distance():
-    kept = linear(TASKS["underwater"](encoded(flat(0.5, pictures=12)), 0.3, range(12))).mean((2, 3)) / 0.5
+def test_water_takes_red_most_and_all_colors_to_its_own_with_distance():
+    kept = srgb_to_linear(TASKS["underwater"](linear_to_srgb(flat(0.5, images=12)), 0.3, range(12))).mean((2, 3)) / 0.5
     assert (kept[:, 0] < kept[:, 1:].min(1).values).all()
     apart = []
     for strength in (0.2, 0.6, 1):
-        black, white = (TASKS["underwater"](flat(level, pictures=12), strength, range(12)) for level in (0, 1))
+        black, white = (TASKS["underwater"](flat(level, images=12), strength, range(12)) for level in (0, 1))
         assert (black[:, 0] < black[:, 1:].amax(1)).all()  # the veil is blue or green
-        apart.append(linear(white) - linear(black))
+        apart.append(srgb_to_linear(white) - srgb_to_linear(black))
     assert apart[0].mean() > apart[1].mean() > apart[2].mean() > 0
     assert apart[2][:, :, :20].mean() < apart[2][:, :, -20:].mean()  # the top is farther
 
@@ -225,7 +224,7 @@ def test_snow_only_adds_light_but_for_its_veil(photos, monkeypatch):
     assert 0.05 < (snowed.amax(1) > 0.1).float().mean() < 0.6
 
 
-def test_real_esrgan_draws_its_own_recipe_for_every_picture(photos):
+def test_real_esrgan_draws_its_own_recipe_for_every_image(photos):
     copies = photos[:1].expand(24, -1, -1, -1)
     degraded = TASKS["Real-ESRGAN"](copies, 1, range(24))
     errors = (degraded - copies).square().mean((1, 2, 3))

@@ -8,11 +8,12 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from comfyui_fluxir.demo import environment, thumbnails
+from comfyui_fluxir.demo import environment
 from comfyui_fluxir.demo.comfyui import ComfyUIError, ComfyUIServer
-from comfyui_fluxir.demo.result_pictures import README_PICTURES, SHOWN
 from comfyui_fluxir.demo.run import ProgressBar, seed_of
-from comfyui_fluxir.fluxir_core.image import side_by_side
+from comfyui_fluxir.fluxir_core.image.compare import side_by_side
+from comfyui_fluxir.tools import thumbnails
+from comfyui_fluxir.tools.result_images import README_IMAGES, SHOWN
 from PIL import Image
 
 
@@ -141,23 +142,23 @@ def test_the_seed_is_the_samplers():
     assert seed_of({"1": {"inputs": {"image": "x"}}, "2": {"inputs": {"seed": 7}}}) == 7
 
 
-def test_pictures_stand_side_by_side_under_their_labels():
+def test_images_stand_side_by_side_under_their_labels():
     red, blue = Image.new("RGB", (40, 20), "red"), Image.new("RGB", (80, 40), "blue")
     sheet = side_by_side({"one": red, "two": blue}, text_size=10)
-    colours = [sheet.getpixel((x, sheet.height - 10)) for x in range(sheet.width)]
-    assert colours.count((255, 0, 0)) == 40 and colours.count((0, 0, 255)) == 40
+    colors = [sheet.getpixel((x, sheet.height - 10)) for x in range(sheet.width)]
+    assert colors.count((255, 0, 0)) == 40 and colors.count((0, 0, 255)) == 40
     header = [sheet.getpixel((x, y)) for x in range(sheet.width) for y in range(8, 20)]
     assert min(sum(pixel) for pixel in header) < 200  # something is written
 
 
-def test_the_readme_shows_the_pictures_that_the_demo_makes():
+def test_the_readme_shows_the_images_that_the_demo_makes():
     readme = (environment.ROOT / "README.md").read_text()
     shown = [environment.ROOT / file for file in re.findall(r"!\[.+?\]\((.+?)\)", readme)]
-    assert shown == [README_PICTURES / f"{name}.jpg" for name in SHOWN]
+    assert shown == [README_IMAGES / f"{name}.jpg" for name in SHOWN]
     assert sum(path.stat().st_size for path in shown) < 150_000
     for path in shown:
-        with Image.open(path) as picture:
-            picture.load()
+        with Image.open(path) as image:
+            image.load()
 
 
 def test_every_workflow_for_the_miniature_has_a_thumbnail_that_a_command_makes_again():

@@ -1,4 +1,4 @@
-"""Measuring restorations: one picture, a batch's table, and folders by `fluxir eval`; pyiqa is stood in for."""
+"""Measuring restorations: one image, a batch's table, and folders by `fluxir eval`; pyiqa is stood in for."""
 
 import csv
 import math
@@ -8,12 +8,14 @@ import types
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import gaussian_blur
-from comfyui_fluxir.fluxir_core.image import quality, save_picture
-from comfyui_fluxir.fluxir_core.verify import NIQE, downsampled_psnr
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur
+from comfyui_fluxir.fluxir_core.image.files import save_image
+from comfyui_fluxir.fluxir_core.image.quality import quality
 from comfyui_fluxir.fluxir_core.verify.evaluation import PAPER, Evaluation, markdown
-from comfyui_fluxir.training import evaluate
+from comfyui_fluxir.fluxir_core.verify.fidelity import downsampled_psnr
+from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.commands import evaluate
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 from torch import nn
@@ -49,14 +51,14 @@ def photo():
 
 @pytest.fixture
 def folders(photo, tmp_path):
-    """LQ, OUT and HQ with pictures `a` and `b`; the degraded are half as large and JPEG files."""
+    """LQ, OUT and HQ with images `a` and `b`; the degraded are half as large and JPEG files."""
     lq, out, hq = (tmp_path / name for name in ("lq", "out", "hq"))
     for folder in (lq, out, hq):
         folder.mkdir()
-    for name, picture in {"a": photo, "b": photo.flip(2)}.items():
-        save_picture(nn.functional.avg_pool2d(picture, 2), lq / f"{name}.jpg")
-        save_picture(gaussian_blur(picture, 1), out / f"{name}.png")
-        save_picture(picture, hq / f"{name}.png")
+    for name, image in {"a": photo, "b": photo.flip(2)}.items():
+        save_image(nn.functional.avg_pool2d(image, 2), lq / f"{name}.jpg")
+        save_image(gaussian_blur(image, 1), out / f"{name}.png")
+        save_image(image, hq / f"{name}.png")
     return lq, out, hq
 
 
@@ -66,18 +68,18 @@ def run(*arguments):
 
 def table_of(path):
     with path.open(newline="") as file:
-        return {row["picture"]: row for row in csv.DictReader(file)}
+        return {row["image"]: row for row in csv.DictReader(file)}
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """The sizes of the pictures that were measured, and not taken from a CSV, as they come."""
+    """The sizes of the images that were measured, and not taken from a CSV, as they come."""
     seen, call = [], Evaluation.__call__
     monkeypatch.setattr(Evaluation, "__call__", lambda self, *given: seen.append(given[0].shape) or call(self, *given))
     return seen
 
 
-# One picture
+# One image
 
 
 def test_values_are_the_packs_own_measures_in_their_published_sign(photo):
@@ -123,7 +125,7 @@ def test_missing_weights_and_libraries_are_named_and_skipped(fake_pyiqa, photo, 
 
 
 def test_a_wrong_name_is_no_missing_file(fake_pyiqa):
-    with pytest.raises(ValueError, match="'musik' is no metric of single pictures in pyiqa; near it: musiq"):
+    with pytest.raises(ValueError, match="'musik' is no metric of single images in pyiqa; near it: musiq"):
         Evaluation(("musik",))
     with pytest.raises(ValueError, match=r"^niqe is measured in any case; name only further metrics of pyiqa, such as "):
         Evaluation(("niqe",))
@@ -141,23 +143,23 @@ def test_a_metric_without_a_number_gives_nan_and_stays_out_of_the_table(fake_pyi
     [
         (
             ((3, 64, 80), None, (3, 64, 81)),
-            "the original has 81 x 64 pixels and the restored picture 80 x 64; bring them to one size.",
+            "the original has 81 x 64 pixels and the restored image 80 x 64; bring them to one size.",
         ),
         (
             ((3, 64, 80), (3, 80, 64)),
-            "the restored picture has 80 x 64 pixels and the degraded one 64 x 80, another shape; give pictures of the same scene.",
+            "the restored image has 80 x 64 pixels and the degraded one 64 x 80, another shape; give images of the same scene.",
         ),
-        (((3, 31, 80),), "the restored picture has 80 x 31 pixels; give at least 32 a side."),
-        (((64, 80),), r"the restored picture has the shape \(64, 80\); give \(3, H, W\)."),
+        (((3, 31, 80),), "the restored image has 80 x 31 pixels; give at least 32 a side."),
+        (((64, 80),), r"the restored image has the shape \(64, 80\); give \(3, H, W\)."),
     ],
 )
-def test_pictures_that_do_not_belong_together_are_refused_in_one_sentence(given, sentence):
+def test_images_that_do_not_belong_together_are_refused_in_one_sentence(given, sentence):
     with pytest.raises(ValueError, match=f"^{sentence}$"):
         Evaluation(())(*(shape and torch.rand(shape) for shape in given))
 
 
-def test_nan_is_refused_by_the_pictures_name(photo):
-    with pytest.raises(ValueError, match=r"^the degraded picture holds NaN or infinity; give one without\.$"):
+def test_nan_is_refused_by_the_images_name(photo):
+    with pytest.raises(ValueError, match=r"^the degraded image holds NaN or infinity; give one without\.$"):
         Evaluation(())(photo, photo * torch.nan)
 
 
@@ -202,7 +204,7 @@ def test_a_second_run_measures_only_what_is_new_or_changed(folders, tmp_path, me
     first = table_of(tmp_path / "t.csv")
     run(*given)
     assert len(measured) == 2 and table_of(tmp_path / "t.csv") == first
-    save_picture(photo.flip(2), folders[1] / "b.png")
+    save_image(photo.flip(2), folders[1] / "b.png")
     run(*given)
     assert len(measured) == 3 and table_of(tmp_path / "t.csv")["a"] == first["a"]
     assert float(table_of(tmp_path / "t.csv")["b"]["psnr"]) > float(first["b"]["psnr"])
@@ -212,7 +214,7 @@ def test_a_second_run_measures_only_what_is_new_or_changed(folders, tmp_path, me
 
 
 def test_an_interrupted_run_keeps_what_it_measured(folders, tmp_path, measured, monkeypatch):
-    given, load = (*folders, "--metrics", "--csv", tmp_path / "t.csv"), evaluate.load_picture
+    given, load = (*folders, "--metrics", "--csv", tmp_path / "t.csv"), evaluate.load_image
 
     def interrupted(path):
         if path.stem == "b":
@@ -220,8 +222,8 @@ def test_an_interrupted_run_keeps_what_it_measured(folders, tmp_path, measured, 
         return load(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "load_picture", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(evaluate, "load_image", interrupted)
+        with pytest.raises(SystemExit, match="stopped"):
             run(*given)
     assert set(table_of(tmp_path / "t.csv")) == {"a"}
     run(*given)
@@ -236,26 +238,26 @@ def test_an_added_metric_is_measured_and_one_left_out_stays_in_the_csv(fake_pyiq
     assert all(row["musiq"] and row["psnr"] for row in table_of(path).values())
 
 
-def test_rows_of_other_pictures_stay_and_are_not_in_the_means(folders, tmp_path, capsys):
+def test_rows_of_other_images_stay_and_are_not_in_the_means(folders, tmp_path, capsys):
     run(*folders, "--metrics", "--csv", tmp_path / "t.csv")
     (folders[1] / "b.png").unlink()
     capsys.readouterr()
     run(*folders, "--metrics", "--csv", tmp_path / "t.csv")
     said = capsys.readouterr().out
     assert set(table_of(tmp_path / "t.csv")) == {"a", "b"}
-    assert "| metric | value |" in said and "has no restored picture of b." in said
+    assert "| metric | value |" in said and "has no restored image of b." in said
 
 
-def test_pictures_without_a_partner_or_that_cannot_be_measured_are_reported_and_the_rest_is_measured(folders, photo, capsys):
+def test_images_without_a_partner_or_that_cannot_be_measured_are_reported_and_the_rest_is_measured(folders, photo, capsys):
     lq, out, hq = folders
-    save_picture(photo, out / "c.png")
-    save_picture(photo[:, :64], lq / "d.png")
-    save_picture(photo, out / "d.png")
+    save_image(photo, out / "c.png")
+    save_image(photo[:, :64], lq / "d.png")
+    save_image(photo, out / "d.png")
     (hq / "a.png").unlink()
     run(*folders, "--metrics")
     said = capsys.readouterr().out
-    assert "has no degraded picture of c." in said and "has no original of a, d." in said
-    assert "- d is not measured: the restored picture has 128 x 96 pixels and the degraded one 128 x 64" in said
+    assert "has no degraded image of c." in said and "has no original of a, d." in said
+    assert "- d is not measured: the restored image has 128 x 96 pixels and the degraded one 128 x 64" in said
     assert "| 2 |" in said.split("niqe")[1].splitlines()[0] and "| 1 |" in said.split("psnr")[1].splitlines()[0]
 
 
@@ -271,19 +273,19 @@ def test_a_strip_has_better_to_the_right():
 
 
 def only(folder, *names):
-    """`folder` with pictures of these names alone."""
+    """`folder` with images of these names alone."""
     for path in folder.iterdir():
         path.unlink()
     for name in names:
-        save_picture(torch.rand(3, 64, 64), folder / name)
+        save_image(torch.rand(3, 64, 64), folder / name)
     return folder
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda lq, out, hq: (lq / "no", out), "no is no folder; give one with pictures."),
-        (lambda lq, out, hq: (lq.parent, out), r"holds no picture \(.*\.png.*\); give another folder."),
+        (lambda lq, out, hq: (lq / "no", out), "no is no folder; give one with images."),
+        (lambda lq, out, hq: (lq.parent, out), r"holds no image \(.*\.png.*\); give another folder."),
         (lambda lq, out, hq: (lq, out, "--csv", __file__), "--csv: .* is not a table of fluxir eval; name another file."),
         (
             lambda lq, out, hq: (lq, out, "--csv", lq / "no" / "t.csv"),
@@ -292,7 +294,7 @@ def only(folder, *names):
         (lambda lq, out, hq: (lq, out, "--plot", lq / "t.jpg"), r"--plot: .*t\.jpg is no PNG file; let it end in .png."),
         (
             lambda lq, out, hq: (lq, only(out, "z.png")),
-            "no picture in .* is named as one in .*; name each result as its input, any suffix.",
+            "no image in .* is named as one in .*; name each result as its input, any suffix.",
         ),
         (lambda lq, out, hq: (lq, only(out, "z.png", "z.jpg")), r"z\.jpg and z\.png in .* share a name; take one of them out."),
     ],
@@ -304,7 +306,7 @@ def test_errors_are_one_sentence(folders, change, sentence):
 
 def test_when_nothing_can_be_measured_the_command_fails_after_the_reasons(folders, capsys):
     for path in folders[1].iterdir():
-        path.write_bytes(b"no picture")
-    with pytest.raises(SystemExit, match="none of 2 pictures could be measured; see the reasons above"):
+        path.write_bytes(b"no image")
+    with pytest.raises(SystemExit, match="none of 2 images could be measured; see the reasons above"):
         run(*folders, "--metrics")
     assert "a is not measured: " in capsys.readouterr().out

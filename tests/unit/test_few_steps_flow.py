@@ -4,20 +4,14 @@ from itertools import combinations
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import (
-    Task,
-    euler,
-    flux_sigmas,
-    jump_costs,
-    optimal_schedule,
-    sample_gammas,
-    schedule_cost,
-    search,
-    trajectory,
-)
+from comfyui_fluxir.fluxir_core.flow.exploration import sample_gammas, trajectory
+from comfyui_fluxir.fluxir_core.flow.few_step_sigmas import jump_costs, optimal_schedule, schedule_cost
 from comfyui_fluxir.fluxir_core.flow.kernels import OU, Relabel, Renoise
-from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
-from comfyui_fluxir.fluxir_core.flow.paths import FULL, Student
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
+from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
+from comfyui_fluxir.fluxir_core.searches.look_ahead import FULL, Student
+from comfyui_fluxir.fluxir_core.searches.search import search
+from comfyui_fluxir.fluxir_core.searches.task import Task
 
 
 def gaussian(deviation):
@@ -62,7 +56,7 @@ def test_without_gamma_the_trajectory_is_eulers():
     torch.testing.assert_close(states, trajectory(gaussian(0.5), x, sigmas, torch.zeros(2))[0], rtol=1e-5, atol=1e-6)
 
 
-def test_gammas_share_a_picture_and_begin_with_the_ode():
+def test_gammas_share_an_image_and_begin_with_the_ode():
     gammas = sample_gammas(1000, 5, generator=seeded())
     assert gammas.shape == (5, 1000) and not gammas[0].any()
     assert gammas[1:].std(0).mean().item() == pytest.approx(0.01, rel=0.15)
@@ -110,13 +104,13 @@ def test_a_student_finishes_the_candidates_and_costs_the_slow_model_nothing(kern
         return euler(velocity, x, torch.linspace(sigmas[0], 0, 41))
 
     def look(ahead):
-        schedule = Lineages(lineages, 3, rounds, kernel, ahead)
+        schedule = EvolutionarySearch(lineages, 3, rounds, kernel, ahead)
         task = Task(velocity, lambda x: x, lambda x: {"likes": x[:, 0]})
         return search(task, noise, grid, schedule).report
 
     report = look(Student(finish, (0.9, 0.3, 0.0)))
-    guard, back = 10 - round(rounds[0] * 10), 3 * kernel.back * sum(map(bool, rounds))
-    assert report["nfe"] == report["nfe_planned"] == lineages * 10 + guard + back
+    baseline_check, back = 10 - round(rounds[0] * 10), 3 * kernel.back * sum(map(bool, rounds))
+    assert report["nfe"] == report["nfe_planned"] == lineages * 10 + baseline_check + back
     assert report["student_calls"] == sum(rows // batch * (len(sigmas) - 1) for rows, sigmas, batch in asked) > 0
     assert all(sigmas[1:] == [s for s in (0.9, 0.3, 0.0) if s < sigmas[0]] for _, sigmas, _ in asked)
     own = look(FULL)

@@ -4,13 +4,21 @@ import math
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import flux_sigmas, trajectory
-from comfyui_fluxir.fluxir_core.tokens import image_ids
+from comfyui_fluxir.fluxir_core.flow.exploration import trajectory
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids
 from comfyui_fluxir.training.data.batch import Batch
-from comfyui_fluxir.training.distill import DistillRecipe, fair_weights, make_lessons, train_student, walk
 from comfyui_fluxir.training.miniature.checkpoint import Checkpoint
-from comfyui_fluxir.training.reinforce import ReinforceRecipe, closeness, conditioned, explore, train_reinforced, verified
-from comfyui_fluxir.training.schedule import choose, measure_jumps, uniform_schedules
+from comfyui_fluxir.training.recipes.distill import DistillRecipe, fair_weights, make_lessons, train_student, walk
+from comfyui_fluxir.training.recipes.few_step_schedules import choose, measure_jumps, uniform_schedules
+from comfyui_fluxir.training.recipes.reinforce import (
+    ReinforceRecipe,
+    closeness,
+    explore,
+    prepare_condition,
+    reward_of_verifier,
+    train_reinforced,
+)
 
 SPREAD = 0.6
 GRID = flux_sigmas(16, shift=0)
@@ -97,15 +105,15 @@ def test_any_verifier_can_be_the_reward(tmp_path):
     assert host.adapter.log.exp().item() < SPREAD - 0.02
 
 
-def test_a_verifier_judges_decoded_pictures_in_full_precision():
+def test_a_verifier_judges_decoded_images_in_full_precision():
     seen, batch = [], batches(0)
 
-    def judge(pictures):
-        seen.append((pictures @ pictures.mT).dtype)
-        return pictures.flatten(1).mean(1)
+    def judge(images):
+        seen.append((images @ images.mT).dtype)
+        return images.flatten(1).mean(1)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        scores = verified(judge, lambda latents: 2 * latents)(batch.clean, batch)
+        scores = reward_of_verifier(judge, lambda latents: 2 * latents)(batch.clean, batch)
     torch.testing.assert_close(scores, 2 * batch.clean.flatten(1).mean(1))
     assert seen == [torch.float32]
 
@@ -204,4 +212,4 @@ def test_a_resumed_run_ends_bit_identical(tmp_path, recipe):
 
 def test_a_condition_is_given_copy_by_copy():
     batch = batches(0)
-    assert torch.equal(conditioned(Host(), batch, 3), torch.cat([batch.degraded] * 3))
+    assert torch.equal(prepare_condition(Host(), batch, 3), torch.cat([batch.degraded] * 3))

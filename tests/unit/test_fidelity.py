@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import clean_estimate, euler, flux_sigmas
-from comfyui_fluxir.fluxir_core.flow.guidance import LOW, drawn_to_input
+from comfyui_fluxir.fluxir_core.flow.fidelity_guidance import LOW, fidelity_guidance
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import clean_estimate, euler, flux_sigmas
 
 SLIDER = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 TIMES = (1.0, 0.7, 0.3, 0.02)
@@ -15,7 +15,7 @@ def latents(seed, *shape):
 
 def shares(difference, fidelity, t):
     """The share of `difference` between input and estimate that is gone at each of its places."""
-    drawn = drawn_to_input(torch.zeros_like(difference), difference, torch.full((len(difference),), t), fidelity)
+    drawn = fidelity_guidance(torch.zeros_like(difference), difference, torch.full((len(difference),), t), fidelity)
     return drawn / difference
 
 
@@ -27,14 +27,14 @@ def checkerboard():
 def test_at_0_the_estimate_stays_and_at_1_it_is_the_input_bit_for_bit():
     clean, degraded = latents(0), latents(1)
     for t in TIMES:
-        assert drawn_to_input(clean, degraded, torch.full((2,), t), 0) is clean
-        assert torch.equal(drawn_to_input(clean, degraded, torch.full((2,), t), 1), degraded)
+        assert fidelity_guidance(clean, degraded, torch.full((2,), t), 0) is clean
+        assert torch.equal(fidelity_guidance(clean, degraded, torch.full((2,), t), 1), degraded)
 
 
 @pytest.mark.parametrize("t", TIMES)
 def test_the_higher_the_slider_the_nearer_to_the_input_at_every_time(t):
     clean, degraded = latents(0), latents(1)
-    drawn = [drawn_to_input(clean, degraded, torch.full((2,), t), fidelity) for fidelity in SLIDER]
+    drawn = [fidelity_guidance(clean, degraded, torch.full((2,), t), fidelity) for fidelity in SLIDER]
     distances = [(one - degraded).square().mean().item() for one in drawn]
     assert all(b < a for a, b in zip(distances, distances[1:])), distances
 
@@ -55,13 +55,13 @@ def test_where_input_and_estimate_differ_by_a_constant_it_is_fluxirs_guidance_tu
     model = fidelity * t**2 / (t**2 + (1 - t) ** 2)
     w = (model / (model + LOW * (1 - fidelity))).reshape(-1, 1, 1, 1)
     guided = velocity - w * (velocity - (z_t - degraded) / t.reshape(-1, 1, 1, 1))
-    torch.testing.assert_close(drawn_to_input(clean, degraded, t, fidelity), clean_estimate(z_t, guided, t), rtol=0, atol=1e-5)
+    torch.testing.assert_close(fidelity_guidance(clean, degraded, t, fidelity), clean_estimate(z_t, guided, t), rtol=0, atol=1e-5)
 
 
-def test_each_picture_is_drawn_by_its_own_time():
+def test_each_image_is_drawn_by_its_own_time():
     clean, degraded, t = latents(0), latents(1), torch.tensor([0.2, 0.9])
-    together = drawn_to_input(clean, degraded, t, 0.5)
-    alone = [drawn_to_input(clean[i : i + 1], degraded[i : i + 1], t[i : i + 1], 0.5) for i in range(2)]
+    together = fidelity_guidance(clean, degraded, t, 0.5)
+    alone = [fidelity_guidance(clean[i : i + 1], degraded[i : i + 1], t[i : i + 1], 0.5) for i in range(2)]
     torch.testing.assert_close(together, torch.cat(alone))
 
 
@@ -73,7 +73,7 @@ def test_a_sampling_ends_nearer_to_the_input_the_higher_the_slider_and_on_it_at_
         at = t.reshape(-1, 1, 1, 1)
         spread = scale * (1 - at) ** 2 + at**2
         clean = mean + scale * (1 - at) / spread * (x - (1 - at) * mean)
-        return (x - drawn_to_input(clean, degraded, t, fidelity)) / at
+        return (x - fidelity_guidance(clean, degraded, t, fidelity)) / at
 
     ends = [euler(lambda x, t: velocity(x, t, fidelity), noise, flux_sigmas(6)) for fidelity in SLIDER]
     distances = [(end - degraded).square().mean().sqrt().item() for end in ends]
@@ -83,11 +83,11 @@ def test_a_sampling_ends_nearer_to_the_input_the_higher_the_slider_and_on_it_at_
 def test_latents_with_a_time_axis_and_of_one_pixel_are_drawn_too():
     for shape in ((1, 16, 1, 8, 8), (1, 16, 1, 1), (1, 4, 1, 7)):
         clean, degraded = latents(0, *shape), latents(1, *shape)
-        drawn = drawn_to_input(clean, degraded, torch.tensor([0.5]), 0.5)
+        drawn = fidelity_guidance(clean, degraded, torch.tensor([0.5]), 0.5)
         assert drawn.shape == shape and (drawn - degraded).square().mean() < (clean - degraded).square().mean()
 
 
 @pytest.mark.parametrize("fidelity", [-0.1, 1.01, float("nan")])
 def test_a_fidelity_outside_0_to_1_is_refused(fidelity):
     with pytest.raises(ValueError, match=f"^the fidelity is {fidelity}; give 0 to 1.$"):
-        drawn_to_input(latents(0), latents(1), torch.ones(2), fidelity)
+        fidelity_guidance(latents(0), latents(1), torch.ones(2), fidelity)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import clean_estimate, euler, flux_sigmas, interpolate, sample_timesteps
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import clean_estimate, euler, flux_sigmas, interpolate, sample_timesteps
 
 
 def test_the_true_velocity_leads_back_to_the_clean_latent():

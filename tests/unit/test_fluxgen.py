@@ -4,15 +4,17 @@ import csv
 import math
 import shutil
 import sys
+import time
 
 import numpy as np
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.data import PictureSource, ShardWriter
-from comfyui_fluxir.fluxir_core.degrade import TASKS, gaussian_blur
-from comfyui_fluxir.fluxir_core.image import save_picture
-from comfyui_fluxir.fluxir_core.image.files import png_bytes
-from comfyui_fluxir.fluxir_core.verify import NIQE
+from comfyui_fluxir.fluxir_core.data.shards import ShardWriter
+from comfyui_fluxir.fluxir_core.data.source import ImageSource
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur
+from comfyui_fluxir.fluxir_core.degrade.tasks import TASKS
+from comfyui_fluxir.fluxir_core.image.files import png_bytes, save_image
+from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
 from comfyui_fluxir.fluxir_core.verify.selection import PAPER, read_table, select, table
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.fluxgen import degrade, work
@@ -38,19 +40,19 @@ def crops():
 
 @pytest.fixture
 def photos(crops, tmp_path):
-    """A folder of them, with a picture that is none and one that is empty."""
+    """A folder of them, with an image that is none and one that is empty."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, crop in enumerate(crops):
-        save_picture(crop, folder / f"{number}.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+        save_image(crop, folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"no image")
     (folder / "empty.jpg").touch()
     return folder
 
 
 @pytest.fixture
 def shards(crops, tmp_path):
-    """The same pictures in three shards of two, one behind the other."""
+    """The same images in three shards of two, one behind the other."""
     folder = tmp_path / "shards"
     for part in range(3):
         with ShardWriter(folder / f"s{part}.tar") as shard:
@@ -64,7 +66,7 @@ def rows_of(path):
         return {row["file"]: row for row in csv.DictReader(file)}
 
 
-def test_a_picture_is_kept_where_every_score_is_at_or_above_its_metrics_fifth_percentile():
+def test_a_image_is_kept_where_every_score_is_at_or_above_its_metrics_fifth_percentile():
     draw = np.random.default_rng(0)
     scores = {"a": draw.normal(size=201), "b": draw.uniform(size=201), "c": draw.gamma(1, size=201)}
     selection = select(scores)
@@ -82,8 +84,8 @@ def test_equal_scores_are_all_kept_and_no_number_is_dropped():
         select({"a": [math.nan]})
 
 
-def test_a_guards_refusal_drops_however_many_it_refuses():
-    assert select({"guard_noise": [-1.0, -1.0, 0.0]}).dropped_by == [["guard_noise"], ["guard_noise"], []]
+def test_a_vetos_refusal_drops_however_many_it_refuses():
+    assert select({"veto_noise": [-1.0, -1.0, 0.0]}).dropped_by == [["veto_noise"], ["veto_noise"], []]
 
 
 def test_a_table_is_read_back_as_what_was_kept(tmp_path):
@@ -106,7 +108,7 @@ def test_select_scores_photos_and_says_what_drops_each(photos, crops, tmp_path, 
     for number, crop in enumerate(crops):
         assert float(rows[f"{number}.png"]["niqe"]) == NIQE()(crop[None]).item()
     assert "niqe" in rows["1.png"]["dropped by"] and rows["1.png"]["kept"] == "no"
-    assert "cannot be read as a picture" in rows["broken.png"]["dropped by"]
+    assert "cannot be read as an image" in rows["broken.png"]["dropped by"]
     said = capsys.readouterr().out
     assert "broken.png: broken.png cannot be read" in said and "empty.jpg: the file is empty" in said
     assert (tmp_path / "out" / "skipped" / "source.csv").read_text() == "empty.jpg,the file is empty\n"
@@ -152,10 +154,10 @@ def test_the_papers_metrics_are_asked_for_and_named_when_they_are_missing(shards
     assert "\n" not in str(stopped.value) and not (tmp_path / "out").exists()
 
 
-def test_pairs_are_the_pictures_and_their_seeded_degradation(shards, photos, crops, tmp_path, capsys):
+def test_pairs_are_the_images_and_their_seeded_degradation(shards, photos, crops, tmp_path, capsys):
     for given, name in ((shards, "a"), (photos, "b")):
         run("degrade", given, tmp_path / name, "--seed", 3)
-        source = PictureSource(tmp_path / name)
+        source = ImageSource(tmp_path / name)
         assert source.keys == [str(number) for number in range(6)]
         for number, crop in enumerate(crops):
             record, seed = source[number], degrade.degradation_seed(3, str(number))
@@ -165,15 +167,15 @@ def test_pairs_are_the_pictures_and_their_seeded_degradation(shards, photos, cro
             assert (record.metadata["width"], record.metadata["height"]) == (80, 64)
         with Image.open(tmp_path / name / "pairs.png") as sheet:
             assert np.asarray(sheet).std() > 0
-    assert PictureSource(tmp_path / "a").metadata_of(2)["seed"] == 2
+    assert ImageSource(tmp_path / "a").metadata_of(2)["seed"] == 2
     assert "broken.png: broken.png cannot be read" in capsys.readouterr().out
 
 
-def test_only_selected_pictures_become_pairs_with_their_scores(shards, tmp_path):
+def test_only_selected_images_become_pairs_with_their_scores(shards, tmp_path):
     run("select", shards, tmp_path / "chosen", *OWN)
     kept = read_table(tmp_path / "chosen" / "selection.csv")
     run("degrade", shards, tmp_path / "pairs", "--selection", tmp_path / "chosen" / "selection.csv")
-    pairs = PictureSource(tmp_path / "pairs")
+    pairs = ImageSource(tmp_path / "pairs")
     assert 0 < len(kept) < 6 and [pairs.metadata_of(i)["scores"] for i in range(len(pairs))] == list(kept.values())
 
 
@@ -217,6 +219,30 @@ def test_work_comes_in_order_and_a_failure_is_passed_on():
     assert list(work.in_order(lambda n: n * n, range(50), workers=3)) == [n * n for n in range(50)]
     with pytest.raises(ZeroDivisionError):
         list(work.in_order(lambda n: 1 / n, [1, 0, 1], workers=2))
+
+
+def test_who_is_interrupted_waits_for_the_items_at_hand_alone():
+    begun = []
+
+    def slow(number):
+        begun.append(number)
+        time.sleep(0.3)
+        return number
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in work.in_order(slow, range(100), workers=2):
+            raise KeyboardInterrupt
+    assert time.monotonic() - started < 1.5 and len(begun) <= 6
+
+
+def test_a_score_that_was_changed_is_measured_again(shards, tmp_path):
+    run("select", shards, tmp_path / "out", "--metrics", "niqe")
+    first, scores = (tmp_path / "out" / "selection.csv").read_bytes(), tmp_path / "out" / "scores" / "s1.jsonl"
+    for broken in (scores.read_text().replace('"niqe": -', '"niqe": -1', 1), "[1, 2]\n5\nnull\n{}\n" + scores.read_text()):
+        scores.write_text(broken)
+        run("select", shards, tmp_path / "out", "--metrics", "niqe")
+        assert (tmp_path / "out" / "selection.csv").read_bytes() == first
 
 
 def test_the_sheet_of_the_dropped_shows_at_most_a_screenful(monkeypatch, shards, tmp_path):

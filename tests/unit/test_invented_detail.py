@@ -1,9 +1,9 @@
-"""The map of invented detail: what of a restored picture its degraded input does not explain."""
+"""The map of invented detail: what of a restored image its degraded input does not explain."""
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise
-from comfyui_fluxir.fluxir_core.image.invented import heat_map, invented_detail
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur, gaussian_noise
+from comfyui_fluxir.fluxir_core.image.invented_detail import heat_map, invented_detail
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from torch.nn import functional as F
 
@@ -22,18 +22,18 @@ def random(seed, *shape):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def blurred(pictures, sigma):
+def blurred(images, sigma):
     """As a file has it: with 8 bits."""
-    return (torch.stack([gaussian_blur(p, sigma) for p in pictures]) * 255).round() / 255
+    return (torch.stack([gaussian_blur(p, sigma) for p in images]) * 255).round() / 255
 
 
-def noisy(pictures, sigma):
-    return torch.stack([gaussian_noise(p, sigma, torch.Generator().manual_seed(i)) for i, p in enumerate(pictures)])
+def noisy(images, sigma):
+    return torch.stack([gaussian_noise(p, sigma, torch.Generator().manual_seed(i)) for i, p in enumerate(images)])
 
 
-def planted(pictures, kind):
-    """`pictures` with a texture in PATCH that they lack."""
-    texture = torch.zeros_like(pictures[:1])
+def planted(images, kind):
+    """`images` with a texture in PATCH that they lack."""
+    texture = torch.zeros_like(images[:1])
     if kind == "grating":
         axis = torch.arange(144.0)
         texture += 0.08 * torch.sin(1.3 * axis[:, None] + 0.7 * axis)
@@ -41,7 +41,7 @@ def planted(pictures, kind):
         texture += 0.06 * torch.randn(texture.shape, generator=torch.Generator().manual_seed(3))
     inside = torch.zeros(144, 144)
     inside[PATCH, PATCH] = 1
-    return (pictures + inside * texture).clamp(0, 1)
+    return (images + inside * texture).clamp(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def planted(pictures, kind):
         lambda p: 1 - p,
         lambda p: p * torch.tensor([0.7, 0.9, 0.6])[:, None, None] + 0.05,
     ],
-    ids=["the same", "darker", "paler", "gamma", "negative", "colour cast"],
+    ids=["the same", "darker", "paler", "gamma", "negative", "color cast"],
 )
-def test_another_brightness_contrast_or_colour_invents_nothing(photos, change):
+def test_another_brightness_contrast_or_color_invents_nothing(photos, change):
     share = invented_detail(change(photos), photos)
     assert share.shape == (4, 1, 144, 144) and share.mean() < 0.01 and share.max() < 0.1, (share.mean(), share.max())
 
@@ -98,7 +98,7 @@ def test_the_stronger_the_texture_the_higher_its_share(photos):
     assert shares[0] < 1e-4 and all(b > a + 0.05 for a, b in zip(shares, shares[1:])), shares
 
 
-def test_another_picture_is_invented_nearly_everywhere(photos):
+def test_another_image_is_invented_nearly_everywhere(photos):
     share = invented_detail(photos.roll(1, 0), photos)
     assert share.mean() > 0.9 and (share > 0.6).float().mean() > 0.95
 
@@ -122,21 +122,21 @@ def test_the_inputs_size_does_not_matter(photos):
     assert difference.mean() < 0.05
 
 
-def test_one_input_serves_a_batch_and_a_batch_is_its_pictures(photos):
+def test_one_input_serves_a_batch_and_a_batch_is_its_images(photos):
     together = invented_detail(photos, photos[:1])
     alone = torch.cat([invented_detail(p[None], photos[:1]) for p in photos])
     assert torch.allclose(together, alone, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3), (7, 130)])
-def test_small_and_narrow_pictures_have_a_map(size):
+def test_small_and_narrow_images_have_a_map(size):
     restored, degraded = random(0, 1, 3, *size), random(1, 1, 3, *size)
     share = invented_detail(restored, degraded)
     assert share.shape == (1, 1, *size) and share.isfinite().all() and 0 <= share.min() and share.max() <= 1
     assert invented_detail(restored, restored).max() < 1e-4
 
 
-def test_the_heat_map_is_dim_grey_where_nothing_is_invented_and_hot_where_all_is(photos):
+def test_the_heat_map_is_dim_gray_where_nothing_is_invented_and_hot_where_all_is(photos):
     share = torch.zeros(4, 1, 144, 144)
     share[..., :72] = 1
     heat = heat_map(share, photos)
@@ -150,9 +150,9 @@ def test_the_heat_map_is_dim_grey_where_nothing_is_invented_and_hot_where_all_is
 @pytest.mark.parametrize(
     "restored, degraded, sentence",
     [
-        ((3, 8, 8), (1, 3, 8, 8), "the restored pictures have the shape (3, 8, 8); give (B, 3, H, W)."),
-        ((1, 3, 8, 8), (1, 3, 0, 8), "the degraded pictures have the shape (1, 3, 0, 8); give (B, 3, H, W)."),
-        ((3, 3, 8, 8), (2, 3, 8, 8), "2 degraded pictures for 3 restored ones; give one for each, or one for all."),
+        ((3, 8, 8), (1, 3, 8, 8), "the restored images have the shape (3, 8, 8); give (B, 3, H, W)."),
+        ((1, 3, 8, 8), (1, 3, 0, 8), "the degraded images have the shape (1, 3, 0, 8); give (B, 3, H, W)."),
+        ((3, 3, 8, 8), (2, 3, 8, 8), "2 degraded images for 3 restored ones; give one for each, or one for all."),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_sentence(restored, degraded, sentence):
@@ -162,5 +162,5 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(restored, degraded, 
 
 
 def test_nan_is_refused():
-    with pytest.raises(ValueError, match="^the degraded pictures hold NaN or infinity; give pictures without.$"):
+    with pytest.raises(ValueError, match="^the degraded images hold NaN or infinity; give images without.$"):
         invented_detail(random(0, 1, 3, 8, 8), torch.full((1, 3, 8, 8), torch.nan))

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import flux_sigmas
 from comfyui_fluxir.fluxir_core.flow.kernels import (
     CPS,
     KERNELS,
@@ -19,6 +18,7 @@ from comfyui_fluxir.fluxir_core.flow.kernels import (
     log_snr,
     step_std,
 )
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
 
 VARIANCE, T, S = 0.2025, 0.6, 0.5
 COUNT = 400_000

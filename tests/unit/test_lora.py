@@ -6,25 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter import (
-    FLUX_DEV,
-    KONTEXT,
-    OMINI,
-    AdapterConfig,
-    AdapterFileError,
-    ConditionBranch,
-    ConditionMode,
-    FluxIRAdapter,
-    LoRA,
-    bfl_to_diffusers,
-    check_lora_base,
-    diffusers_to_bfl,
-    linear_sizes,
-    load_lora,
-    lora_targets,
-    save_adapter,
-    save_lora,
-)
+from comfyui_fluxir.fluxir_core.adapter.checkpoint import save_adapter
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.dimensions import FLUX_DEV
+from comfyui_fluxir.fluxir_core.flux.keymap import bfl_to_diffusers, diffusers_to_bfl
+from comfyui_fluxir.fluxir_core.flux.weight_files import WeightFileError
+from comfyui_fluxir.fluxir_core.lora.files import check_lora_base, load_lora, save_lora
+from comfyui_fluxir.fluxir_core.lora.lora import LoRA, linear_sizes, lora_targets
+from comfyui_fluxir.fluxir_core.ummf.condition_stream import ConditionBranch
+from comfyui_fluxir.fluxir_core.ummf.mode import KONTEXT, OMINI, ConditionMode
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
@@ -342,7 +332,7 @@ UNUSABLE = {
 def test_an_unusable_file_is_refused_in_one_sentence(path, case):
     spoil, reason = UNUSABLE[case]
     spoil(path)
-    with pytest.raises(AdapterFileError, match=reason) as refused:
+    with pytest.raises(WeightFileError, match=reason) as refused:
         load_lora(path)
     message = str(refused.value)
     assert message.startswith("lora.safetensors") and message.endswith(".") and "\n" not in message
@@ -352,7 +342,7 @@ def test_an_unusable_file_is_refused_in_one_sentence(path, case):
 def test_a_fused_module_that_cannot_be_split_is_refused(path, module, outputs):
     halves = {"down": torch.ones(2, 128), "up": torch.ones(outputs, 2)}
     save_file({f"lora_unet_{module}.lora_{half}.weight": value for half, value in halves.items()}, path)
-    with pytest.raises(AdapterFileError, match=rf"up.weight \[{outputs}, 2\]"):
+    with pytest.raises(WeightFileError, match=rf"up.weight \[{outputs}, 2\]"):
         load_lora(path)
 
 
@@ -360,9 +350,9 @@ def test_a_wrong_base_is_refused_with_what_differs(path):
     loaded = load_lora(path)
     check_lora_base(loaded, TINY)
     check_lora_base(loaded, replace(TINY, single_blocks=38))
-    with pytest.raises(AdapterFileError, match=r"changes single_transformer_blocks\.1\.\S+, .*lacks it"):
+    with pytest.raises(WeightFileError, match=r"changes single_transformer_blocks\.1\.\S+, .*lacks it"):
         check_lora_base(loaded, replace(TINY, single_blocks=1))
-    with pytest.raises(AdapterFileError, match="changes x_embedder, 64 to 128 values, and this one has 16 to 128 there"):
+    with pytest.raises(WeightFileError, match="changes x_embedder, 64 to 128 values, and this one has 16 to 128 there"):
         check_lora_base(loaded, replace(TINY, in_channels=16))
 
 

@@ -18,8 +18,8 @@ from .public_layouts import (
     PATCH,
     SIDE,
     head_shapes,
+    images,
     layers,
-    pictures,
     random_state,
     write_clip_folder,
     write_image_reward_folder,
@@ -46,26 +46,26 @@ NAMES = ["clip_score", "image_reward", "aesthetic"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_finite_distinct_repeatable_and_the_same_alone(verifiers, name):
-    scores = verifiers[name](pictures())
+    scores = verifiers[name](images())
     assert scores.shape == (3,) and scores.dtype == torch.float32 and scores.isfinite().all()
     assert len(set(scores.tolist())) == 3
-    assert torch.equal(scores, verifiers[name](pictures(), pictures()))
-    alone = torch.cat([verifiers[name](picture) for picture in pictures().split(1)])
+    assert torch.equal(scores, verifiers[name](images(), images()))
+    alone = torch.cat([verifiers[name](image) for image in images().split(1)])
     torch.testing.assert_close(scores, alone, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nan_scores_last_and_disturbs_nothing(verifiers, name):
-    broken = pictures()
+    broken = images()
     broken[1, 0, 3, 3] = float("nan")
     scores = verifiers[name](broken)
     assert scores[1] == -torch.inf
-    torch.testing.assert_close(scores[::2], verifiers[name](pictures())[::2])
+    torch.testing.assert_close(scores[::2], verifiers[name](images())[::2])
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(1, 70, 101), (4, 64, 64), (3, 1, 1), (3, 9, 400)])
-def test_grey_tiny_and_odd_pictures_have_scores(verifiers, name, shape):
+def test_gray_tiny_and_odd_images_have_scores(verifiers, name, shape):
     assert verifiers[name](torch.rand(2, *shape).half()).isfinite().all()
 
 
@@ -73,31 +73,31 @@ def test_grey_tiny_and_odd_pictures_have_scores(verifiers, name, shape):
 def test_the_module_can_be_moved_and_holds_no_gradients(verifiers, name):
     module = verifiers[name].module
     assert isinstance(module, nn.Module) and not any(p.requires_grad for p in module.parameters())
-    before = verifiers[name](pictures())
+    before = verifiers[name](images())
     module.double()
-    after = verifiers[name](pictures())
+    after = verifiers[name](images())
     module.float()
     assert after.dtype == torch.float32
     torch.testing.assert_close(before, after, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_both_ends_of_a_long_picture_count(verifiers, name):
-    whole = pictures(1, 32, 96)
+def test_both_ends_of_a_long_image_count(verifiers, name):
+    whole = images(1, 32, 96)
     for changed in (slice(0, 16), slice(80, 96)):
         other = whole.clone()
         other[..., changed] = 0
         assert verifiers[name](other) != verifiers[name](whole)
 
 
-def test_crops_cover_the_picture_and_the_middle_one_is_clips():
-    picture = pictures(1, 32, 75)
-    views = crops(picture, 32)[0]
+def test_crops_cover_the_image_and_the_middle_one_is_clips():
+    image = images(1, 32, 75)
+    views = crops(image, 32)[0]
     assert views.shape == (3, 3, 32, 32)
-    assert torch.equal(views[0], picture[0, ..., :32]) and torch.equal(views[2], picture[0, ..., -32:])
-    assert torch.equal(views[1], picture[0, ..., round(43 / 2) :][..., :32])
-    assert crops(picture.transpose(2, 3), 32).shape == (1, 3, 3, 32, 32)
-    assert crops(pictures(1, 64, 64), 32).shape[1] == 1 and crops(pictures(1, 64, 4000), 32).shape[1] == 9
+    assert torch.equal(views[0], image[0, ..., :32]) and torch.equal(views[2], image[0, ..., -32:])
+    assert torch.equal(views[1], image[0, ..., round(43 / 2) :][..., :32])
+    assert crops(image.transpose(2, 3), 32).shape == (1, 3, 3, 32, 32)
+    assert crops(images(1, 64, 64), 32).shape[1] == 1 and crops(images(1, 64, 4000), 32).shape[1] == 9
 
 
 def prepared(views):
@@ -109,21 +109,21 @@ def test_clip_score_is_transformers_own_cosine(files):
     from transformers import CLIPModel, CLIPTokenizer
 
     model, tokenizer = CLIPModel.from_pretrained(files.clip), CLIPTokenizer.from_pretrained(files.clip)
-    views = F.interpolate(pictures(4, 64, 64), (SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
+    views = F.interpolate(images(4, 64, 64), (SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
     with torch.no_grad():
         found = model(**tokenizer("a blue sky", return_tensors="pt"), pixel_values=prepared(views))
     expected = found.logits_per_image[:, 0] / model.logit_scale.exp()
-    torch.testing.assert_close(CLIPScore(files.clip, "a blue sky")(pictures(4, 64, 64)), expected)
+    torch.testing.assert_close(CLIPScore(files.clip, "a blue sky")(images(4, 64, 64)), expected)
 
 
 def test_the_prompt_matters_and_long_ones_are_cut(files):
     for make, folder in ((CLIPScore, files.clip), (ImageReward, files.reward)):
-        red, blue = (make(folder, prompt)(pictures()) for prompt in ("a red house", "a blue sky"))
+        red, blue = (make(folder, prompt)(images()) for prompt in ("a red house", "a blue sky"))
         assert not torch.allclose(red, blue)
         long = make(folder, "a photo of a red house " * 30)
-        assert long.tokens.shape[1] == (77 if make is CLIPScore else 35) and long(pictures()).isfinite().all()
+        assert long.tokens.shape[1] == (77 if make is CLIPScore else 35) and long(images()).isfinite().all()
         assert long.tokens[0, -1] == (513 if make is CLIPScore else BERT_WORDS.index("[SEP]"))
-        with pytest.raises(ValueError, match="the prompt is empty; describe the picture"):
+        with pytest.raises(ValueError, match="the prompt is empty; describe the image"):
             make(folder, "  ")
 
 
@@ -137,7 +137,7 @@ def test_the_aesthetic_head_is_the_published_stack(files):
     published = nn.Sequential(lines[0], between[0], lines[1], between[1], lines[2], between[2], *lines[3:]).eval()
     state = torch.load(files.head, weights_only=True)
     published.load_state_dict({name.removeprefix("layers."): value for name, value in state.items()})
-    square = pictures(3, 64, 64)
+    square = images(3, 64, 64)
     views = F.interpolate(square, (SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
     with torch.no_grad():
         features = CLIPModel.from_pretrained(files.clip).get_image_features(prepared(views)).pooler_output
@@ -168,7 +168,7 @@ def test_image_rewards_vision_tower_is_the_public_one(files, verifiers):
     def norm(x, name):
         return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], 1e-6)
 
-    views = pictures(2, SIDE, SIDE)
+    views = images(2, SIDE, SIDE)
     x = F.conv2d(views, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=PATCH)
     x = torch.cat([state["cls_token"].expand(2, -1, -1), x.flatten(2).transpose(1, 2)], 1) + state["pos_embed"]
     for block in ("blocks.0", "blocks.1"):
@@ -181,7 +181,7 @@ def test_image_rewards_vision_tower_is_the_public_one(files, verifiers):
 
 
 def test_image_reward_is_its_published_formula_with_the_padding_left_out(verifiers):
-    verifier, square = verifiers["image_reward"], pictures(2, SIDE * 2, SIDE * 2)
+    verifier, square = verifiers["image_reward"], images(2, SIDE * 2, SIDE * 2)
     views = F.interpolate(square, (SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
     words = ["[CLS]", "a", "red", "house", "[SEP]"]
     assert verifier.tokens[0].tolist() == [BERT_WORDS.index(word) for word in words]

@@ -11,7 +11,7 @@ from comfyui_fluxir.fluxir_core.verify.pyiqa_metric import PyIQAMetric
 from torch import nn
 from torch.nn import functional as F
 
-from .public_layouts import pictures
+from .public_layouts import images
 
 
 class FakeMetric(nn.Module):
@@ -63,12 +63,12 @@ def test_pyiqas_sign_is_turned_and_nan_scores_last(fake_pyiqa):
 def test_pyiqas_draws_are_repeated_and_leave_the_generator_alone(fake_pyiqa):
     bright = PyIQAMetric("bright")
     state = torch.get_rng_state()
-    assert torch.equal(bright(pictures()), bright(pictures()))
+    assert torch.equal(bright(images()), bright(images()))
     assert torch.equal(state, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("size", [(35, 75), (70, 150), (140, 300), (35, 300)])
-def test_pyiqas_full_reference_metrics_see_the_reference_at_the_pictures_size(fake_pyiqa, size):
+def test_pyiqas_full_reference_metrics_see_the_reference_at_the_images_size(fake_pyiqa, size):
     apart = PyIQAMetric("apart")
     level = torch.tensor([0.25, 0.5])[:, None, None, None].expand(2, 3, 70, 150)
     scores = apart(level, torch.full((3, *size), 0.5))
@@ -89,8 +89,8 @@ def test_pyiqas_full_reference_metrics_see_the_reference_at_the_pictures_size(fa
             r"not on disk; they belong into .*pyiqa or, from Hugging Face, into .*https://.*nobody/nothing",
         ),
         ("needs_package", ImportError, r"needs a package that is missing \(No module named 'pkg_resources'\)"),
-        ("brigt", ValueError, r"'brigt' is no metric of single pictures in pyiqa; near it: bright"),
-        ("fid", ValueError, "no metric of single pictures"),
+        ("brigt", ValueError, r"'brigt' is no metric of single images in pyiqa; near it: bright"),
+        ("fid", ValueError, "no metric of single images"),
     ],
 )
 def test_what_pyiqa_lacks_is_said_at_once(fake_pyiqa, name, kind, text):
@@ -112,7 +112,7 @@ def test_without_pyiqa_the_way_to_it_and_its_licence_are_named(monkeypatch):
 @pytest.mark.parametrize("name", ["psnr", "ssim", "piqe"])
 def test_pyiqas_own_weightless_metrics(name):
     pytest.importorskip("pyiqa")
-    metric, clean = PyIQAMetric(name), pictures(1, 96, 128)
+    metric, clean = PyIQAMetric(name), images(1, 96, 128)
     clean = F.interpolate(clean, scale_factor=2, mode="bicubic").clamp(0, 1)
     shown = torch.cat([clean, (clean + 0.3 * torch.randn(clean.shape)).clamp(0, 1), clean * float("nan")])
     good, bad, broken = metric(shown, clean[0])

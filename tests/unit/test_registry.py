@@ -61,9 +61,9 @@ def archive_of(tmp_path, monkeypatch):
     return made
 
 
-def test_the_published_archive_is_what_git_tracks_without_tests_and_ci(archive_of):
+def test_the_published_archive_is_what_git_tracks_without_tests_tools_and_ci(archive_of):
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    left_out = ("tests/", ".ci/", ".github/", ".gitignore", ".comfyignore")
+    left_out = ("tests/", "tools/", ".ci/", ".github/", ".gitignore", ".comfyignore")
     expected = {name for name in tracked if not name.startswith(left_out) and (ROOT / name).exists()}
     assert archive_of(ROOT) == expected
     assert {"__init__.py", "pyproject.toml", "LICENSE", "README.md"} <= expected

@@ -1,9 +1,9 @@
 """The README's tables come from measured rows, and the gates can fail."""
 
 import pytest
+from comfyui_fluxir.training.commands.results import replace_block
 from comfyui_fluxir.training.miniature.evaluate import gates, mean_over_photos
-from comfyui_fluxir.training.miniature.fast import fast_gates, fast_table
-from comfyui_fluxir.training.results import replace_block
+from comfyui_fluxir.training.studies.bench_few_steps import few_step_gates, few_step_table
 
 
 def rows(restored, gmsd=0.1):
@@ -73,11 +73,11 @@ def fast_rows(**psnr):
 
 
 def test_a_fast_student_that_is_as_good_passes_every_goal():
-    goals = fast_gates(fast_rows())
+    goals = few_step_gates(fast_rows())
     assert len(goals) == 8 and all(reached for _, reached in goals.values())
     assert goals["reinforced over teacher, above 0 dB"][0] == pytest.approx(0.5)
     assert goals["not distilled, 2 optimal over uniform, above 0 dB"][0] == pytest.approx(0.5)
-    assert "| student, 4 optimal | 20.40 | 0.500 | 0.100 | 4 | 1.00 |" in fast_table(fast_rows())
+    assert "| student, 4 optimal | 20.40 | 0.500 | 0.100 | 4 | 1.00 |" in few_step_table(fast_rows())
 
 
 @pytest.mark.parametrize(
@@ -85,5 +85,5 @@ def test_a_fast_student_that_is_as_good_passes_every_goal():
     [({"teacher": 21.0}, {"reinforced over", "at 4 optimal steps"}), ({"student, 2 uniform": 20.3}, {"student, 2 optimal over"})],
 )
 def test_a_poor_one_misses_the_goals_it_should(psnr, missed):
-    failed = [goal for goal, (_, reached) in fast_gates(fast_rows(**psnr)).items() if not reached]
+    failed = [goal for goal, (_, reached) in few_step_gates(fast_rows(**psnr)).items() if not reached]
     assert len(failed) == len(missed) and all(any(word in goal for goal in failed) for word in missed)

@@ -5,20 +5,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import PRESETS, Task, euler, flux_sigmas, plan, search
-from comfyui_fluxir.fluxir_core.flow.aggregate import mean_z, rank_sum
-from comfyui_fluxir.fluxir_core.flow.batching import MicroBatches
-from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
+from comfyui_fluxir.fluxir_core.execution.micro_batches import MicroBatches
+from comfyui_fluxir.fluxir_core.execution.oom import is_out_of_memory
 from comfyui_fluxir.fluxir_core.flow.kernels import CPS, Relabel, Renoise, ZeroDrift
-from comfyui_fluxir.fluxir_core.flow.lineages import Lineages
 from comfyui_fluxir.fluxir_core.flow.noise import keyed_noise
-from comfyui_fluxir.fluxir_core.flow.particles import SMC, Halving
-from comfyui_fluxir.fluxir_core.flow.paths import FULL, TWEEDIE, Coarse, Native, Paths
-from comfyui_fluxir.fluxir_core.flow.run import Run
-from comfyui_fluxir.fluxir_core.flow.selectors import PerLineage
-from comfyui_fluxir.fluxir_core.memory import is_out_of_memory
-from comfyui_fluxir.fluxir_core.verify import Ensemble
-from comfyui_fluxir.training.mixture import GaussianMixture
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
+from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
+from comfyui_fluxir.fluxir_core.searches.look_ahead import FULL, TWEEDIE, Coarse, Native
+from comfyui_fluxir.fluxir_core.searches.particles import SMC, Halving
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost, search
+from comfyui_fluxir.fluxir_core.searches.selectors import PerLineage
+from comfyui_fluxir.fluxir_core.searches.state import SearchState
+from comfyui_fluxir.fluxir_core.searches.stepwise import StepwiseSearch
+from comfyui_fluxir.fluxir_core.searches.task import Task
+from comfyui_fluxir.fluxir_core.searches.trajectories import Trajectories
+from comfyui_fluxir.fluxir_core.verify.aggregate import mean_z, rank_sum
+from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
+from comfyui_fluxir.training.studies.gaussian_mixture import GaussianMixture
 
 UNIFORM = flux_sigmas(25, 0)
 MIXTURE = GaussianMixture(16)
@@ -29,7 +33,7 @@ def task(**changes):
     return Task(MIXTURE.velocity, lambda x: x, lambda x: {"reward": MIXTURE.reward(x)}, **changes)
 
 
-def plain():
+def baseline():
     return euler(MIXTURE.velocity, NOISE, UNIFORM)
 
 
@@ -41,19 +45,31 @@ def test_the_mixtures_velocity_carries_noise_to_data():
 
 
 def test_the_papers_budget():
-    assert plan(PRESETS["paper"], UNIFORM) == {"steps": 25, "nfe": 375, "nfe_least": 375, "verifications": 29, "adaptive": False}
-    assert plan(PRESETS["paper_s9"], UNIFORM)["nfe"] == plan(PRESETS["best_of_n"], UNIFORM)["nfe"] == 375
-    assert plan(PRESETS["figure"], UNIFORM)["nfe"] == plan(PRESETS["evosearch"], UNIFORM)["nfe"] == 375
-    assert plan(PRESETS["fast"], UNIFORM)["nfe"] == 69
-    assert plan(PRESETS["best"], UNIFORM)["nfe"] <= 125
+    assert estimate_cost(PRESETS["paper"], UNIFORM) == {
+        "steps": 25,
+        "nfe": 375,
+        "nfe_least": 375,
+        "verifications": 29,
+        "adaptive": False,
+    }
+    assert estimate_cost(PRESETS["paper_s9"], UNIFORM)["nfe"] == estimate_cost(PRESETS["best_of_n"], UNIFORM)["nfe"] == 375
+    assert estimate_cost(PRESETS["figure"], UNIFORM)["nfe"] == estimate_cost(PRESETS["evosearch"], UNIFORM)["nfe"] == 375
+    assert estimate_cost(PRESETS["quick"], UNIFORM)["nfe"] == 69
+    assert estimate_cost(PRESETS["balanced"], UNIFORM)["nfe"] <= 125
 
 
-SCHEDULES = [
+ALGORITHMS = [
     *(
-        Lineages(
-            lineages, children, rounds, kernel, look, PerLineage() if lineages == children else Lineages().selector, guard=guard
+        EvolutionarySearch(
+            lineages,
+            children,
+            rounds,
+            kernel,
+            look,
+            PerLineage() if lineages == children else EvolutionarySearch().selector,
+            baseline_check=baseline_check,
         )
-        for lineages, children, rounds, kernel, look, guard in itertools.product(
+        for lineages, children, rounds, kernel, look, baseline_check in itertools.product(
             (1, 3),
             (0, 3),
             ((), (0, 0.3), (0.5, 0.52, 0.9)),
@@ -62,12 +78,18 @@ SCHEDULES = [
             (True, False),
         )
     ),
-    *(SMC(n, rounds, guard=guard) for n, rounds, guard in itertools.product((1, 4), ((), (0.3, 0.7)), (True, False))),
     *(
-        Halving(n, rounds, keep, guard)
-        for n, rounds, keep, guard in itertools.product((1, 7), ((), (0, 0.5)), (0.3, 1), (True, False))
+        SMC(n, rounds, baseline_check=baseline_check)
+        for n, rounds, baseline_check in itertools.product((1, 4), ((), (0.3, 0.7)), (True, False))
     ),
-    *(Greedy(n, window, guard=guard) for n, window, guard in itertools.product((0, 1, 3), (0, 0.5, 1), (True, False))),
+    *(
+        Halving(n, rounds, keep, baseline_check)
+        for n, rounds, keep, baseline_check in itertools.product((1, 7), ((), (0, 0.5)), (0.3, 1), (True, False))
+    ),
+    *(
+        StepwiseSearch(n, window, baseline_check=baseline_check)
+        for n, window, baseline_check in itertools.product((0, 1, 3), (0, 0.5, 1), (True, False))
+    ),
 ]
 
 
@@ -76,44 +98,44 @@ SCHEDULES = [
 def test_the_planner_counts_what_the_searches_pay(steps, shift):
     sigmas = flux_sigmas(steps, shift)
     for finish in (None, lambda x: x):
-        for schedule in [*SCHEDULES, *PRESETS.values()]:
-            planned = plan(schedule, sigmas, finish is not None)
-            report = search(task(finish=finish), NOISE[:2], sigmas, schedule).report
+        for algorithm in [*ALGORITHMS, *PRESETS.values()]:
+            planned = estimate_cost(algorithm, sigmas, finish is not None)
+            report = search(task(finish=finish), NOISE[:2], sigmas, algorithm).report
             if planned["adaptive"]:
-                assert planned["nfe_least"] <= report["nfe"] <= planned["nfe"], schedule
-                assert report["verifications"] <= planned["verifications"], schedule
+                assert planned["nfe_least"] <= report["nfe"] <= planned["nfe"], algorithm
+                assert report["verifications"] <= planned["verifications"], algorithm
             else:
                 counted = report["nfe"], report["verifications"]
-                assert counted == (planned["nfe"], planned["verifications"]), schedule
+                assert counted == (planned["nfe"], planned["verifications"]), algorithm
 
 
 @pytest.mark.parametrize(
-    "schedule",
+    "algorithm",
     [
-        Lineages(1, 0),
-        Lineages(1, 3, rounds=()),
-        Greedy(0),
-        Greedy(4, window=0),
+        EvolutionarySearch(1, 0),
+        EvolutionarySearch(1, 3, rounds=()),
+        StepwiseSearch(0),
+        StepwiseSearch(4, window=0),
         SMC(1),
         Halving(1),
     ],
     ids=str,
 )
-def test_nothing_to_search_is_the_plain_sample_bit_for_bit(schedule):
-    assert torch.equal(search(task(), NOISE, UNIFORM, schedule).latents, plain())
+def test_nothing_to_search_is_the_baseline_bit_for_bit(algorithm):
+    assert torch.equal(search(task(), NOISE, UNIFORM, algorithm).latents, baseline())
 
 
 @pytest.mark.parametrize("kernel", [ZeroDrift(0), Relabel(0)], ids=lambda k: k.name)
-def test_no_perturbation_is_the_plain_sample_bit_for_bit(kernel):
-    assert torch.equal(search(task(), NOISE, UNIFORM, Lineages(1, 3, kernel=kernel)).latents, plain())
+def test_no_perturbation_is_the_baseline_bit_for_bit(kernel):
+    assert torch.equal(search(task(), NOISE, UNIFORM, EvolutionarySearch(1, 3, kernel=kernel)).latents, baseline())
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_raises_the_reward(name):
     found = search(task(), NOISE, UNIFORM, PRESETS[name])
-    assert MIXTURE.reward(found.latents).mean() > MIXTURE.reward(plain()).mean() + 0.8
-    if PRESETS[name].guard:
-        assert (MIXTURE.reward(found.latents) >= MIXTURE.reward(plain()) - 1e-5).all()
+    assert MIXTURE.reward(found.latents).mean() > MIXTURE.reward(baseline()).mean() + 0.8
+    if PRESETS[name].baseline_check:
+        assert (MIXTURE.reward(found.latents) >= MIXTURE.reward(baseline()) - 1e-5).all()
 
 
 def test_the_best_so_far_never_falls_under_full_look_ahead():
@@ -128,16 +150,16 @@ def test_fast_reaches_the_paper_without_leaving_the_data():
     mixture, noise = GaussianMixture(64), torch.randn(200, 64, generator=torch.Generator().manual_seed(1))
     world = Task(mixture.velocity, lambda x: x, lambda x: {"reward": mixture.reward(x)})
     base = mixture.log_density(euler(mixture.velocity, noise, UNIFORM)).mean()
-    found = {name: search(world, noise, UNIFORM, PRESETS[name]).latents for name in ("paper", "fast")}
+    found = {name: search(world, noise, UNIFORM, PRESETS[name]).latents for name in ("paper", "quick")}
     reward = {name: mixture.reward(x).mean() for name, x in found.items()}
-    assert reward["fast"] > reward["paper"] - 0.05
-    assert mixture.log_density(found["fast"]).mean() - base > -1
+    assert reward["quick"] > reward["paper"] - 0.05
+    assert mixture.log_density(found["quick"]).mean() - base > -1
     assert mixture.log_density(found["paper"]).mean() - base < -10
 
 
 def test_halving_that_keeps_all_is_best_of_n():
     kept = search(task(), NOISE, UNIFORM, Halving(6, keep=1.0))
-    best = search(task(), NOISE, UNIFORM, Lineages(6, 0))
+    best = search(task(), NOISE, UNIFORM, EvolutionarySearch(6, 0))
     torch.testing.assert_close(kept.latents, best.latents)
 
 
@@ -151,19 +173,19 @@ class Broken:
 
 
 @pytest.mark.parametrize("score", ["constant", "nan"])
-@pytest.mark.parametrize("name", [name for name, schedule in PRESETS.items() if schedule.guard])
-def test_verifiers_that_decide_nothing_leave_the_plain_sample(name, score):
+@pytest.mark.parametrize("name", [name for name, algorithm in PRESETS.items() if algorithm.baseline_check])
+def test_verifiers_that_decide_nothing_leave_the_baseline(name, score):
     found = search(replace(task(), score=getattr(Broken, score)), NOISE, UNIFORM, PRESETS[name])
-    torch.testing.assert_close(found.latents, plain())
+    torch.testing.assert_close(found.latents, baseline())
 
 
 @pytest.mark.parametrize("score", ["some_nan", "reversed"])
 @pytest.mark.parametrize("combine", [mean_z, rank_sum])
-@pytest.mark.parametrize("name", [name for name, schedule in PRESETS.items() if schedule.guard])
-def test_the_guard_holds_under_adversarial_verifiers(name, score, combine):
+@pytest.mark.parametrize("name", [name for name, algorithm in PRESETS.items() if algorithm.baseline_check])
+def test_the_baseline_check_holds_under_adversarial_verifiers(name, score, combine):
     judge = getattr(Broken, score)
     found = search(replace(task(), score=judge, combine=combine), NOISE, UNIFORM, PRESETS[name]).latents
-    base = plain()
+    base = baseline()
     for verdict, before in zip(judge(found).values(), judge(base).values()):
         if score == "some_nan":
             assert (verdict.nan_to_num(-torch.inf) >= before.nan_to_num(-torch.inf) - 1e-5).all()
@@ -171,19 +193,19 @@ def test_the_guard_holds_under_adversarial_verifiers(name, score, combine):
 
 
 def test_a_winner_stays_near_the_degraded_input():
-    """A finalist whose fidelity is worse than the plain sample's by more than the margin is refused."""
-    base = plain()
+    """A finalist whose fidelity is worse than the baseline's by more than the margin is refused."""
+    base = baseline()
 
-    def fidelity(pictures):
-        return -100 * (pictures - base.repeat(len(pictures) // len(base), 1)).abs().mean(1)
+    def fidelity(images):
+        return -100 * (images - base.repeat(len(images) // len(base), 1)).abs().mean(1)
 
-    found = search(task(fidelity=fidelity), NOISE, UNIFORM, PRESETS["fast"])
+    found = search(task(fidelity=fidelity), NOISE, UNIFORM, PRESETS["quick"])
     torch.testing.assert_close(found.latents, base)
     assert set(found.report["winner"]) == {-1}
 
 
-def test_a_picture_does_not_depend_on_its_neighbours():
-    for name in ("paper", "evosearch", "smc", "halving", "fast"):
+def test_a_image_does_not_depend_on_its_neighbours():
+    for name in ("paper", "evosearch", "thorough", "halving", "quick"):
         together = search(task(), NOISE[:3], UNIFORM, PRESETS[name], keys=[0, 1, 2]).latents
         turned = search(task(), NOISE[[2, 0, 1]], UNIFORM, PRESETS[name], keys=[2, 0, 1]).latents
         torch.testing.assert_close(together[[2, 0, 1]], turned)
@@ -192,13 +214,13 @@ def test_a_picture_does_not_depend_on_its_neighbours():
 def test_more_candidates_keep_the_first_ones_noise():
     assert torch.equal(keyed_noise((4,), 0, 1, "mutant", 5, 2), keyed_noise((4,), 0, 1, "mutant", 5, 2))
     assert not torch.equal(keyed_noise((4,), 0, 1, "mutant", 5, 2), keyed_noise((4,), 0, 1, "mutant", 5, 3))
-    few, many = (search(task(), NOISE, UNIFORM, Lineages(1, n, rounds=(0.8,))).report["log"][0] for n in (2, 5))
+    few, many = (search(task(), NOISE, UNIFORM, EvolutionarySearch(1, n, rounds=(0.8,))).report["log"][0] for n in (2, 5))
     for small, large in zip(few["scores"]["reward"], many["scores"]["reward"]):
         assert small == pytest.approx(large[:3], abs=1e-4)
 
 
 def test_the_same_search_twice_is_the_same_bit_for_bit_and_the_seed_matters():
-    first, again, other = (search(task(), NOISE, UNIFORM, PRESETS["fast"], seed=seed) for seed in (0, 0, 1))
+    first, again, other = (search(task(), NOISE, UNIFORM, PRESETS["quick"], seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.latents, again.latents) and first.report == again.report
     assert not torch.equal(first.latents, other.latents)
 
@@ -208,7 +230,7 @@ def test_relabelled_mutants_keep_to_the_data_where_zero_drift_leaves_it():
     world = Task(mixture.velocity, lambda x: x, lambda x: {"reward": mixture.reward(x)})
     base = mixture.log_density(euler(mixture.velocity, noise, UNIFORM)).mean()
     change = {
-        kernel.name: mixture.log_density(search(world, noise, UNIFORM, Lineages(kernel=kernel)).latents).mean() - base
+        kernel.name: mixture.log_density(search(world, noise, UNIFORM, EvolutionarySearch(kernel=kernel)).latents).mean() - base
         for kernel in (ZeroDrift(), Relabel())
     }
     assert change["relabel"] > change["zero_drift"] + 10 and change["relabel"] > -5
@@ -224,7 +246,7 @@ def test_stopping_returns_the_best_so_far():
 
     found = search(replace(task(), velocity=velocity), NOISE, UNIFORM, PRESETS["paper"], stopped_by=KeyboardInterrupt)
     assert found.report["stopped"] and len(found.report["log"]) >= 1
-    assert MIXTURE.reward(found.latents).mean() >= MIXTURE.reward(plain()).mean()
+    assert MIXTURE.reward(found.latents).mean() >= MIXTURE.reward(baseline()).mean()
 
 
 def test_stopping_before_anything_was_scored_is_passed_on():
@@ -243,15 +265,15 @@ def test_img2img_starts_from_its_own_state_and_time():
         return sigmas[0] * noise + (1 - sigmas[0]) * image.repeat(len(noise) // 12, 1)
 
     base = euler(MIXTURE.velocity, start(NOISE), sigmas)
-    assert torch.equal(search(task(start=start), NOISE, sigmas, Lineages(1, 0)).latents, base)
+    assert torch.equal(search(task(start=start), NOISE, sigmas, EvolutionarySearch(1, 0)).latents, base)
     found = search(task(start=start), NOISE, sigmas, PRESETS["best_of_n"]).latents
     assert (MIXTURE.reward(found) >= MIXTURE.reward(base) - 1e-6).all()
 
 
-def test_halving_always_leaves_the_plain_sample_a_rival():
+def test_halving_always_leaves_the_baseline_a_rival():
     found = search(task(), NOISE, UNIFORM, Halving(15, rounds=(0.2, 0.4, 0.6, 0.8)))
     assert [len(entry["chosen"][0]) for entry in found.report["log"]] == [7, 3, 2, 2]
-    assert (MIXTURE.reward(found.latents) > MIXTURE.reward(plain())).any()
+    assert (MIXTURE.reward(found.latents) > MIXTURE.reward(baseline())).any()
 
 
 def test_a_verifier_that_fails_in_some_rounds_only_does_not_end_the_search():
@@ -260,41 +282,41 @@ def test_a_verifier_that_fails_in_some_rounds_only_does_not_end_the_search():
     class Moody:
         name = "moody"
 
-        def __call__(self, pictures, reference=None):
+        def __call__(self, images, reference=None):
             if next(calls) % 2:
                 raise RuntimeError("not today")
-            return MIXTURE.held_out(pictures)
+            return MIXTURE.held_out(images)
 
     class Reward:
         name = "reward"
 
-        def __call__(self, pictures, reference=None):
-            return MIXTURE.reward(pictures)
+        def __call__(self, images, reference=None):
+            return MIXTURE.reward(images)
 
     ensemble = Ensemble([Ensemble([Moody()], name="inner"), Reward()])
     world = replace(task(), score=ensemble.measure, combine=ensemble.combine)
     found = search(world, NOISE, UNIFORM, PRESETS["paper"]).latents
-    assert MIXTURE.reward(found).mean() > MIXTURE.reward(plain()).mean() + 0.8
+    assert MIXTURE.reward(found).mean() > MIXTURE.reward(baseline()).mean() + 0.8
 
 
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: Lineages(rounds=(0.2, 1.0)), "a round at 1.0 of the steps is past the last step"),
+        (lambda: EvolutionarySearch(rounds=(0.2, 1.0)), "a round at 1.0 of the steps is past the last step"),
         (lambda: SMC(rounds=(2,)), "a round at 2 of the steps is past the last step"),
-        (lambda: Lineages(lineages=0), "use at least 1 lineage"),
+        (lambda: EvolutionarySearch(lineages=0), "use at least 1 lineage"),
         (lambda: Halving(0), "use at least 1"),
         (lambda: Halving(keep=0), "keep is 0"),
-        (lambda: Greedy(kernel=Relabel()), "relabel leaves the sigma grid"),
+        (lambda: StepwiseSearch(kernel=Relabel()), "relabel leaves the sigma grid"),
         (lambda: Coarse(0), "calls is 0"),
         (lambda: CPS(1.5), "eta is 1.5; use a value from 0"),
-        (lambda: search(task(), NOISE / 0, UNIFORM, PRESETS["fast"]), "the noise holds NaN or infinity"),
-        (lambda: search(task(), NOISE, UNIFORM.flip(0), PRESETS["fast"]), "do not fall from 1 or less"),
-        (lambda: search(task(), NOISE, UNIFORM * 14, PRESETS["fast"]), "use a flow-matching model's sigmas"),
-        (lambda: search(task(), NOISE, UNIFORM[:5], PRESETS["fast"]), "a search needs the whole way to 0"),
-        (lambda: search(task(), NOISE, UNIFORM[:1], PRESETS["fast"]), "hold no step"),
-        (lambda: search(task(), NOISE, UNIFORM, PRESETS["fast"], keys=[1]), "1 keys for 12 pictures"),
-        (lambda: search(replace(task(), score=lambda x: {"s": x}), NOISE, UNIFORM, PRESETS["fast"]), "give one a picture"),
+        (lambda: search(task(), NOISE / 0, UNIFORM, PRESETS["quick"]), "the noise holds NaN or infinity"),
+        (lambda: search(task(), NOISE, UNIFORM.flip(0), PRESETS["quick"]), "do not fall from 1 or less"),
+        (lambda: search(task(), NOISE, UNIFORM * 14, PRESETS["quick"]), "use a flow-matching model's sigmas"),
+        (lambda: search(task(), NOISE, UNIFORM[:5], PRESETS["quick"]), "a search needs the whole way to 0"),
+        (lambda: search(task(), NOISE, UNIFORM[:1], PRESETS["quick"]), "hold no step"),
+        (lambda: search(task(), NOISE, UNIFORM, PRESETS["quick"], keys=[1]), "1 keys for 12 images"),
+        (lambda: search(replace(task(), score=lambda x: {"s": x}), NOISE, UNIFORM, PRESETS["quick"]), "give one an image"),
     ],
 )
 def test_bad_input_gets_one_sentence(build, message):
@@ -303,11 +325,11 @@ def test_bad_input_gets_one_sentence(build, message):
 
 
 def test_paths_remember_only_what_they_come_back_to():
-    run = Run(task(), NOISE, UNIFORM, 0, list(range(12)))
-    paths = Paths.start(run, run.initial_noises(3), {4})
-    end = paths.reach(run.steps)[0]
-    assert set(paths.states) == {4, 25} and set(paths.velocities) == {4} and run.nfe == 3 * 25
-    assert torch.equal(end[0], plain())
+    run = SearchState(task(), NOISE, UNIFORM, 0, list(range(12)))
+    trajectories = Trajectories.start(run, run.initial_noises(3), {4})
+    end = trajectories.reach(run.steps)[0]
+    assert set(trajectories.states) == {4, 25} and set(trajectories.velocities) == {4} and run.nfe == 3 * 25
+    assert torch.equal(end[0], baseline())
 
 
 def test_candidates_are_called_a_few_at_a_time_and_fewer_when_memory_runs_out():

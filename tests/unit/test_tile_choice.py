@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow import Task, flux_sigmas, plan, search
-from comfyui_fluxir.fluxir_core.flow.greedy import Greedy
-from comfyui_fluxir.fluxir_core.flow.tile_choice import compose_noise
-from comfyui_fluxir.fluxir_core.flow.tiles import TileGrid
+from comfyui_fluxir.fluxir_core.execution.tiles import TileGrid
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
+from comfyui_fluxir.fluxir_core.searches.search import estimate_cost, search
+from comfyui_fluxir.fluxir_core.searches.stepwise import StepwiseSearch
+from comfyui_fluxir.fluxir_core.searches.task import Task
+from comfyui_fluxir.fluxir_core.searches.tile_choice import compose_noise
 
 SIGMAS = flux_sigmas(6, 0)
 SIDE, TILE = 48, 16
@@ -15,18 +17,18 @@ def noise(batch=2, height=SIDE, width=SIDE):
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(2))
 
 
-def bright(pictures, *_place):
-    return {"bright": pictures.mean((1, 2, 3))}
+def bright(images, *_place):
+    return {"bright": images.mean((1, 2, 3))}
 
 
 def task(**changes):
-    """A pointwise flow towards 0, whose latents are its pictures, and a judge that likes brightness."""
+    """A pointwise flow towards 0, whose latents are its images, and a judge that likes brightness."""
     functions = {"velocity": lambda x, t: x * 0.5, "decode": lambda x: x, "score": bright, "score_tile": bright}
     return Task(**(functions | changes))
 
 
-def found(schedule, start=None, **changes):
-    return search(task(**changes), noise() if start is None else start, SIGMAS, schedule, seed=5)
+def found(algorithm, start=None, **changes):
+    return search(task(**changes), noise() if start is None else start, SIGMAS, algorithm, seed=5)
 
 
 def test_composed_noise_keeps_unit_variance_and_one_winners_noise_as_it_is():
@@ -43,13 +45,13 @@ def test_composed_noise_keeps_unit_variance_and_one_winners_noise_as_it_is():
     assert torch.equal(compose_noise(z, alone)[0], z[1])
 
 
-def test_one_tile_over_everything_finds_what_the_whole_picture_does():
-    whole, tiled = found(Greedy(3, 1.0)), found(Greedy(3, 1.0, tile=SIDE))
+def test_one_tile_over_everything_finds_what_the_whole_image_does():
+    whole, tiled = found(StepwiseSearch(3, 1.0)), found(StepwiseSearch(3, 1.0, tile=SIDE))
     assert torch.equal(whole.latents, tiled.latents)
 
 
-def test_every_tile_has_a_winner_of_its_own_and_the_picture_gains_by_it():
-    whole, tiled = (found(Greedy(4, 1.0, tile=tile)) for tile in (0, TILE))
+def test_every_tile_has_a_winner_of_its_own_and_the_image_gains_by_it():
+    whole, tiled = (found(StepwiseSearch(4, 1.0, tile=tile)) for tile in (0, TILE))
     assert (tiled.latents.mean((1, 2, 3)) > whole.latents.mean((1, 2, 3))).all()
     tiles = len(TileGrid(SIDE, SIDE, TILE).tiles)
     for entry in tiled.report["log"]:
@@ -65,22 +67,22 @@ def test_pixels_of_a_tile_are_latents_times_the_decoders_scale():
         return bright(crops)
 
     larger = torch.nn.Upsample(scale_factor=4)
-    found(Greedy(2, 1.0, tile=4 * TILE), decode=larger, score_tile=judge)
+    found(StepwiseSearch(2, 1.0, tile=4 * TILE), decode=larger, score_tile=judge)
     grid = TileGrid(SIDE, SIDE, TILE)
     assert places[: len(grid.tiles)] == [((64, 64), tuple(4 * v for v in own), (192, 192)) for own in grid.tiles]
 
 
-@pytest.mark.parametrize("guard", [True, False])
+@pytest.mark.parametrize("baseline_check", [True, False])
 @pytest.mark.parametrize("window", [0.5, 1.0])
-def test_the_plan_counts_the_call_that_composing_costs(guard, window):
-    schedule = Greedy(3, window, guard=guard, tile=TILE)
-    result, planned = found(schedule), plan(schedule, SIGMAS)
+def test_the_plan_counts_the_call_that_composing_costs(baseline_check, window):
+    algorithm = StepwiseSearch(3, window, baseline_check=baseline_check, tile=TILE)
+    result, planned = found(algorithm), estimate_cost(algorithm, SIGMAS)
     assert (result.report["nfe"], result.report["verifications"]) == (planned["nfe"], planned["verifications"])
-    assert planned["nfe"] > plan(Greedy(3, window, guard=guard), SIGMAS)["nfe"]
+    assert planned["nfe"] > estimate_cost(StepwiseSearch(3, window, baseline_check=baseline_check), SIGMAS)["nfe"]
 
 
 def test_what_cannot_choose_by_tile_is_refused():
     with pytest.raises(ValueError, match="tiles cannot choose the first improvement"):
-        Greedy(3, first_improvement=True, tile=TILE)
+        StepwiseSearch(3, first_improvement=True, tile=TILE)
     with pytest.raises(ValueError, match="this host cannot judge tiles"):
-        found(Greedy(3, 1.0, tile=TILE), score_tile=None)
+        found(StepwiseSearch(3, 1.0, tile=TILE), score_tile=None)

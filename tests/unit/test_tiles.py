@@ -4,9 +4,9 @@ import logging
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow.tiles import SMALLEST, TiledRun, TileGrid, tiled
+from comfyui_fluxir.fluxir_core.execution.tiles import SMALLEST, TiledRun, TileGrid, map_tiles
 from comfyui_fluxir.fluxir_core.image.seams import seam_score
-from comfyui_fluxir.training.bench_tiles import training_pictures
+from comfyui_fluxir.training.studies.bench_tiles import training_images
 
 SIZES = [(64, 64), (65, 97), (33, 264), (1, 70), (5, 3), (32, 32), (300, 31)]
 
@@ -41,7 +41,7 @@ def test_a_tiled_pointwise_model_is_the_untiled_one(height, width):
         assert [crop.shape[2:] for crop in crops] == [tile[:2] for tile in tiles]
         return [torch.tanh(crop) for crop in crops]
 
-    torch.testing.assert_close(tiled(model, x, TiledRun(32, 3)), torch.tanh(x))
+    torch.testing.assert_close(map_tiles(model, x, TiledRun(32, 3)), torch.tanh(x))
 
 
 def test_a_side_that_fits_is_one_tile_of_its_own_length():
@@ -78,10 +78,10 @@ class Memory:
 def test_out_of_memory_halves_the_tiles_at_once_and_then_the_tile(caplog):
     x, run, model = latents(1, 4, 200, 300), TiledRun(128, 4), Memory(128 * 128)
     with caplog.at_level(logging.WARNING):
-        torch.testing.assert_close(tiled(model, x, run), x.cos())
+        torch.testing.assert_close(map_tiles(model, x, run), x.cos())
         assert (run.tile, run.at_once) == (128, 1) and set(model.calls) == {1}
         model.most = 64 * 64
-        torch.testing.assert_close(tiled(model, x, run), x.cos())
+        torch.testing.assert_close(map_tiles(model, x, run), x.cos())
     assert (run.tile, run.at_once) == (64, 1)
     assert [record.message.split("; ")[1] for record in caplog.records] == [
         "going on with 2 at once of at most 128 latent pixels a side",
@@ -93,7 +93,7 @@ def test_out_of_memory_halves_the_tiles_at_once_and_then_the_tile(caplog):
 def test_memory_for_less_than_the_smallest_tile_is_an_error():
     run = TiledRun(128, 4)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        tiled(Memory(0), latents(1, 4, 200, 300), run)
+        map_tiles(Memory(0), latents(1, 4, 200, 300), run)
     assert SMALLEST <= run.tile < 2 * SMALLEST
 
 
@@ -102,14 +102,14 @@ def test_memory_for_less_than_the_smallest_tile_is_an_error():
 
 @pytest.fixture(scope="module")
 def photos():
-    return list(training_pictures(4, seed=3))
+    return list(training_images(4, seed=3))
 
 
 BORDERS = (64, 128, 192)
 
 
-def mean_score(pictures):
-    return sum(seam_score(picture, BORDERS, BORDERS) for picture in pictures) / len(pictures)
+def mean_score(images):
+    return sum(seam_score(image, BORDERS, BORDERS) for image in images) / len(images)
 
 
 def planted(photo, step, ramp=0):
@@ -140,8 +140,8 @@ def test_a_difference_that_is_blended_over_an_overlap_is_no_seam(photos):
 
 
 def test_one_orientation_is_measured_alone(photos):
-    def means(pictures):
-        ways = ([seam_score(picture, **{way: [128]}) for picture in pictures] for way in ("columns", "rows"))
+    def means(images):
+        ways = ([seam_score(image, **{way: [128]}) for image in images] for way in ("columns", "rows"))
         return [sum(scores) / len(scores) for scores in ways]
 
     half = (torch.arange(256) >= 128).float()
@@ -155,5 +155,5 @@ def test_a_gradient_is_no_seam():
 
 
 def test_borders_without_room_are_refused(photos):
-    with pytest.raises(ValueError, match="no border of rows .* can be measured in a picture of 256x256"):
+    with pytest.raises(ValueError, match="no border of rows .* can be measured in an image of 256x256"):
         seam_score(photos[0], rows=[0], columns=[256])

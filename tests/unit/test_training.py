@@ -9,16 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from comfyui_fluxir.training.average import MovingAverage
+from comfyui_fluxir.training.engine.average import MovingAverage
 from comfyui_fluxir.training.engine.draws import Draws
 from comfyui_fluxir.training.engine.fit import RunConfig
 from comfyui_fluxir.training.engine.optimizers import OptimizerConfig
 from comfyui_fluxir.training.engine.run_folder import RunFolder
 from comfyui_fluxir.training.engine.stopping import Stopped
-from comfyui_fluxir.training.fluxir import pixel_loss
 from comfyui_fluxir.training.miniature.checkpoint import Checkpoint
+from comfyui_fluxir.training.recipes.fluxir import pixel_loss
 
-from .tiny_training import FlatPictures, assert_equal, decode, flow_error, objective, run, tiny_host
+from .tiny_training import FlatImages, assert_equal, decode, flow_error, objective, run, tiny_host
 
 
 class Killed(Exception):
@@ -42,13 +42,13 @@ def test_a_resumed_run_ends_bit_identical(tmp_path, optimizer):
     settings = {"name": optimizer, "learning_rate": 1.0 if optimizer == "prodigy" else 3e-3}
     whole = run(tmp_path / "whole", optimizer=settings)
     with pytest.raises(Killed):
-        run(tmp_path / "resumed", batches=FlatPictures(stop=(4, kill)), optimizer=settings, checkpoint_every=3)
+        run(tmp_path / "resumed", batches=FlatImages(stop=(4, kill)), optimizer=settings, checkpoint_every=3)
     assert RunFolder(tmp_path / "resumed").steps() == [3]
     assert_equal(run(tmp_path / "resumed", optimizer=settings), whole)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path):
-    first, batches = run(tmp_path), FlatPictures()
+    first, batches = run(tmp_path), FlatImages()
     assert_equal(run(tmp_path, batches=batches), first)
     assert batches.given == []
 
@@ -71,9 +71,34 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path):
 def test_a_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number):
     whole, before = run(tmp_path / "whole"), signal.getsignal(number)
     with pytest.raises(Stopped, match="stopped after 3 of 6 steps; run the same command"):
-        run(tmp_path / "stopped", batches=FlatPictures(stop=(2, lambda: os.kill(os.getpid(), number))))
+        run(tmp_path / "stopped", batches=FlatImages(stop=(2, lambda: os.kill(os.getpid(), number))))
     assert RunFolder(tmp_path / "stopped").steps() == [3] and signal.getsignal(number) == before
     assert_equal(run(tmp_path / "stopped"), whole)
+
+
+def test_a_signal_during_validation_saves_and_stops(tmp_path):
+    from comfyui_fluxir.training.engine.fit import fit
+    from comfyui_fluxir.training.engine.processes import make_accelerator
+
+    seen = []
+
+    def validate(_model, step, stopping):
+        assert not stopping()
+        os.kill(os.getpid(), signal.SIGTERM)
+        seen.append(stopping())
+        return {}
+
+    settings = RunConfig(4, 8, 8, validate_every=2, checkpoint_every=100)
+    with pytest.raises(Stopped, match="stopped after 2 of 4 steps"):
+        fit(objective(), FlatImages(), OptimizerConfig(), settings, tmp_path, make_accelerator("ddp", "no"), validate)
+    assert seen == [True] and RunFolder(tmp_path).steps() == [2]
+
+
+def test_validation_ends_at_the_image_at_hand(tmp_path):
+    from comfyui_fluxir.training.recipes.validation import Validation
+
+    batches = SimpleNamespace(validation=[0, 1, 2], images=lambda indices: pytest.fail("it went on"))
+    assert Validation(batches, decode, tmp_path)(None, 5, lambda: True) == {} and list(tmp_path.iterdir()) == []
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint_named(tmp_path):
@@ -83,7 +108,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint_named(tmp
         goal.adapter.theta_y.data.fill_(float("nan"))
 
     with pytest.raises(ValueError, match=r"step 4: the loss.*not finite.*last good checkpoint is .*step-00000003.pt; lower"):
-        run(tmp_path, goal=goal, batches=FlatPictures(stop=(4, spoil)), checkpoint_every=3)
+        run(tmp_path, goal=goal, batches=FlatImages(stop=(4, spoil)), checkpoint_every=3)
     saved = RunFolder(tmp_path).load()
     assert saved["step"] == 3 and all(value.isfinite().all() for value in saved["adapter"].values())
 
@@ -92,7 +117,7 @@ def test_another_runs_folder_is_refused(tmp_path):
     from comfyui_fluxir.training.engine.fit import fit
     from comfyui_fluxir.training.engine.processes import make_accelerator
 
-    settings = (FlatPictures(), OptimizerConfig(), RunConfig(2, 8, 8), tmp_path, make_accelerator("ddp", "no"))
+    settings = (FlatImages(), OptimizerConfig(), RunConfig(2, 8, 8), tmp_path, make_accelerator("ddp", "no"))
     fit(objective(), *settings, identity={"data": "one"})
     with pytest.raises(ValueError, match="another run's checkpoints .its data differ.; give another --work"):
         fit(objective(), *settings, identity={"data": "another"})
@@ -104,8 +129,8 @@ def test_a_resumed_run_lets_its_checkpoint_go(tmp_path, monkeypatch):
 
     load, alive, seen = RunFolder.load, [], []
 
-    def watched(folder):
-        saved = load(folder)
+    def watched(folder, **options):
+        saved = load(folder, **options)
         if saved is not None:
             saved = Saved(saved)
             alive.append(weakref.ref(saved))
@@ -113,8 +138,8 @@ def test_a_resumed_run_lets_its_checkpoint_go(tmp_path, monkeypatch):
 
     monkeypatch.setattr(RunFolder, "load", watched)
     with pytest.raises(Killed):
-        run(tmp_path, batches=FlatPictures(stop=(4, kill)), checkpoint_every=3)
-    run(tmp_path, batches=FlatPictures(stop=(4, lambda: seen.append((gc.collect() and None) or alive[0]()))))
+        run(tmp_path, batches=FlatImages(stop=(4, kill)), checkpoint_every=3)
+    run(tmp_path, batches=FlatImages(stop=(4, lambda: seen.append((gc.collect() and None) or alive[0]()))))
     assert seen == [None]
 
 
@@ -124,7 +149,7 @@ def test_only_who_writes_a_checkpoint_or_has_a_shard_of_it_gathers_it(tmp_path, 
 
     found, module = [], torch.nn.Linear(2, 2)
     monkeypatch.setattr(fit, "whole", found.append)
-    monkeypatch.setattr(fit, "sharded", lambda _module: is_sharded)
+    monkeypatch.setattr(fit, "is_sharded", lambda _module: is_sharded)
     parts = (module, MovingAverage(module.parameters(), 0.9), torch.optim.SGD(module.parameters()))
     accelerator = SimpleNamespace(is_main_process=is_main, wait_for_everyone=lambda: None)
     fit._save(RunFolder(tmp_path), 3, *parts, {}, accelerator)
@@ -153,11 +178,11 @@ def test_a_bank_is_kept_whole_and_for_one_plan_alone(tmp_path, monkeypatch):
     from comfyui_fluxir.training.miniature.recipe import QUICK
 
     small = replace(QUICK, scenes=2, crops=1, size=64)
-    images, words = bank.drawn_bank(small, tmp_path)
+    images, words = bank.draw_bank(small, tmp_path)
     assert images.shape == (3, 3, 64, 64) and len(words) == 3
-    assert bank.drawn_bank(replace(small, crops=2), tmp_path)[0].shape == (4, 3, 64, 64)
+    assert bank.draw_bank(replace(small, crops=2), tmp_path)[0].shape == (4, 3, 64, 64)
     monkeypatch.setattr(bank, "build_bank", None)
-    again, same = bank.drawn_bank(replace(small, base_steps=99, versions=5), tmp_path)
+    again, same = bank.draw_bank(replace(small, base_steps=99, versions=5), tmp_path)
     assert torch.equal(again, images) and same == words
 
     def half_written(_state, partial):
@@ -167,9 +192,9 @@ def test_a_bank_is_kept_whole_and_for_one_plan_alone(tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(torch, "save", half_written)
     with pytest.raises(KeyboardInterrupt):
-        bank.drawn_bank(replace(small, seed=1), tmp_path)
+        bank.draw_bank(replace(small, seed=1), tmp_path)
     monkeypatch.undo()
-    assert bank.drawn_bank(replace(small, seed=1), tmp_path)[0].shape == (3, 3, 64, 64)
+    assert bank.draw_bank(replace(small, seed=1), tmp_path)[0].shape == (3, 3, 64, 64)
 
 
 def test_latents_are_kept_for_one_plan_alone(tmp_path, monkeypatch):
@@ -184,7 +209,7 @@ def test_latents_are_kept_for_one_plan_alone(tmp_path, monkeypatch):
 
     def shape(plan, count):
         versions = lambda image, plan, index: image[None].repeat(plan.versions, 1, 1, 1)
-        made = bank.encoded_bank(plan, tmp_path, torch.nn.Linear(1, 1, False), torch.zeros(count, 3, 64, 64), [], versions)
+        made = bank.encode_bank(plan, tmp_path, torch.nn.Linear(1, 1, False), torch.zeros(count, 3, 64, 64), [], versions)
         return made.degraded.shape[:2]
 
     torch.manual_seed(0)
@@ -198,7 +223,7 @@ def test_latents_are_kept_for_one_plan_alone(tmp_path, monkeypatch):
 def test_old_checkpoints_go_and_a_broken_one_is_passed_over(tmp_path, caplog):
     whole, folder = run(tmp_path / "whole"), RunFolder(tmp_path / "run", keep=2)
     with pytest.raises(Killed):
-        run(tmp_path / "run", batches=FlatPictures(stop=(5, kill)), checkpoint_every=1)
+        run(tmp_path / "run", batches=FlatImages(stop=(5, kill)), checkpoint_every=1)
     assert folder.steps() == [4, 5]
     folder.path(5).write_bytes(folder.path(5).read_bytes()[:1000])
     assert folder.load()["step"] == 4 and "cannot be read" in caplog.text

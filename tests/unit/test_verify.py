@@ -2,19 +2,15 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import gaussian_blur, gaussian_noise, jpeg
-from comfyui_fluxir.fluxir_core.flow.aggregate import rank
-from comfyui_fluxir.fluxir_core.verify import (
-    NIQE,
-    CoherentGradient,
-    Consistency,
-    DefaultEnsemble,
-    SpectralSlope,
-    downsampled_psnr,
-    vetoes,
-)
-from comfyui_fluxir.training.fit_niqe import fit
+from comfyui_fluxir.fluxir_core.degrade.basic import gaussian_blur, gaussian_noise, jpeg
+from comfyui_fluxir.fluxir_core.verify.aggregate import rank
+from comfyui_fluxir.fluxir_core.verify.ensemble import DefaultEnsemble
+from comfyui_fluxir.fluxir_core.verify.fidelity import Consistency, downsampled_psnr
+from comfyui_fluxir.fluxir_core.verify.niqe import NIQE
+from comfyui_fluxir.fluxir_core.verify.statistics import CoherentGradient, SpectralSlope
+from comfyui_fluxir.fluxir_core.verify.vetoes import vetoes
 from comfyui_fluxir.training.miniature.scenes import TRAINING_PHOTOS, build_bank, load_photo
+from comfyui_fluxir.training.studies.fit_niqe import fit
 
 WEIGHTLESS = [NIQE(), CoherentGradient(), SpectralSlope(), Consistency(), DefaultEnsemble()]
 LEFT_OUT = ("astronaut", "coffee", "motorcycle_left")
@@ -24,8 +20,8 @@ def tensor(pixels):
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 
-def noisy(picture, sigma):
-    return gaussian_noise(picture, sigma, torch.Generator().manual_seed(0))
+def noisy(image, sigma):
+    return gaussian_noise(image, sigma, torch.Generator().manual_seed(0))
 
 
 SEVERITY = {
@@ -47,9 +43,9 @@ def left_out_niqe():
     return NIQE(model), [tensor(load_photo(name)[:384, :384]) for name in LEFT_OUT]
 
 
-def agreement(verifier, pictures, degradation):
+def agreement(verifier, images, degradation):
     """Mean Spearman correlation of the score with minus the severity."""
-    found = [rank(verifier(torch.stack(SEVERITY[degradation](p)))) for p in pictures]
+    found = [rank(verifier(torch.stack(SEVERITY[degradation](p)))) for p in images]
     order = rank(-torch.arange(6.0))
     return torch.stack([torch.corrcoef(torch.stack([f, order]))[0, 1] for f in found]).mean().item()
 
@@ -74,13 +70,13 @@ def test_the_default_picks_no_hack(scenes):
     grid[::8] = grid[:, ::8] = 0.15
     for index, clean in enumerate(scenes):
         given = noisy(gaussian_blur(clean, 1.5), 10)
-        grey = clean.mean(0)
+        gray = clean.mean(0)
         hacks = [
             clean + 4 * (clean - gaussian_blur(clean, 1.5)),  # oversharpened
             noisy(clean, 25),  # noise for texture
             clean + grid,
-            scenes[(index + 1) % len(scenes)],  # another picture
-            grey + 2.5 * (clean - grey),  # saturated
+            scenes[(index + 1) % len(scenes)],  # another image
+            gray + 2.5 * (clean - gray),  # saturated
         ]
         scores = DefaultEnsemble()(torch.stack([clean, given, *hacks]), given)
         assert scores[0] > scores[2:].max() and scores[1] > scores[2:].max()
@@ -94,17 +90,17 @@ def test_fidelity_is_a_hinge(scenes):
     assert closest == close == 0 and distant < -1
 
 
-def test_fidelity_compares_pictures_of_different_sizes(scenes):
+def test_fidelity_compares_images_of_different_sizes(scenes):
     small = torch.nn.functional.interpolate(scenes[0][None], (96, 96), mode="area")
     assert Consistency()(scenes[0][None], small) == 0
 
 
 def test_pooled_batches_rank_as_one(scenes):
     ensemble, given = DefaultEnsemble(), scenes[0]
-    pictures = torch.stack(SEVERITY["blur"](given))
-    halves = [ensemble.measure(half, given) for half in pictures.split(3)]
+    images = torch.stack(SEVERITY["blur"](given))
+    halves = [ensemble.measure(half, given) for half in images.split(3)]
     pooled = ensemble.combine({name: torch.cat([half[name] for half in halves]) for name in halves[0]})
-    torch.testing.assert_close(pooled, ensemble(pictures, given))
+    torch.testing.assert_close(pooled, ensemble(images, given))
 
 
 @pytest.mark.parametrize("verifier", WEIGHTLESS, ids=lambda v: v.name)
@@ -119,23 +115,23 @@ def test_nan_scores_last_and_nothing_else_is_disturbed(verifier, scenes):
 
 @pytest.mark.parametrize("verifier", WEIGHTLESS, ids=lambda v: v.name)
 @pytest.mark.parametrize("shape", [(3, 96, 96), (1, 70, 101), (4, 64, 64), (3, 1, 1), (3, 16, 9)])
-def test_constant_grey_tiny_and_odd_pictures_have_scores(verifier, shape):
-    pictures = torch.stack([torch.full(shape, 0.5), torch.rand(shape, generator=torch.Generator().manual_seed(0))])
-    scores = verifier(pictures, pictures[0])
+def test_constant_gray_tiny_and_odd_images_have_scores(verifier, shape):
+    images = torch.stack([torch.full(shape, 0.5), torch.rand(shape, generator=torch.Generator().manual_seed(0))])
+    scores = verifier(images, images[0])
     assert scores.shape == (2,) and not scores.isnan().any() and scores[0].isfinite()
 
 
 @pytest.mark.parametrize("verifier", WEIGHTLESS, ids=lambda v: v.name)
 def test_scores_are_deterministic_and_half_precision_is_read(verifier, scenes):
-    pictures = torch.stack(scenes[:3])
-    assert torch.equal(verifier(pictures, scenes[0]), verifier(pictures, scenes[0]))
-    assert verifier(pictures.half(), scenes[0].half()).dtype == torch.float32
+    images = torch.stack(scenes[:3])
+    assert torch.equal(verifier(images, scenes[0]), verifier(images, scenes[0]))
+    assert verifier(images.half(), scenes[0].half()).dtype == torch.float32
 
 
 def test_the_degraded_input_is_never_vetoed(scenes):
     for degrade in (lambda p: noisy(p, 50), lambda p: jpeg(p, 8), lambda p: gaussian_blur(p, 3)):
-        for picture in scenes:
-            given = degrade(picture)
+        for image in scenes:
+            given = degrade(image)
             assert not any(refused.any() for refused in vetoes(given[None], given).values())
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.degrade import EVALUATION, degrade_named
-from comfyui_fluxir.fluxir_core.verify import Consistency, downsampled_psnr, vetoes
+from comfyui_fluxir.fluxir_core.degrade.presets import EVALUATION, degrade_named
+from comfyui_fluxir.fluxir_core.verify.fidelity import Consistency, downsampled_psnr
+from comfyui_fluxir.fluxir_core.verify.vetoes import vetoes
 from comfyui_fluxir.training.miniature.scenes import load_photo
 
 CROPS = (("astronaut", 0, 128), ("coffee", 100, 150), ("motorcycle_left", 200, 250), ("camera", 60, 130))
@@ -20,7 +21,7 @@ def cost(candidate, given):
 
 
 @pytest.mark.parametrize("name", ["noise", "jpeg", "low_light"])
-def test_the_clean_picture_costs_nothing(photos, name):
+def test_the_clean_image_costs_nothing(photos, name):
     for clean in photos:
         assert cost(clean, degrade_named(clean, name, 0)) == 0
 
@@ -54,14 +55,14 @@ def test_another_photo_costs_more_than_a_unit(photos, name):
 
 
 @pytest.mark.parametrize("name", EVALUATION)
-def test_a_picture_altered_in_one_place_costs(photos, name):
+def test_a_image_altered_in_one_place_costs(photos, name):
     for clean, other in zip(photos, photos[1:] + photos[:1]):
         given, altered = degrade_named(clean, name, 0), clean.clone()
         altered[:, 64:160, 64:160] = other[:, 64:160, 64:160]
         assert cost(altered, given) > cost(clean, given) + 0.1
 
 
-def test_a_well_exposed_input_leaves_no_room_for_other_light_or_colour(photos):
+def test_a_well_exposed_input_leaves_no_room_for_other_light_or_color(photos):
     tinted = photos[1] * torch.tensor([1.0, 1.0, 0.5])[:, None, None]
     assert cost(photos[0] * 0.5, photos[0]) > 0.5 and cost(tinted, photos[1]) > 0.5
 
@@ -91,6 +92,6 @@ def test_an_input_of_another_size_is_compared(photos):
 
 
 @pytest.mark.parametrize("name", EVALUATION)
-def test_the_clean_picture_is_never_refused(photos, name):
+def test_the_clean_image_is_never_refused(photos, name):
     for clean in photos:
         assert not any(refused.any() for refused in vetoes(clean[None], degrade_named(clean, name, 0)).values())

@@ -1,14 +1,15 @@
 """A transformer, an adapter and batches that train in a second."""
 
 import torch
-from comfyui_fluxir.fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter
-from comfyui_fluxir.fluxir_core.tokens import image_ids
+from comfyui_fluxir.fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from comfyui_fluxir.fluxir_core.flux.dimensions import FluxDimensions
+from comfyui_fluxir.fluxir_core.flux.tokens import image_ids
 from comfyui_fluxir.training.data.batch import Batch
+from comfyui_fluxir.training.diffusers_host.fluxir_host import FluxIRHost
 from comfyui_fluxir.training.engine.fit import RunConfig, fit
 from comfyui_fluxir.training.engine.optimizers import OptimizerConfig
 from comfyui_fluxir.training.engine.processes import make_accelerator
-from comfyui_fluxir.training.fluxir import FluxIRObjective, FluxIRRecipe
-from comfyui_fluxir.training.host import DiffusersHost
+from comfyui_fluxir.training.recipes.fluxir import FluxIRObjective, FluxIRRecipe
 
 
 def tiny_host():
@@ -25,16 +26,16 @@ def tiny_host():
     ).requires_grad_(False)
     adapter = FluxIRAdapter(AdapterConfig(FluxDimensions.from_state_dict(transformer.state_dict()), 4, text_tokens=2))
     adapter.init_from_base(transformer.state_dict())
-    return DiffusersHost(transformer, adapter)
+    return FluxIRHost(transformer, adapter)
 
 
-class FlatPictures:
-    """Flat pictures of random brightness, shown to the adapter as they are: most of the velocity can be read off them.
+class FlatImages:
+    """Flat images of random brightness, shown to the adapter as they are: most of the velocity can be read off them.
 
     `stop` (step, call) calls `call` before that step's batch is given.
     """
 
-    validation, description = (), "flat pictures"
+    validation, description = (), "flat images"
 
     def __init__(self, batch=8, stop=None):
         self.batch, self.stop, self.given = batch, stop, []
@@ -63,7 +64,7 @@ def run(folder, steps=6, goal=None, batches=None, optimizer=None, precision="no"
     """`fit` of a tiny adapter in `folder`; its averaged state dict."""
     optimizer = OptimizerConfig(**{"learning_rate": 3e-3, "warmup": 5, "average": 0.8, "decay": 0.4, **(optimizer or {})})
     settings = RunConfig(**{"steps": steps, "batch": 8, "micro_batch": 8, **options})
-    batches = batches or FlatPictures(settings.batch)
+    batches = batches or FlatImages(settings.batch)
     return fit(goal or objective(), batches, optimizer, settings, folder, make_accelerator(settings.sharding, precision))
 
 
@@ -71,7 +72,7 @@ def flow_error(host, weights=None):
     """Mean squared velocity error, with the adapter's `weights`, on a batch that training has not seen."""
     if weights is not None:
         host.adapter.load_state_dict(weights)
-    batch, t = FlatPictures()(999, range(8)), torch.linspace(0.1, 1, 8)
+    batch, t = FlatImages()(999, range(8)), torch.linspace(0.1, 1, 8)
     noise = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(1))
     z_t = (1 - t)[:, None, None] * batch.clean + t[:, None, None] * noise
     with torch.no_grad():

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...fluxir_core.tokens import image_ids, pack_latents
+from ...fluxir_core.flux.tokens import image_ids, pack_latents
 
 
 @dataclass

@@ -1,29 +1,29 @@
-"""Where a run's batches come from: pictures, cropped, degraded and encoded once; or the miniature's own bank."""
+"""Where a run's batches come from: images, cropped, degraded and encoded once."""
 
 import logging
 
 import torch
 
-from ...fluxir_core.data import PictureSource
+from ...fluxir_core.data.source import ImageSource
 from ...fluxir_core.flow.noise import keyed_generator
 from .batch import Batch
 from .cache import TensorCache
 from .crops import Crops, Order
 
 
-class PictureBatches:
-    """Batches of the pictures that `config` (DataConfig) names, `batch` a step.
+class ImageBatches:
+    """Batches of the images that `config` (DataConfig) names, `batch` a step.
 
-    `encode` takes pictures (B, 3, H, W) to latents, `embed` a prompt to (text, pooled); `work` keeps both, in folders whose
+    `encode` takes images (B, 3, H, W) to latents, `embed` a prompt to (text, pooled); `work` keeps both, in folders whose
     names depend on everything that goes into them: `identity` is the models' part of it. Each of `processes` encodes its
-    share, then `wait` is called. `config.held_out` pictures are `validation`, and never in a batch. `empty` is the empty
-    prompt's (text, pooled), `fingerprint` the pictures'. What cannot be used is logged by the process that finds it. Raises
-    ValueError when no picture is left.
+    share, then `wait` is called. `config.held_out` images are `validation`, and never in a batch. `empty` is the empty
+    prompt's (text, pooled), `fingerprint` the images'. What cannot be used is logged by the process that finds it. Raises
+    ValueError when no image is left.
     """
 
     def __init__(self, config, batch, encode, embed, work, identity, seed=0, device="cpu", process=0, processes=1, wait=None):
         self.config, self.batch, self.device, self._encode, self._embed = config, batch, device, encode, embed
-        self.crops = Crops(PictureSource(config.pictures), config.sizes, config.crop, seed)
+        self.crops = Crops(ImageSource(config.images), config.sizes, config.crop, seed)
         source = self.crops.source
         self.fingerprint = source.fingerprint
         self._prompts = {i: source.metadata_of(i).get("prompt", "") if config.prompts else "" for i in self.crops.indices}
@@ -44,25 +44,25 @@ class PictureBatches:
         if not training:
             reasons = "".join(f"; {name}: {reason}" for name, reason in self.crops.skipped[:3])
             raise ValueError(
-                f"data: of {config.pictures} no picture is left to train on, with {config.held_out} held out{reasons}; "
-                "give more or larger pictures, or smaller buckets."
+                f"data: of {config.images} no image is left to train on, with {config.held_out} held out{reasons}; "
+                "give more or larger images, or smaller buckets."
             )
         self._order = Order(training, batch, seed)
-        self.description = f"{len(training)} pictures of {source.path.name}"
+        self.description = f"{len(training)} images of {source.path.name}"
         self.empty = tuple(self._embedding("")[name] for name in ("text", "pooled"))
 
     def rows(self, step):
-        """How many pictures step `step` sees."""
+        """How many images step `step` sees."""
         return self.batch
 
     def __call__(self, step, rows):
-        """The Batch of the pictures at `rows` of step `step`."""
+        """The Batch of the images at `rows` of step `step`."""
         epoch, indices = self._order(step)
         version = epoch % self.config.versions if self.config.cache else epoch
-        return self.pictures([indices[row] for row in rows], version)
+        return self.images([indices[row] for row in rows], version)
 
-    def pictures(self, indices, version=0):
-        """The Batch of the pictures `indices`, which have one size."""
+    def images(self, indices, version=0):
+        """The Batch of the images `indices`, which have one size."""
         latents = [self._pair(index, version) for index in indices]
         texts = [self._embedding(self._prompts[index]) for index in indices]
         pairs = [torch.stack([own[name].float() for own in latents]) for name in ("clean", "degraded")]
@@ -77,7 +77,7 @@ class PictureBatches:
         return found
 
     def _held_out(self, usable, seed):
-        """The pictures for validation, drawn by their keys. They are cached in any case: none of them fails later."""
+        """The images for validation, drawn by their keys. They are cached in any case: none of them fails later."""
         keys, held_out = self.crops.source.keys, []
         for index in sorted(usable, key=lambda i: torch.rand((), generator=keyed_generator(seed, "held out", keys[i])).item()):
             if len(held_out) == self.config.held_out:
@@ -105,12 +105,14 @@ class PictureBatches:
             return cached
         for candidate in (index, *self._order.others(index)):
             try:
-                return self._encoded(candidate, version)
+                encoded = self._encoded(candidate, version)
             except ValueError as error:
-                logging.warning("%s; another picture of its size takes its place", error)
-        raise ValueError(
-            f"data: no picture of {self.config.pictures} with the size of {self.crops.source.names[index]} can be read."
-        )
+                logging.warning("%s; another image of its size takes its place", error)
+                continue
+            if self.config.cache and candidate == index:
+                self._latents.put(self._key(index, version), encoded)  # in the place of a broken file
+            return encoded
+        raise ValueError(f"data: no image of {self.config.images} with the size of {self.crops.source.names[index]} can be read.")
 
     @torch.no_grad()
     def _encoded(self, index, version):
@@ -120,48 +122,3 @@ class PictureBatches:
 
     def _key(self, index, version):
         return f"{self.crops.source.keys[index]} {version}"
-
-
-class MiniatureBatches:
-    """Crops of the miniature's training bank, drawn and encoded once in `work`.
-
-    Three steps of four see `batch` crops of half of `size` pixels a side, the fourth whole pictures, a quarter as many.
-    `prompts` shows their words, else the empty prompt.
-    """
-
-    description = fingerprint = "procedural dead-leaves scenes and crops of photos bundled with scikit-image"
-    validation = ()
-
-    def __init__(self, size, batch, prompts, bank, seed=0, device="cpu"):
-        from ..miniature.latents import LatentCrops
-        from ..miniature.text import encode_words
-
-        self.size, self.batch, self.prompts, self.seed = size, batch, prompts, seed
-        self.crops, self.empty = LatentCrops(bank, device), encode_words([])
-
-    @classmethod
-    def for_model(cls, folder, size, batch, prompts, work, seed=0, device="cpu"):
-        """The batches for the model folder `folder`, encoded by its autoencoder. Raises ValueError where it is no miniature."""
-        from ..miniature.autoencoder import open_autoencoder
-        from ..miniature.bank import drawn_bank, encoded_bank
-        from ..miniature.recipe import Plan
-
-        work.mkdir(parents=True, exist_ok=True)
-        plan = Plan(size=size)
-        bank = encoded_bank(plan, work, open_autoencoder(folder, device), *drawn_bank(plan, work))
-        return cls(size, batch, prompts, bank, seed, device)
-
-    def rows(self, step):
-        """How many pictures step `step` sees."""
-        return max(1, self.batch // 4) if step % 4 == 3 else self.batch
-
-    def __call__(self, step, rows):
-        """The Batch of the pictures at `rows` of step `step`."""
-        side = self.size // 8 if step % 4 == 3 else self.size // 16
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(keyed_generator(self.seed, "bank", step).initial_seed())
-            whole = self.crops.sample(self.rows(step), side)
-        own = [tensor[rows.start : rows.stop] for tensor in (whole.clean, whole.degraded, whole.text, whole.pooled)]
-        if not self.prompts:
-            own[2:] = (torch.zeros_like(tensor) for tensor in own[2:])
-        return Batch(*own, whole.image_ids, whole.grid)

@@ -1,19 +1,22 @@
 """Tensors that are computed once and kept in a folder, each in a file of its own."""
 
 import hashlib
+import logging
 import os
 import uuid
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+
+from ..engine.checked_files import CHECKSUM, checksum
 
 
 class TensorCache:
     """Named tensors by key under `folder`. `identity` says what they depend on besides: another one is another cache.
 
-    Processes may share a folder: a file appears whole or not at all, and one that is cut off or cannot be read counts as
-    missing.
+    Processes may share a folder: a file appears whole or not at all. One that is cut off counts as missing; one that does not
+    match its checksum counts as missing when it is read, with a warning.
     """
 
     def __init__(self, folder, *identity):
@@ -28,17 +31,27 @@ class TensorCache:
 
     def get(self, key):
         """The tensors of `key`, or None."""
+        path = self._path(key)
         try:
-            return load_file(self._path(key))
-        except (OSError, SafetensorError):
+            with safe_open(path, "pt") as file:
+                stated = (file.metadata() or {}).get(CHECKSUM)
+                tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        except FileNotFoundError:
             return None
+        except (OSError, SafetensorError) as error:
+            stated, tensors = None, str(error)
+        if stated != checksum(tensors):
+            logging.warning("%s is broken; it is made again", path)
+            return None
+        return tensors
 
     def put(self, key, tensors):
         """Keeps `tensors` {name: tensor} under `key`."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial)
+        tensors = {name: tensors[name].cpu().contiguous() for name in sorted(tensors)}
+        save_file(tensors, partial, {CHECKSUM: checksum(tensors)})
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)

@@ -1,15 +1,15 @@
-"""Which part of which picture a step sees: crops in buckets, and the order in which they come."""
+"""Which part of which image a step sees: crops in buckets, and the order in which they come."""
 
 import torch
 
-from ...fluxir_core.degrade import degrade_random
+from ...fluxir_core.degrade.presets import degrade_random
 from ...fluxir_core.flow.noise import keyed_generator
 
 
 class Crops:
-    """The pictures of `source` (a PictureSource), each cropped to one of `sizes` ((height, width) pixels).
+    """The images of `source` (a ImageSource), each cropped to one of `sizes` ((height, width) pixels).
 
-    A picture takes one of the sizes that fit inside it, chosen by its key. `skipped` lists (name, reason) of those that are
+    An image takes one of the sizes that fit inside it, chosen by its key. `skipped` lists (name, reason) of those that are
     too small or cannot be read. `indices` are the others'.
     """
 
@@ -33,8 +33,8 @@ class Crops:
         return list(self.size)
 
     def pair(self, index, version):
-        """(clean, degraded), each (3, h, w) in [0, 1]: the crop of picture `index` and its degraded partner, or else the
-        `version`-th degradation of it. Raises ValueError when the picture cannot be read."""
+        """(clean, degraded), each (3, h, w) in [0, 1]: the crop of image `index` and its degraded partner, or else the
+        `version`-th degradation of it. Raises ValueError when the image cannot be read."""
         record, (height, width) = self.source[index], self.size[index]
         own = keyed_generator(self.seed, "crop", record.key, version)
         rows, columns = record.hq.shape[1] - height, record.hq.shape[2] - width
@@ -42,15 +42,15 @@ class Crops:
         if self.crop == "random":
             top, left = (torch.randint(extent + 1, (), generator=own).item() for extent in (rows, columns))
         clean, degraded = (
-            None if picture is None else picture[:, top : top + height, left : left + width] for picture in (record.hq, record.lq)
+            None if image is None else image[:, top : top + height, left : left + width] for image in (record.hq, record.lq)
         )
         return clean, degrade_random(clean, own) if degraded is None else degraded
 
 
 class Order:
-    """Which of `size` {index: (height, width)} each step sees: `batch` of one size at a time, every picture once an epoch.
+    """Which of `size` {index: (height, width)} each step sees: `batch` of one size at a time, every image once an epoch.
 
-    The last batch of a size is filled up with pictures of that size from the epoch's beginning.
+    The last batch of a size is filled up with images of that size from the epoch's beginning.
     """
 
     def __init__(self, size, batch, seed=0):

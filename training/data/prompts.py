@@ -1,12 +1,10 @@
 """Prompts as FLUX reads them, by the text encoders of a model folder."""
 
-from pathlib import Path
-
 import torch
 
-from ...fluxir_core.adapter import load_adapter
-from ..miniature.text import encode_words
-from ..model_folder import MINIATURE, only_file
+from ...fluxir_core.adapter.checkpoint import load_adapter
+from ..bundled import find
+from ..diffusers_host.model_folder import model_folder, only_file, whole_model
 
 
 def load_prompt_encoder(folder, tokens, device="cpu", dtype=torch.bfloat16):
@@ -16,9 +14,9 @@ def load_prompt_encoder(folder, tokens, device="cpu", dtype=torch.bfloat16):
     in float32; any other folder knows the empty prompt alone, from its adapter's file. Raises ValueError where there is none
     of these, and on a prompt that the folder cannot read.
     """
-    if str(folder) == "miniature" or Path(folder) == MINIATURE:
-        return lambda prompt: encode_words(prompt.split())
-    folder = Path(folder)
+    if own := find(folder):
+        return own.embed
+    folder = model_folder(folder)
     if (folder / "text_encoder_2").is_dir():
         return _flux_encoder(folder, tokens, device, dtype)
     if not (folder / "fluxir_adapters").is_dir():
@@ -42,15 +40,16 @@ def _flux_encoder(folder, tokens, device, dtype):
     from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
     options = {"local_files_only": True, "torch_dtype": dtype}
-    pipeline = FluxPipeline(
-        scheduler=None,
-        vae=None,
-        transformer=None,
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        tokenizer_2=T5TokenizerFast.from_pretrained(folder / "tokenizer_2", local_files_only=True),
-        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", **options).to(device),
-        text_encoder_2=T5EncoderModel.from_pretrained(folder / "text_encoder_2", **options).to(device),
-    )
+    with whole_model(folder):
+        pipeline = FluxPipeline(
+            scheduler=None,
+            vae=None,
+            transformer=None,
+            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            tokenizer_2=T5TokenizerFast.from_pretrained(folder / "tokenizer_2", local_files_only=True),
+            text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", **options).to(device),
+            text_encoder_2=T5EncoderModel.from_pretrained(folder / "text_encoder_2", **options).to(device),
+        )
 
     @torch.no_grad()
     def encode(prompt):

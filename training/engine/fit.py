@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..average import MovingAverage
+from .average import MovingAverage
+from .checked_files import misfit
 from .draws import Draws
-from .processes import any_process, load_optimizer, local, sharded, sharded_like, whole
+from .processes import any_process, is_sharded, load_optimizer, local, sharded_like, whole
 from .run_folder import RunFolder, check_identity
 from .stopping import Stopped, StopSignal
 
@@ -18,9 +19,9 @@ from .stopping import Stopped, StopSignal
 class RunConfig:
     """How long and how wide a run is. None of it but `steps`, `batch` and `seed` changes what is learnt.
 
-    `batch` pictures make a step, over all processes; `micro_batch` of them pass the model at once. `sharding` is "ddp" or
+    `batch` images make a step, over all processes; `micro_batch` of them pass the model at once. `sharding` is "ddp" or
     "fsdp". A checkpoint is written every `checkpoint_every` steps and the latest `keep` stay; `validate_every` steps the
-    held-out pictures are restored (0: never).
+    held-out images are restored (0: never).
     """
 
     steps: int
@@ -35,6 +36,8 @@ class RunConfig:
     def __post_init__(self):
         if self.sharding not in ("ddp", "fsdp"):
             raise ValueError(f"run: sharding is {self.sharding!r}; use 'ddp' or 'fsdp'.")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"run: seed is {self.seed}; use a whole number from 0 to 2**64 - 1.")
         for name in ("steps", "batch", "micro_batch", "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run: {name} is {getattr(self, name)}; use 1 or more.")
@@ -73,9 +76,9 @@ class Objective(torch.nn.Module):
 def fit(objective, batches, optimizer_config, run, folder, accelerator, validate=None, identity=None, description=None):
     """Trains `objective.adapter`, resuming from the checkpoints in `folder`. Returns the averaged adapter's whole state dict.
 
-    `batches.rows(step)` says how many pictures a step sees and `batches(step, rows)` gives those at these places of it.
-    `validate(model, step)` is called with the averaged weights in place and returns values to log. `identity` (a dict of
-    plain values) is what makes two runs one: a folder with checkpoints of another is refused. `description` (a dict) is kept
+    `batches.rows(step)` says how many images a step sees and `batches(step, rows)` gives those at these places of it.
+    `validate(model, step, stopping)` is called with the averaged weights in place and returns values to log; it ends early
+    where `stopping()` says so. `identity` (a dict of plain values) is what makes two runs one: a folder with checkpoints of another is refused. `description` (a dict) is kept
     in every checkpoint beside it. Raises Stopped after SIGTERM or Ctrl-C, and ValueError when the loss or the gradients are
     no longer finite.
     """
@@ -106,13 +109,17 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
             done = step + 1
             _log(accelerator, losses, optimizer, step)
             stopping = any_process(accelerator, stop.asked)
-            if done % run.checkpoint_every == 0 or done == run.steps or stopping:
+            due = done % run.checkpoint_every == 0 or done == run.steps
+            if due or stopping:
                 _save(folder, done, adapter, average, optimizer, described, accelerator)
             if validate and run.validate_every and (done % run.validate_every == 0 or done == run.steps) and not stopping:
                 adapter.eval()
                 with average.applied(), torch.no_grad(), accelerator.autocast():
-                    accelerator.log(validate(model, done), step=done)
+                    accelerator.log(validate(model, done, lambda: any_process(accelerator, stop.asked)), step=done)
                 adapter.train()
+                stopping = any_process(accelerator, stop.asked)
+                if stopping and not due:
+                    _save(folder, done, adapter, average, optimizer, described, accelerator)
             if stopping and done < run.steps:
                 raise Stopped(done, run.steps)
     average.apply()
@@ -140,7 +147,7 @@ def _accumulate(model, batches, run, step, accelerator):
 
 
 def _save(folder, step, adapter, average, optimizer, described, accelerator):
-    if accelerator.is_main_process or sharded(adapter):  # every process gives its shards
+    if accelerator.is_main_process or is_sharded(adapter):  # every process gives its shards
         state = whole(
             {
                 "step": step,
@@ -157,10 +164,18 @@ def _save(folder, step, adapter, average, optimizer, described, accelerator):
 
 def _resume(folder, identity, adapter, parameters, average, optimizer):
     """Loads the latest checkpoint of `folder` into what a step changes. Returns the step it was written after, 0 without one."""
-    saved = folder.load()
+    own = {"adapter": adapter.state_dict(), "average": average.state_dict()}
+
+    def unusable(state):
+        lacking = {"step", "identity", "optimizer", *own} - state.keys()
+        if lacking:
+            return f"it lacks {', '.join(sorted(lacking))}"
+        check_identity(state["identity"], identity, folder.folder)
+        return misfit(state, own)
+
+    saved = folder.load(misfit=unusable)
     if saved is None:
         return 0
-    check_identity(saved["identity"], identity, folder.folder)
     with torch.no_grad():
         for name, value in adapter.state_dict().items():
             local(value).copy_(local(sharded_like(saved["adapter"][name], value)))

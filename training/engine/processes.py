@@ -92,7 +92,7 @@ def load_optimizer(optimizer, state, parameters):
     optimizer.load_state_dict({**state, "state": placed})
 
 
-def sharded(module):
+def is_sharded(module):
     """Whether a parameter of `module` is a shard at this moment."""
     return any(map(_sharded, module.parameters()))
 

@@ -1,22 +1,10 @@
 """A run's checkpoints on disk: one file each, written whole or not at all."""
 
 import logging
-import os
 import re
 from pathlib import Path
 
-import torch
-
-
-def write_whole(path, state):
-    """torch.save of `state` to `path`, so that a crash at any moment leaves either the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+from .checked_files import BrokenFile, read_checked, write_checked
 
 
 def check_identity(saved, own, place):
@@ -45,17 +33,21 @@ class RunFolder:
         return self.folder / f"step-{step:08d}.pt"
 
     def save(self, step, state):
-        """Writes `state` as the checkpoint after `step` steps, then drops the ones too many. Returns its path."""
-        write_whole(self.path(step), state)
-        for old in self.steps()[: -self.keep]:
-            self.path(old).unlink()
+        """Writes `state` as the checkpoint after `step` steps, then drops the ones too many. Returns its path.
+
+        Those after more steps go as well: a run that comes past here has found that they cannot be used.
+        """
+        write_checked(self.path(step), state)
+        steps = self.steps()
+        for other in {*steps} - {*[each for each in steps if each <= step][-self.keep :]}:
+            self.path(other).unlink()
         return self.path(step)
 
-    def load(self, step=None):
+    def load(self, step=None, misfit=None):
         """The latest checkpoint, or that after `step` steps; None when the folder holds none at all.
 
-        A latest file that cannot be read is passed over for the one before it, with a warning. Raises ValueError when `step`
-        is asked for and missing, or when no file can be read.
+        A latest file that is broken is passed over for the one before it, with a warning; so is one of which `misfit(state)`
+        says why it cannot be used. Raises ValueError when `step` is asked for and missing, or when no file can be used.
         """
         steps = self.steps()
         if step is not None:
@@ -64,9 +56,15 @@ class RunFolder:
             steps = [step]
         for candidate in reversed(steps):
             try:
-                return torch.load(self.path(candidate), map_location="cpu", weights_only=True)
-            except (RuntimeError, OSError, EOFError, ValueError) as error:
-                logging.warning("%s cannot be read (%s)", self.path(candidate), error)
+                state = read_checked(self.path(candidate))
+            except (BrokenFile, FileNotFoundError) as error:
+                reason = str(error)
+            else:
+                reason = misfit and misfit(state)
+                if not reason:
+                    return state
+                reason = f"{self.path(candidate)} does not fit: {reason}"
+            logging.warning("%s; it is passed over", reason)
         if steps:
             raise ValueError(f"{self.folder}: no checkpoint can be read; start again in another folder, or restore a copy.")
         return None

@@ -1,7 +1,8 @@
-"""Ending a run that is asked to stop between two steps, with its checkpoint written."""
+"""Ending a run that is asked to stop: at once, or between two steps, with its checkpoint written."""
 
 import signal
 import threading
+from contextlib import contextmanager
 
 
 class Stopped(Exception):
@@ -12,7 +13,10 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """`asked` becomes true at SIGTERM or SIGINT; the handlers of before come back at the end. Acts in the main thread only."""
+    """`asked` becomes true at SIGTERM or SIGINT; the handlers of before come back at the end. Acts in the main thread only.
+
+    Who asks a second time does not want to wait: KeyboardInterrupt is raised.
+    """
 
     def __enter__(self):
         self.asked, self._before = False, {}
@@ -22,8 +26,27 @@ class StopSignal:
         return self
 
     def _ask(self, _number, _frame):
+        if self.asked:
+            raise KeyboardInterrupt
         self.asked = True
 
     def __exit__(self, *_):
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def terminated():
+    """SIGTERM raises KeyboardInterrupt inside this block, as Ctrl-C does: what is open is closed. In the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number, _frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,1 @@
+"""FluxGen: making data to train restoration adapters on."""

@@ -1,20 +1,20 @@
-"""A bare FLUX that draws pictures: no adapter, no picture to start from."""
+"""A bare FLUX that draws images: no adapter, no image to start from."""
 
 import torch
 
-from ...fluxir_core.adapter import load_adapter
-from ...fluxir_core.flow import euler, flux_sigmas
-from ...fluxir_core.tokens import image_ids, pack_latents, unpack_latents
+from ...fluxir_core.adapter.checkpoint import load_adapter
+from ...fluxir_core.flow.rectified_flow import euler, flux_sigmas
+from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
 from ..data.prompts import load_prompt_encoder
-from ..host import call_transformer, exact_time
-from ..model_folder import model_folder, only_file, open_transformer, open_vae
+from ..diffusers_host.model_folder import model_folder, only_file, open_transformer, open_vae
+from ..diffusers_host.transformer import call_transformer, exact_time
 
 PATCH, CHANNELS, TOKENS = 16, 16, 512
 """Pixels a side of one token, channels of a latent, and FLUX.1-dev's length of a prompt."""
 
 
 def flux_shift(height, width):
-    """FLUX.1's own mu for a picture of that size in pixels: linear in its tokens, 0.5 at 256 and 1.15 at 4096."""
+    """FLUX.1's own mu for an image of that size in pixels: linear in its tokens, 0.5 at 256 and 1.15 at 4096."""
     return 0.5 + 0.65 * (height * width / PATCH**2 - 256) / (4096 - 256)
 
 
@@ -46,20 +46,16 @@ class Base:
 
     def __init__(self, name, device="cpu", dtype=torch.float32):
         self.folder, self.device, self.dtype = model_folder(name), device, dtype
-        try:
-            self.transformer, self.vae = open_transformer(self.folder, dtype).to(device), open_vae(self.folder, dtype)
-        except OSError as error:
-            first = str(error).strip().splitlines()[0].rstrip(".")
-            raise ValueError(f"--model: {name} is no whole FLUX model ({first}); download it again.") from None
+        self.transformer, self.vae = open_transformer(self.folder, dtype).to(device), open_vae(self.folder, dtype)
         self.vae.vae.to(device)
         exact_time(self.transformer)
 
     @torch.no_grad()
     def draw(self, text, pooled, seeds, height, width, steps, guidance):
-        """A picture for each of `seeds` under the prompts `text` (B, L, context), `pooled` (B, vec): (B, 3, height, width)
+        """An image for each of `seeds` under the prompts `text` (B, L, context), `pooled` (B, vec): (B, 3, height, width)
         in [0, 1] on the CPU. Sides are multiples of 16.
 
-        Picture i starts from the noise that ComfyUI draws for seeds[i]; Euler steps on FLUX's sigmas, shifted as FLUX.1
+        Image i starts from the noise that ComfyUI draws for seeds[i]; Euler steps on FLUX's sigmas, shifted as FLUX.1
         shifts them for the size. Raises ValueError when the model gives NaN.
         """
         grid = height // 8, width // 8
@@ -72,7 +68,7 @@ class Base:
 
         sigmas = flux_sigmas(steps, flux_shift(height, width)).to(self.device)
         tokens = euler(velocity, pack_latents(torch.cat(noise)).to(self.device), sigmas)
-        pictures = self.vae.decode(unpack_latents(tokens, *grid).to(self.dtype)).float()
-        if not pictures.isfinite().all():
+        images = self.vae.decode(unpack_latents(tokens, *grid).to(self.dtype)).float()
+        if not images.isfinite().all():
             raise ValueError(f"--model: {self.folder} draws NaN in {self.dtype}; download its weights again.")
-        return pictures.clamp(0, 1).cpu()
+        return images.clamp(0, 1).cpu()

@@ -1,30 +1,32 @@
-"""`fluxir fluxgen degrade`: pairs of good and degraded pictures, into shards (arXiv 2504.15159, section 3.1)."""
+"""`fluxir fluxgen degrade`: pairs of good and degraded images, into shards (arXiv 2504.15159, section 3.1)."""
 
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ...fluxir_core.data import PictureSource, ShardWriter
-from ...fluxir_core.degrade import TASKS
+from ...fluxir_core.data.shards import ShardWriter
+from ...fluxir_core.data.source import ImageSource
+from ...fluxir_core.degrade.tasks import TASKS
 from ...fluxir_core.flow.noise import keyed_generator
 from ...fluxir_core.image.files import png_bytes
 from ...fluxir_core.image.montage import contact_sheet
 from ...fluxir_core.verify.selection import read_table
+from ..arguments import seed
 from .work import Rank, in_order, keep_settings, report_skipped, write_skipped
 
 DEGRADATION, SHEET, SHOWN = "Real-ESRGAN", "pairs.png", 12
-"""What happens to the pictures; the previews' file, and how many pairs it shows."""
+"""What happens to the images; the previews' file, and how many pairs it shows."""
 
 
 def degradation_seed(seed, key):
-    """The seed of the picture `key` in a data set of `seed`, the same whatever else is in it."""
+    """The seed of the image `key` in a data set of `seed`, the same whatever else is in it."""
     return keyed_generator("fluxgen", seed, key).initial_seed()
 
 
 def pair(source, index, seed, device, scores=None):
-    """(files, metadata) of a sample for ShardWriter: picture `index` of `source` and what becomes of it.
+    """(files, metadata) of a sample for ShardWriter: image `index` of `source` and what becomes of it.
 
-    Raises ValueError when the picture cannot be read.
+    Raises ValueError when the image cannot be read.
     """
     record = source[index]
     own = degradation_seed(seed, record.key)
@@ -62,7 +64,7 @@ def degrade(source, out, seed, rank, scores=None):
 
 def preview(shard, path):
     """Writes a contact sheet of pairs in `shard`, spread evenly, good on the left."""
-    source = PictureSource(shard)
+    source = ImageSource(shard)
     shown = min(SHOWN, len(source))
     records = [source[number * len(source) // shown] for number in range(shown)]
     labels = [f"{record.key}: good, degraded" for record in records]
@@ -73,14 +75,19 @@ def add_arguments(parser):
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a folder of shards, or of photos")
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help=f"where pairs and {SHEET} are written; resumes")
     parser.add_argument("--selection", type=Path, metavar="CSV", help="the table of `fluxir fluxgen select`: only what it kept")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the data set (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the data set (default 0)")
 
 
 def run(arguments):
     if arguments.out.resolve() == arguments.source.resolve():
         raise ValueError(f"OUT_DIR is SOURCE, {arguments.out}; give another folder for the pairs.")
     rank, scores = Rank.here(), arguments.selection and read_table(arguments.selection)
-    source = PictureSource(arguments.source, keep=scores)
+    source = ImageSource(arguments.source, keep=scores)
+    with rank.holding(arguments.out):
+        _degrade(arguments, source, scores, rank)
+
+
+def _degrade(arguments, source, scores, rank):
     keep_settings(arguments.out, {"seed": arguments.seed, "source": source.fingerprint, "degradation": DEGRADATION})
     if rank.rank == 0:
         write_skipped(arguments.out, "source", source.skipped)

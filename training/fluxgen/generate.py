@@ -1,4 +1,4 @@
-"""`fluxir fluxgen generate`: pictures of a bare FLUX, into shards (arXiv 2504.15159, sections 3.1 and 4.1)."""
+"""`fluxir fluxgen generate`: images of a bare FLUX, into shards (arXiv 2504.15159, sections 3.1 and 4.1)."""
 
 import hashlib
 import re
@@ -7,13 +7,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ...fluxir_core.data import ShardWriter
-from ...fluxir_core.data.shards import read_index
+from ...fluxir_core.data.shards import ShardWriter, read_index
 from ...fluxir_core.image.files import png_bytes
+from ..arguments import LARGEST_SEED, number, seed, steps, whole
 from .base import PATCH, Base, flux_shift, load_embedder
 from .work import Rank, keep_settings
-
-LARGEST_SEED = 2**64
 
 
 def read_prompts(path):
@@ -30,22 +28,22 @@ def read_prompts(path):
 
 
 def missing(out, count, per_shard, parts):
-    """Those of shards `parts` in `out` that lack pictures of the first `count`: {path: range of pictures}."""
+    """Those of shards `parts` in `out` that lack images of the first `count`: {path: range of images}."""
     found = {}
     for part in parts:
-        pictures = range(part * per_shard, min((part + 1) * per_shard, count))
+        images = range(part * per_shard, min((part + 1) * per_shard, count))
         path = Path(out) / f"fluxgen-{part:06d}.tar"
-        if not (path.exists() and len(read_index(path)[0]) >= len(pictures)):
-            found[path] = pictures
+        if not (path.exists() and len(read_index(path)[0]) >= len(images)):
+            found[path] = images
     return found
 
 
 def generate(base, embed, out, count, prompts, size, steps, guidance, seed, per_shard, batch, rank):
-    """Draws pictures 0 to `count` - 1 with `base` into shards in `out`, those of `rank` that are not there yet.
+    """Draws images 0 to `count` - 1 with `base` into shards in `out`, those of `rank` that are not there yet.
 
     `embed` is as `load_embedder` gives it.
-    Picture i has prompt i, from the first again behind the last, and seed `seed` + i. `size` is (width, height). `batch`
-    pictures, the same ones in every run, are drawn together.
+    Image i has prompt i, from the first again behind the last, and seed `seed` + i. `size` is (width, height). `batch`
+    images, the same ones in every run, are drawn together.
     """
     width, height = size
     shards = missing(out, count, per_shard, rank.own(range(-(-count // per_shard))))
@@ -58,17 +56,17 @@ def generate(base, embed, out, count, prompts, size, steps, guidance, seed, per_
         "shift": round(flux_shift(height, width), 6),
     }
     with tqdm(total=sum(map(len, shards.values())), desc="generating", disable=None) as bar:
-        for path, pictures in shards.items():
+        for path, images in shards.items():
             with ShardWriter(path) as shard:
-                for first in pictures[::batch]:
-                    group = range(first, min(first + batch, pictures.stop))
+                for first in images[::batch]:
+                    group = range(first, min(first + batch, images.stop))
                     keys = [f"{number:08d}" for number in group]
                     if not all(key in shard.keys for key in keys):
-                        texts, seeds = zip(*((prompts[n % len(prompts)], (seed + n) % LARGEST_SEED) for n in group))
+                        texts, seeds = zip(*((prompts[n % len(prompts)], (seed + n) % (LARGEST_SEED + 1)) for n in group))
                         drawn = base.draw(*embed(texts), seeds, height, width, steps, guidance)
-                        for key, text, own, picture in zip(keys, texts, seeds, drawn):
+                        for key, text, own, image in zip(keys, texts, seeds, drawn):
                             if key not in shard.keys:
-                                shard.add(key, {"hq.png": png_bytes(picture)}, {"prompt": text, "seed": own, **described})
+                                shard.add(key, {"hq.png": png_bytes(image)}, {"prompt": text, "seed": own, **described})
                     bar.update(len(group))
 
 
@@ -82,25 +80,27 @@ def _size(text):
 
 def add_arguments(parser):
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help="where the shards are written; a run there is resumed")
-    parser.add_argument("--count", type=int, required=True, help="how many pictures, by all processes together")
+    parser.add_argument("--count", type=whole(1, 100_000_000), required=True, help="how many images, by all processes together")
     parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see the README)")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt a line, taken in turn (default: no prompt)")
     parser.add_argument("--size", default="1024x768", help="width and height in pixels (default 1024x768)")
-    parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
-    parser.add_argument("--guidance", type=float, default=4.0, help="FLUX's guidance (default 4)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first picture (default 0)")
-    parser.add_argument("--batch", type=int, default=4, help="pictures drawn together (default 4)")
-    parser.add_argument("--per-shard", type=int, default=256, help="pictures a shard (default 256)")
+    parser.add_argument("--steps", type=steps, default=20, help="sampling steps (default 20)")
+    parser.add_argument("--guidance", type=number(0, 100), default=4.0, help="FLUX's guidance (default 4)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the first image (default 0)")
+    parser.add_argument("--batch", type=whole(), default=4, help="images drawn together (default 4)")
+    parser.add_argument("--per-shard", type=whole(), default=256, help="images a shard (default 256)")
 
 
 def run(arguments):
-    for name in ("count", "steps", "batch", "per_shard"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; use at least 1.")
     size, prompts, rank = _size(arguments.size), read_prompts(arguments.prompts), Rank.here()
     dtype = torch.float32 if rank.device == "cpu" else torch.bfloat16
     embed = load_embedder(arguments.model, prompts, rank.device, dtype)  # before the base: both may not fit
     base = Base(arguments.model, rank.device, dtype)
+    with rank.holding(arguments.out):
+        _generate(arguments, base, embed, prompts, size, rank)
+
+
+def _generate(arguments, base, embed, prompts, size, rank):
     keep_settings(
         arguments.out,
         {
@@ -109,7 +109,7 @@ def run(arguments):
             "steps": arguments.steps,
             "guidance": arguments.guidance,
             "seed": arguments.seed,
-            "pictures a shard": arguments.per_shard,
+            "images a shard": arguments.per_shard,
             "prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16],
         },
     )

@@ -1,43 +1,58 @@
-"""`fluxir fluxgen select`: keeps the pictures that no metric puts among its worst (arXiv 2504.15159, section 3.1).
+"""`fluxir fluxgen select`: keeps the images that no metric puts among its worst (arXiv 2504.15159, section 3.1).
 
-Scores are written picture by picture, each part of the source by its process. Whichever process sees all scores there sets
+Scores are written image by image, each part of the source by its process. Whichever process sees all scores there sets
 the limits and writes the table: nobody waits for anybody, and the command, run again, finishes what is missing.
 """
 
 import json
+import zlib
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ...fluxir_core.data import PictureSource, write_whole
+from ...fluxir_core.data.shards import write_whole
+from ...fluxir_core.data.source import ImageSource
 from ...fluxir_core.image.montage import contact_sheet
 from ...fluxir_core.verify.selection import KEEP, OWN, PAPER, metric_named, reasons, select, table
+from ..arguments import share
 from .work import Rank, in_order, report_skipped, write_skipped
 
-SCORES, TABLE, SHEET = "scores", "selection.csv", "dropped.png"
+SCORES, TABLE, SHEET, CHECKSUM = "scores", "selection.csv", "dropped.png", "crc32"
 SHOWN = 64
-"""The most pictures of the contact sheet."""
+"""The most images of the contact sheet."""
 
 
 def read_scores(folder, source):
     """{index in `source`: {"scores": {metric: number}} or {"reason": text}} of what was scored into `folder`, in any part.
 
-    Rows of other pictures and of files that have another size by now are passed over; so is a line that was cut off.
+    Rows of other images and of files that have another size by now are passed over; so is a line that was cut off or changed.
     """
     places, found = {name: index for index, name in enumerate(source.names)}, {}
     for path in sorted(Path(folder).glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            index = places.get(row["file"])
+            row = _read_line(line)
+            index = row and places.get(row["file"])
             if index is not None and row["bytes"] == source.bytes_of(index):
                 known = found.setdefault(index, {"scores": {}})
                 known["scores"].update(row["scores"])
                 if "reason" in row:
                     known["reason"] = row["reason"]
     return found
+
+
+def _line(row):
+    """`row` (a dict) as a line of JSON, with the checksum of what it is without."""
+    return json.dumps({**row, CHECKSUM: zlib.crc32(json.dumps(row).encode())}) + "\n"
+
+
+def _read_line(line):
+    """The row of a `_line`; None for any other text."""
+    try:
+        row = json.loads(line)
+        stated = row.pop(CHECKSUM)
+    except (ValueError, LookupError, AttributeError, TypeError):
+        return None
+    return row if stated == zlib.crc32(json.dumps(row).encode()) else None
 
 
 def score(source, metrics, folder, rank, device):
@@ -61,25 +76,25 @@ def score(source, metrics, folder, rank, device):
             with open(folder / f"{part}.jsonl", "a", encoding="utf-8") as file:
                 if file.tell():
                     file.write("\n")  # behind a line that was cut off
-                for index, picture, reason in in_order(loaded, indices):
+                for index, image, reason in in_order(loaded, indices):
                     row = {"file": source.names[index], "bytes": source.bytes_of(index), "scores": {}}
                     if reason:
                         row["reason"] = reason
                     else:
-                        shown = picture[None].to(device)
+                        shown = image[None].to(device)
                         row["scores"] = {name: float(metrics[name](shown)[0]) for name in lacking(index)}
-                    file.write(json.dumps(row) + "\n")
+                    file.write(_line(row))
                     file.flush()
                     bar.update()
 
 
 def finish(source, scored, names, keep, out):
-    """Writes the table and the contact sheet of the dropped ones to `out`: (Selection, number kept, number of pictures)."""
+    """Writes the table and the contact sheet of the dropped ones to `out`: (Selection, number kept, number of images)."""
     read = [index for index in range(len(source)) if "reason" not in scored[index]]
     unreadable = [(source.names[index], row["reason"]) for index, row in sorted(scored.items()) if "reason" in row]
     columns = {name: [scored[index]["scores"][name] for index in read] for name in names}
     selection = select(columns, keep)
-    write_skipped(out, "pictures", unreadable)
+    write_skipped(out, "images", unreadable)
     dropped = [(index, by) for index, by in zip(read, selection.dropped_by) if by]
     if dropped:
         spread = range(min(SHOWN, len(dropped)))
@@ -102,15 +117,19 @@ def add_arguments(parser):
         metavar="NAME",
         help=f"metrics of pyiqa, or {', '.join(OWN)}, which need no weights (default {' '.join(PAPER)})",
     )
-    parser.add_argument("--keep", type=float, default=KEEP, help="share that each metric by itself keeps (default 0.95)")
+    parser.add_argument("--keep", type=share, default=KEEP, help="share that each metric by itself keeps (default 0.95)")
 
 
 def run(arguments):
-    if not 0 < arguments.keep <= 1:
-        raise ValueError(f"--keep is {arguments.keep}; use a share above 0, at most 1.")
-    rank, names = Rank.here(), list(dict.fromkeys(arguments.metrics))
-    metrics = {name: metric_named(name, rank.device) for name in names}
-    source, folder = PictureSource(arguments.source), arguments.out / SCORES
+    rank = Rank.here()
+    metrics = {name: metric_named(name, rank.device) for name in dict.fromkeys(arguments.metrics)}
+    source = ImageSource(arguments.source)
+    with rank.holding(arguments.out):
+        _select(arguments, source, metrics, rank)
+
+
+def _select(arguments, source, metrics, rank):
+    names, folder = list(metrics), arguments.out / SCORES
     if rank.rank == 0:
         write_skipped(arguments.out, "source", source.skipped)
     score(source, metrics, folder, rank, rank.device)

@@ -6,12 +6,14 @@ import json
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from ...fluxir_core.data import write_whole
+from ...fluxir_core.data.lock import locked
+from ...fluxir_core.data.shards import write_whole
 
 SETTINGS, SKIPPED = "fluxgen.json", "skipped"
 
@@ -37,38 +39,44 @@ class Rank(NamedTuple):
         gpus = torch.cuda.device_count()
         return cls(rank, world, f"cuda:{local % gpus}" if gpus else "cpu")
 
+    def holding(self, folder, option="OUT_DIR"):
+        """A context in which no other process of this rank works in the output folder `folder`. Raises ValueError while one does."""
+        return locked(folder, option, f"-{self.rank}")
+
     def own(self, parts):
         """Those of `parts`, in order, that belong to this process."""
         return list(parts)[self.rank :: self.world]
 
 
-def keep_settings(folder, settings):
+def keep_settings(folder, settings, name=SETTINGS):
     """Notes `settings` in `folder`. Raises ValueError when an earlier run noted others: that would mix two data sets."""
-    path = Path(folder) / SETTINGS
+    path = Path(folder) / name
     if not path.exists():
         write_whole(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
         return
     try:
         noted = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(name for name in settings | noted if settings.get(name) != noted.get(name))
+        changed = sorted(each for each in settings | noted if settings.get(each) != noted.get(each))
     except (ValueError, TypeError):
         raise ValueError(f"{path} cannot be read; give another output folder.") from None
     if changed:
-        listed = ", ".join(f"{name} {noted.get(name)}, not {settings.get(name)}" for name in changed)
+        listed = ", ".join(f"{each} {noted.get(each)}, not {settings.get(each)}" for each in changed)
         raise ValueError(f"{folder} was begun with {listed}; give another output folder, or the same settings.")
 
 
 def in_order(function, items, workers=None):
     """`function(item)` of each of `items`, in their order, computed by threads a few items ahead."""
     workers = workers or min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = deque()
+    pool, waiting = ThreadPoolExecutor(workers), deque()
+    try:
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # who is interrupted waits for the items at hand alone
 
 
 def write_skipped(folder, part, skipped):
@@ -86,8 +94,8 @@ def report_skipped(folder):
     """Prints everything that `write_skipped` noted in `folder`, by any process."""
     rows = []
     for path in sorted((Path(folder) / SKIPPED).glob("*.csv")):
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            rows += csv.reader(file)
+        with path.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
+            rows += (row for row in csv.reader(file) if len(row) == 2)
     if rows:
         listed = (f"- {name}: {reason}" for name, reason in rows)
         print(f"skipped {len(rows)}, see {Path(folder) / SKIPPED}:", *listed, sep="\n")

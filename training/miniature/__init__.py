@@ -1,0 +1,37 @@
+"""The miniature: a FLUX of 5.8 M parameters with its VAE and adapter, trained on data of its own."""
+
+from pathlib import Path
+
+from ..bundled import Bundled, register
+
+FOLDER = Path(__file__).resolve().parents[2] / "models" / "miniature"
+
+
+def _transformer():
+    from .train_base import MINI_FLUX
+
+    return MINI_FLUX
+
+
+def _vae():
+    from diffusers import AutoencoderTiny
+
+    from .autoencoder import LATENT_CHANNELS
+
+    return AutoencoderTiny(latent_channels=LATENT_CHANNELS)
+
+
+def _embed(prompt):
+    from .text import encode_words
+
+    return encode_words(prompt.split())
+
+
+def _batches(folder, size, batch, prompts, work, seed, device):
+    from .batches import MiniatureBatches
+    from .recipe import MiniatureSize
+
+    return MiniatureBatches.for_model(folder, MiniatureSize(size=size), batch, prompts, work, seed, device)
+
+
+register("miniature", Bundled(FOLDER, "mini-FLUX", _transformer, _vae, _embed, _batches))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from ..model_folder import only_file
+from ..diffusers_host.model_folder import only_file
 
 WIDTHS = (16, 32, 64, 64)
 """Channels kept at scales 1, 1/2, 1/4 and 1/8."""
@@ -18,7 +18,7 @@ WIDTHS = (16, 32, 64, 64)
 TAESD_WIDTH = 64
 LATENT_CHANNELS = 16
 
-COLOURS = 3
+COLORS = 3
 MEAN, SPREAD = 0.4, 0.25
 """About the mean and standard deviation of a photo's channels in [0, 1]."""
 
@@ -55,22 +55,22 @@ class NarrowTAESD(nn.Module):
         for level in (2, 1, 0):
             decoder += [nn.Upsample(scale_factor=2), conv(widths[level + 1], widths[level], bias=False)]
             decoder += [Block(widths[level]) for _ in range(3 if level else 1)]
-        self.taesd_decoder = nn.Sequential(*decoder, conv(widths[0], COLOURS))
-        self._carry_mean_colour()
+        self.taesd_decoder = nn.Sequential(*decoder, conv(widths[0], COLORS))
+        self._carry_mean_color()
 
     @torch.no_grad()
-    def _carry_mean_colour(self):
+    def _carry_mean_color(self):
         """Starts the first three channels of every convolution as the picture itself, averaged down and interpolated up.
 
-        From random weights the ReLUs can lose an axis of colour early, and it never comes back.
+        From random weights the ReLUs can lose an axis of color early, and it never comes back.
         """
         tent = torch.outer(*2 * [torch.tensor([0.25, 0.5, 0.25])])
         same = F.pad(torch.ones(1, 1), (1, 1, 1, 1))
 
         def carry(conv, kernel, gain=1.0, bias=0.0):
-            conv.weight[:COLOURS] = torch.eye(COLOURS, conv.in_channels)[..., None, None] * kernel * gain
+            conv.weight[:COLORS] = torch.eye(COLORS, conv.in_channels)[..., None, None] * kernel * gain
             if conv.bias is not None:
-                conv.bias[:COLOURS] = bias
+                conv.bias[:COLORS] = bias
 
         for side in (self.taesd_encoder, self.taesd_decoder):
             first, *between, last = (layer for layer in side if isinstance(layer, nn.Conv2d))

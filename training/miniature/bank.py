@@ -5,21 +5,22 @@ import logging
 
 import torch
 
-from ...fluxir_core.degrade import degrade_random
-from ..engine.run_folder import write_whole
+from ...fluxir_core.degrade.presets import degrade_random
+from ..engine.checked_files import read_or_none, write_checked
 from .autoencoder import LATENT_CHANNELS
 from .latents import LatentBank, encode_images
 from .scenes import build_bank
 
 
-def drawn_bank(plan, work):
+def draw_bank(plan, work):
     """Images (N, 3, H, W) uint8 and their words, made once for each bank of a plan and kept in `work`."""
     path = work / f"bank-{_drawn_by(plan)}.pt"
-    if not path.exists():
+    saved = read_or_none(path)
+    if saved is None:
         logging.info("drawing %d scenes and cropping %d photos", plan.scenes, plan.crops)
         images, words = build_bank(plan.scenes, plan.crops, plan.size, plan.seed)
-        write_whole(path, {"images": torch.from_numpy(images), "words": words})
-    saved = torch.load(path, weights_only=True)
+        saved = {"images": torch.from_numpy(images), "words": words}
+        write_checked(path, saved)
     return saved["images"].permute(0, 3, 1, 2), saved["words"]
 
 
@@ -30,20 +31,21 @@ def degraded_versions(image, plan, index):
     return (torch.stack(versions) * 255).round().byte()
 
 
-def encoded_bank(plan, work, autoencoder, images, words, versions=degraded_versions, name="latents"):
+def encode_bank(plan, work, autoencoder, images, words, versions=degraded_versions, name="latents"):
     """The LatentBank of `images` (N, 3, H, W) uint8 and `plan.versions` degradations of each, made once and kept in `work`.
 
     `versions(image, plan, index)` makes them; the file has `name` and the fingerprints of bank and autoencoder.
     """
     path = work / f"{name}-{_drawn_by(plan)}-{plan.versions}-{fingerprint(autoencoder)}.pt"
-    if not path.exists():
+    saved = read_or_none(path)
+    if saved is None:
         logging.info("degrading and encoding %d pictures", len(images))
         side = plan.size // 8
         degraded = torch.empty(len(images), plan.versions, LATENT_CHANNELS, side, side, dtype=torch.half)
         for i, image in enumerate(images):
             degraded[i] = encode_images(autoencoder, versions(image, plan, i))
-        write_whole(path, {"clean": encode_images(autoencoder, images), "degraded": degraded})
-    saved = torch.load(path, weights_only=True)
+        saved = {"clean": encode_images(autoencoder, images), "degraded": degraded}
+        write_checked(path, saved)
     return LatentBank(saved["clean"], saved["degraded"], words)
 
 

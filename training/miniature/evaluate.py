@@ -2,8 +2,8 @@
 
 import torch
 
-from ...fluxir_core.degrade import EVALUATION, degrade_named
-from ...fluxir_core.image import quality
+from ...fluxir_core.degrade.presets import EVALUATION, degrade_named
+from ...fluxir_core.image.quality import quality
 from .held_out import held_out_photos
 
 SEEDS = (0, 1, 2)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from ...fluxir_core.adapter import diffusers_to_bfl, save_adapter
-from ...fluxir_core.adapter.checkpoint import write_safetensors
+from ...fluxir_core.adapter.checkpoint import save_adapter
+from ...fluxir_core.flux.keymap import diffusers_to_bfl
+from ...fluxir_core.flux.weight_files import write_safetensors
 from .autoencoder import widen
 
 FLUX_SCALE, FLUX_SHIFT = 0.3611, 0.1159

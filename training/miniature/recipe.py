@@ -6,15 +6,18 @@ from pathlib import Path
 
 import torch
 
-from ...fluxir_core.adapter import AdapterConfig, FluxDimensions, FluxIRAdapter, diffusers_to_bfl
-from ..data.batches import MiniatureBatches
+from ...fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from ...fluxir_core.flux.dimensions import FluxDimensions
+from ...fluxir_core.flux.keymap import diffusers_to_bfl
+from ..diffusers_host.fluxir_host import FluxIRHost
 from ..engine.fit import RunConfig, fit
 from ..engine.optimizers import OptimizerConfig
 from ..engine.processes import make_accelerator
-from ..fluxir import FluxIRObjective, FluxIRRecipe
-from ..host import DiffusersHost
+from ..outputs import deliver
+from ..recipes.fluxir import FluxIRObjective, FluxIRRecipe
 from . import export
-from .bank import drawn_bank, encoded_bank
+from .bank import draw_bank, encode_bank
+from .batches import MiniatureBatches
 from .checkpoint import Checkpoint
 from .text import TOKENS
 from .train_autoencoder import train_autoencoder
@@ -28,7 +31,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Plan:
+class MiniatureSize:
     """How much of everything."""
 
     scenes: int = 2000
@@ -42,7 +45,7 @@ class Plan:
     seed: int = 0
 
 
-QUICK = Plan(scenes=8, crops=8, versions=1, autoencoder_steps=3, base_steps=4, adapter_steps=30, adapter_rank=4, size=128)
+QUICK = MiniatureSize(scenes=8, crops=8, versions=1, autoencoder_steps=3, base_steps=4, adapter_steps=30, adapter_rank=4, size=128)
 """Every stage in about a minute, for the tests: the files load, the pictures are no good."""
 
 
@@ -54,13 +57,13 @@ def train_miniature(plan, work, out, device="cpu"):
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     _check_plan(plan, work / "plan.json")
-    images, words = drawn_bank(plan, work)
+    images, words = draw_bank(plan, work)
     autoencoder = train_autoencoder(images, plan.autoencoder_steps, Checkpoint(work / "autoencoder.pt"), device, seed=plan.seed)
-    bank = encoded_bank(plan, work, autoencoder, images, words)
+    bank = encode_bank(plan, work, autoencoder, images, words)
     transformer = train_base(bank, plan.base_steps, Checkpoint(work / "base.pt"), device, seed=plan.seed)
     adapter = train_adapter(bank, autoencoder, transformer, RECIPE, plan, work / "fluxir")
     training = {"plan": asdict(plan), "recipe": asdict(RECIPE), "optimizer": asdict(OPTIMIZER)}
-    export.write(Path(out), autoencoder, transformer, adapter, training)
+    deliver(out, lambda folder: export.write(folder, autoencoder, transformer, adapter, training))
 
 
 def train_adapter(bank, autoencoder, transformer, recipe, plan, folder):
@@ -74,9 +77,9 @@ def train_adapter(bank, autoencoder, transformer, recipe, plan, folder):
     adapter = FluxIRAdapter(AdapterConfig(dims, rank=plan.adapter_rank, text_tokens=TOKENS, guidance=GUIDANCE))
     adapter.init_from_base(base)
     device = next(transformer.parameters()).device
-    host = DiffusersHost(transformer.requires_grad_(False), adapter.to(device))
+    host = FluxIRHost(transformer.requires_grad_(False), adapter.to(device))
     objective = FluxIRObjective(host, autoencoder.requires_grad_(False).decode, recipe)
-    run = RunConfig(steps=plan.adapter_steps, batch=BATCH, micro_batch=BATCH, seed=plan.seed, checkpoint_every=200, keep=1)
+    run = RunConfig(steps=plan.adapter_steps, batch=BATCH, micro_batch=BATCH, seed=plan.seed, checkpoint_every=200)
     batches = MiniatureBatches(plan.size, BATCH, False, bank, plan.seed, device)
     adapter.load_state_dict(fit(objective, batches, OPTIMIZER, run, folder, make_accelerator()))
     host.remove()
@@ -85,14 +88,14 @@ def train_adapter(bank, autoencoder, transformer, recipe, plan, folder):
 
 def load_trained(work, plan, device="cpu"):
     """The finished stages 1 and 2 of `work`, with the latents: (bank, autoencoder, transformer)."""
-    images, words = drawn_bank(plan, work)
+    images, words = draw_bank(plan, work)
     autoencoder = train_autoencoder(images, plan.autoencoder_steps, Checkpoint(work / "autoencoder.pt"), device)
-    bank = encoded_bank(plan, work, autoencoder, images, words)
+    bank = encode_bank(plan, work, autoencoder, images, words)
     return bank, autoencoder, train_base(bank, plan.base_steps, Checkpoint(work / "base.pt"), device)
 
 
 def _check_plan(plan, path):
     written = json.dumps(asdict(plan), indent=2)
     if path.exists() and path.read_text() != written:
-        raise SystemExit(f"fluxir train miniature: {path.parent} holds another plan's work; choose another --work folder.")
+        raise ValueError(f"{path.parent} holds another plan's work; choose another --work folder.")
     path.write_text(written)

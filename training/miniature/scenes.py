@@ -1,7 +1,7 @@
 """Procedural pictures and photo crops: the miniature's only training data.
 
 A scene is a dead-leaves image (Lee, Mumford and Huang, 2001): opaque shapes with power-law sizes drawn over each other, here
-with colours taken from photos, shading and texture, so that edges, flat areas and texture have natural statistics.
+with colors taken from photos, shading and texture, so that edges, flat areas and texture have natural statistics.
 Every scene carries the words that describe it, so that the miniature's text path has something to learn.
 """
 
@@ -42,7 +42,7 @@ def load_photo(name):
 
 
 def photo_crop(photo, size, rng):
-    """A random square of `photo` (H, W, 3), brought to (size, size, 3), with flips and colour gains."""
+    """A random square of `photo` (H, W, 3), brought to (size, size, 3), with flips and color gains."""
     side = int(rng.uniform(0.75 * size, min(photo.shape[:2])))
     top, left = (rng.integers(0, extent - side + 1) for extent in photo.shape[:2])
     resample = Image.Resampling.BOX if side > size else Image.Resampling.BICUBIC
@@ -57,17 +57,17 @@ def photo_crop(photo, size, rng):
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-def turn_hue(colours, rng):
-    """`colours` (..., 3) turned about the grey axis by a random angle, their distance from grey scaled by 0.7 to 1.6."""
+def turn_hue(colors, rng):
+    """`colors` (..., 3) turned about the gray axis by a random angle, their distance from gray scaled by 0.7 to 1.6."""
     angle, scale = rng.uniform(0, 2 * math.pi), rng.uniform(0.7, 1.6)
-    grey = colours.mean(-1, keepdims=True)
-    chroma = colours - grey
+    gray = colors.mean(-1, keepdims=True)
+    chroma = colors - gray
     turned = chroma * math.cos(angle) + (np.roll(chroma, 1, -1) - np.roll(chroma, -1, -1)) * (math.sin(angle) / math.sqrt(3))
-    return grey + scale * turned
+    return gray + scale * turned
 
 
 def scene(size, palette, rng):
-    """One dead-leaves scene. `palette` (K, 3) holds colours in [0, 255]. Returns ((size, size, 3) uint8, list of words)."""
+    """One dead-leaves scene. `palette` (K, 3) holds colors in [0, 255]. Returns ((size, size, 3) uint8, list of words)."""
     canvas = size * 2  # drawn at twice the size: averaging it down anti-aliases the edges
     large, angular, textured = rng.random(3) < 0.5
     words = ["large" if large else "small", "angular" if angular else "round", "textured" if textured else "smooth"]
@@ -87,17 +87,17 @@ def scene(size, palette, rng):
         draw.polygon([tuple(p) for p in outline + centre[leaf]], fill=leaf)
     labels = np.asarray(labels)
 
-    colour = palette[rng.integers(0, len(palette), count)].astype(np.float32)
-    if rng.random() < 0.25:  # colours that no photo of the set has
-        colour = rng.uniform(0, 255, (64, 3))[rng.integers(0, rng.integers(3, 65), count)].astype(np.float32)
+    color = palette[rng.integers(0, len(palette), count)].astype(np.float32)
+    if rng.random() < 0.25:  # colors that no photo of the set has
+        color = rng.uniform(0, 255, (64, 3))[rng.integers(0, rng.integers(3, 65), count)].astype(np.float32)
     elif rng.random() < 0.6:
-        colour = turn_hue(colour, rng)
+        color = turn_hue(color, rng)
     slope = rng.normal(0, 0.12 * 255 / canvas * 3, (count, 2)).astype(np.float32)
     grain = np.abs(rng.normal(0, 18 if textured else 3, count)).astype(np.float32)
     yy, xx = np.mgrid[:canvas, :canvas].astype(np.float32)
     shade = slope[labels, 0] * (xx - centre[labels, 0]) + slope[labels, 1] * (yy - centre[labels, 1])
     shade += grain[labels] * _texture(canvas, rng)
-    pixels = colour[labels] + shade[..., None]
+    pixels = color[labels] + shade[..., None]
     pixels = pixels.reshape(size, 2, size, 2, 3).mean((1, 3))
 
     brightness = rng.uniform(0.45, 1.25)
@@ -105,8 +105,8 @@ def scene(size, palette, rng):
     pixels *= brightness
     saturation = rng.uniform(0.2, 1.4)
     words.append("muted" if saturation < 0.7 else "colourful")
-    grey = pixels.mean(-1, keepdims=True)
-    return np.clip(grey + saturation * (pixels - grey), 0, 255).astype(np.uint8), words
+    gray = pixels.mean(-1, keepdims=True)
+    return np.clip(gray + saturation * (pixels - gray), 0, 255).astype(np.uint8), words
 
 
 def _texture(size, rng):
@@ -131,7 +131,7 @@ def build_bank(scenes, crops, size=256, seed=0):
     """
     rng = np.random.default_rng(seed)
     photos = [load_photo(name) for name in TRAINING_PHOTOS]
-    # Colourful photos count more: seven of the thirteen are grey or nearly so.
+    # Colourful photos count more: seven of the thirteen are gray or nearly so.
     weight = np.array([3 if np.ptp(p.astype(np.int16), axis=-1).mean() > 12 else 1 for p in photos], float)
     images, words = np.empty((scenes + crops, size, size, 3), np.uint8), []
     for i in range(scenes):

@@ -1,14 +1,15 @@
-"""The seven restoration tasks for the miniature: its training pictures, degraded by each of them."""
+"""The seven restoration tasks for the miniature: its training images, degraded by each of them."""
 
 import torch
 
-from ...fluxir_core.degrade import TASKS, degrade_random
-from ..data.batches import MiniatureBatches
+from ...fluxir_core.degrade.presets import degrade_random
+from ...fluxir_core.degrade.tasks import TASKS
 from .autoencoder import open_autoencoder
-from .bank import drawn_bank, encoded_bank
+from .bank import draw_bank, encode_bank
+from .batches import MiniatureBatches
 
-MIXTURE = 1 / 4
-"""The share of pictures that are degraded at random as in `fluxir train miniature`, so that the adapter stays good at it."""
+RANDOM = 1 / 4
+"""The share of images that are degraded at random as in `fluxir train miniature`, so that the adapter stays good at it."""
 STRENGTHS = (0.15, 0.9)
 
 
@@ -19,21 +20,21 @@ def task_versions(image, plan, index):
     def uniform(low=0.0, high=1.0):
         return low + (high - low) * torch.rand((), generator=generator).item()
 
-    picture, versions, tasks = image.float() / 255, [], list(TASKS.values())
+    clean, versions, tasks = image.float() / 255, [], list(TASKS.values())
     for _ in range(plan.versions):
-        if uniform() < MIXTURE:
-            versions.append(degrade_random(picture, generator))
+        if uniform() < RANDOM:
+            versions.append(degrade_random(clean, generator))
         else:
             degrade = tasks[torch.randint(len(tasks), (), generator=generator)]
             seed = torch.randint(2**31, (), generator=generator).item()
-            versions.append(degrade(picture[None], uniform(*STRENGTHS), [seed])[0])
+            versions.append(degrade(clean[None], uniform(*STRENGTHS), [seed])[0])
     return (torch.stack(versions) * 255).round().byte()
 
 
 class TaskBatches(MiniatureBatches):
-    """Crops of the miniature's training pictures under the seven tasks, with the empty prompt.
+    """Crops of the miniature's training images under the seven tasks, with the empty prompt.
 
-    `plan` (recipe.Plan) says what is drawn; bank and latents are made once and kept in `work`. `mixture_only` degrades all
+    `plan` (recipe.MiniatureSize) says what is drawn; bank and latents are made once and kept in `work`. `random_only` degrades all
     of them at random instead. `decode` is that of the autoencoder in the model folder `folder`, on latents (B, 16, h, w).
     """
 
@@ -42,11 +43,11 @@ class TaskBatches(MiniatureBatches):
         "by random mixtures"
     )
 
-    def __init__(self, folder, plan, batch, work, seed=0, device="cpu", mixture_only=False):
+    def __init__(self, folder, plan, batch, work, seed=0, device="cpu", random_only=False):
         work.mkdir(parents=True, exist_ok=True)
         autoencoder = open_autoencoder(folder, device)
-        made = () if mixture_only else (task_versions, "tasks")
-        bank = encoded_bank(plan, work, autoencoder, *drawn_bank(plan, work), *made)
+        made = () if random_only else (task_versions, "tasks")
+        bank = encode_bank(plan, work, autoencoder, *draw_bank(plan, work), *made)
         super().__init__(plan.size, batch, False, bank, seed, device)
         self.decode = autoencoder.decode
 

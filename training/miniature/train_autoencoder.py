@@ -16,7 +16,7 @@ def train_autoencoder(images, steps, checkpoint, device="cpu", learning_rate=1e-
 
     L1 + 4 MSE on pixels, latents held near zero mean and unit variance. Convolutions by Muon (on their (out, in*9) matrices),
     biases by AdamW; from random weights Muon reached 19.4 dB on photos where AdamW had 16.6 after the same 300 steps. At a
-    learning rate of 4e-3 many channels die and the colours with them: 22.1 dB on training pictures after 500 steps, here 26.8.
+    learning rate of 4e-3 many channels die and the colors with them: 22.1 dB on training pictures after 500 steps, here 26.8.
     `checkpoint` is a training.miniature.checkpoint.Checkpoint.
     """
     torch.manual_seed(seed)

@@ -5,9 +5,9 @@ import logging
 import torch
 from torch.nn import functional as F
 
-from ...fluxir_core.flow import interpolate, sample_timesteps
-from ..average import MovingAverage
-from ..host import call_transformer, exact_time
+from ...fluxir_core.flow.rectified_flow import interpolate, sample_timesteps
+from ..diffusers_host.transformer import call_transformer, exact_time
+from ..engine.average import MovingAverage
 from .latents import LatentCrops
 from .text import CONTEXT_DIM, POOLED_DIM
 

@@ -1,0 +1,1 @@
+"""What fits a device's memory: tiles, micro-batches, out of memory."""

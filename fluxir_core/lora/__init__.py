@@ -1,0 +1,1 @@
+"""LoRAs for FLUX and their files."""

@@ -1,0 +1,54 @@
+"""Few-step files: a student's LoRA, and the schedules that this LoRA or an adapter is to be sampled on."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..flux.weight_files import FORMAT_VERSION, WeightFileError, read_safetensors, write_safetensors
+from .files import FEW_STEPS, save_layers
+
+SCHEDULES = "schedules"
+
+
+def save_few_steps(path, lora, schedules, metadata):
+    """Writes a student's `lora` (LoRA) with its `schedules` and `metadata` to `path`: diffusers' keys, which ComfyUI's own
+    LoRA loaders read. `schedules` is {steps: sigmas}, each falling to 0."""
+    save_layers(path, lora, {**metadata, "format_version": FORMAT_VERSION, "kind": FEW_STEPS, SCHEDULES: _text(schedules)})
+
+
+def add_schedules(path, schedules):
+    """Writes `schedules` {steps: sigmas} into the header of the safetensors file `path`."""
+    metadata, weights = read_safetensors(path)
+    write_safetensors(path, weights, {**metadata, SCHEDULES: _text(schedules)})
+
+
+def read_schedules(path):
+    """The schedules {steps: sigmas} that the safetensors file `path` states, {} where it has none; reads the header only.
+
+    Raises WeightFileError on another file, and on schedules that do not fall from at most 1 to 0.
+    """
+    name = Path(path).name
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightFileError(f"{name} cannot be read as a safetensors file ({error}); download it again.") from None
+    try:
+        stated = json.loads(metadata.get(SCHEDULES, "{}"))
+        schedules = {int(steps): [float(t) for t in sigmas] for steps, sigmas in stated.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise WeightFileError(f"{name} has unreadable schedules ({error}); run `fluxir schedule` again.") from None
+    for steps, sigmas in schedules.items():
+        falling = all(a > b for a, b in pairwise(sigmas))
+        if len(sigmas) != steps + 1 or not falling or sigmas[0] > 1 or sigmas[-1] != 0:
+            raise WeightFileError(
+                f"{name} has a schedule for {steps} steps that is {sigmas}, which does not fall from 1 or less to 0; run "
+                "`fluxir schedule` again."
+            )
+    return dict(sorted(schedules.items()))
+
+
+def _text(schedules):
+    return json.dumps({str(steps): [round(float(t), 6) for t in sigmas] for steps, sigmas in schedules.items()})

@@ -1,0 +1,1 @@
+"""Test-time search: trying variants while sampling and keeping the best."""

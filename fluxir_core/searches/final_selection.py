@@ -1,0 +1,95 @@
+"""The final selection: the finalists against the baseline, so that a search never returns anything worse."""
+
+from typing import NamedTuple
+
+import torch
+
+from .selectors import take
+from .task import ScoredCandidates
+
+FIDELITY_MARGIN = 1.0
+"""dB by which a winner may be further from the degraded input than the baseline."""
+
+
+class Outcome(NamedTuple):
+    """What an engine ends with: the finalists' latents (n, B, ...), the baseline's (1, B, ...), and their scores if known.
+
+    plain is None without a baseline check; baseline_is_first says that the first finalist is the baseline.
+    """
+
+    latents: torch.Tensor
+    scored: ScoredCandidates | None
+    baseline: torch.Tensor | None
+    baseline_scored: ScoredCandidates | None = None
+    baseline_is_first: bool = False
+
+
+class Verdict(NamedTuple):
+    """latents (B, ...) of the winners, which finalists they are ((B,), -1 for the baseline) and everyone's scores.
+
+    scored holds the finalists, then the baseline if there is one; None where nobody was scored.
+    """
+
+    latents: torch.Tensor
+    winner: torch.Tensor
+    scored: ScoredCandidates | None
+    values: torch.Tensor | None
+
+
+def selection_verifications(finalists, baseline_check, finish, known, baseline_known, baseline_is_first):
+    """Images that `select_final` scores."""
+    if finalists == 1 and (not baseline_check or baseline_is_first):
+        return 0
+    scored = 0 if known and not finish else finalists
+    if baseline_check and not baseline_is_first and (finish or not baseline_known):
+        scored += 1
+    return scored
+
+
+def select_final(state, outcome, baseline_check):
+    """The best finalist of `outcome` for each image, if `baseline_check` no worse than the baseline; returns a Verdict.
+
+    Scored with the task's `finish` decoder where it has one. A winner must reach the baseline's value, beat it on more
+    verifiers than it loses on, and stay as near to the degraded input, up to FIDELITY_MARGIN.
+    """
+    count = len(outcome.latents)
+    if count == 1 and (not baseline_check or outcome.baseline_is_first):
+        scored = outcome.scored
+        values = state.values(scored) if scored else None
+        return Verdict(outcome.latents[0], torch.zeros(outcome.latents.shape[1], dtype=torch.long), scored, values)
+    finish = state.task.finish
+    scored = outcome.scored if outcome.scored and not finish else state.score_latents(outcome.latents, finish)
+    baseline = None
+    if baseline_check:
+        if outcome.baseline_is_first:
+            baseline = scored.take(torch.zeros(1, outcome.latents.shape[1], dtype=torch.long))
+        elif outcome.baseline_scored and not finish:
+            baseline = outcome.baseline_scored
+        else:
+            baseline = state.score_latents(outcome.baseline, finish)
+        scored = ScoredCandidates.join(scored, baseline)
+    values = state.values(scored)
+    if baseline_check:
+        admitted = values[:count].masked_fill(~_no_worse(state.task, scored, values), -torch.inf)
+        best = admitted.argmax(0)
+        winner = torch.where(admitted.amax(0) > -torch.inf, best, count)
+    else:
+        winner = values.argmax(0)
+    latents = take(scored.latents, winner[None])[0]
+    return Verdict(latents, torch.where(winner == count, -1, winner) if baseline_check else winner, scored, values)
+
+
+def _no_worse(task, scored, values):
+    """Which finalists (n, B) may replace the baseline, the last of `scored`."""
+    won = sum(_beats(scores[:-1], scores[-1:]).int() - _beats(scores[-1:], scores[:-1]).int() for scores in scored.scores.values())
+    admitted = (values[:-1] >= values[-1:]) & (won > 0)
+    if task.fidelity is not None:
+        sizes = scored.images.shape[:2]
+        near = task.fidelity(scored.images.flatten(0, 1)).cpu().unflatten(0, sizes)
+        admitted &= near[:-1] >= near[-1:] - FIDELITY_MARGIN
+    return admitted
+
+
+def _beats(scores, others):
+    """Whether `scores` are above `others`; NaN is below everything."""
+    return scores.nan_to_num(nan=-torch.inf) > others.nan_to_num(nan=-torch.inf)

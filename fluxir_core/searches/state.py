@@ -1,0 +1,91 @@
+"""What every search works with: the task's functions, counted and logged."""
+
+import torch
+
+from ..flow.kernels import ODE
+from ..flow.noise import keyed_generator, keyed_noise
+from .selectors import take
+from .task import Round, ScoredCandidates
+
+
+class SearchState:
+    """One search in progress: counts model calls and verifications an image, draws keyed noise, keeps the log."""
+
+    def __init__(self, task, noise, sigmas, seed, keys):
+        self.task, self.baseline_noise, self.seed, self.keys = task, noise, seed, keys
+        self.sigmas = [float(sigma) for sigma in sigmas]
+        self.steps = len(self.sigmas) - 1
+        self.nfe = self.verifications = self.student_calls = 0
+        self.log = []
+        self.best_so_far = None
+
+    def velocity(self, x, t):
+        """v (n, B, ...) at x (n, B, ...) and t (n, B)."""
+        self.nfe += len(x)
+        return self.task.velocity(x.flatten(0, 1), t.flatten()).unflatten(0, x.shape[:2])
+
+    def start(self, noise):
+        """The states (n, B, ...) at the first sigma that `noise` (n, B, ...) begins as."""
+        return noise if self.task.start is None else self.task.start(noise.flatten(0, 1)).unflatten(0, noise.shape[:2])
+
+    def times(self, x, index):
+        """The grid time `index` for every member of x (n, B, ...): (n, B)."""
+        return torch.full(x.shape[:2], self.sigmas[index], device=x.device)
+
+    def noises(self, count, *key, first=0):
+        """Fresh noise (count, B, ...) for `key` and the candidates from `first` on."""
+        shape = self.baseline_noise.shape[1:]
+        drawn = [
+            torch.stack([keyed_noise(shape, self.seed, image, *key, first + candidate) for image in self.keys])
+            for candidate in range(count)
+        ]
+        return torch.stack(drawn).to(self.baseline_noise) if drawn else self.baseline_noise.new_zeros(0, *self.baseline_noise.shape)
+
+    def initial_noises(self, count):
+        """The baseline's noise, and count - 1 others: (count, B, ...)."""
+        return torch.cat([self.baseline_noise[None], self.noises(count - 1, "start", first=1)])
+
+    def generators(self, *key):
+        """One generator an image for the choices of `key`."""
+        return [keyed_generator(self.seed, image, *key) for image in self.keys]
+
+    def score_latents(self, latents, decode=None):
+        """Decodes and scores clean latents (n, B, ...)."""
+        self.verifications += len(latents)
+        images = (decode or self.task.decode)(latents.flatten(0, 1))
+        scores = self.task.score(images)
+        bad = {name: tuple(values.shape) for name, values in scores.items() if values.shape != (len(images),)}
+        if bad:
+            raise ValueError(f"the verifiers gave scores of shapes {bad} for {len(images)} images; give one an image.")
+        sizes = latents.shape[:2]
+        scores = {name: values.detach().float().cpu().unflatten(0, sizes) for name, values in scores.items()}
+        return ScoredCandidates(scores, images.unflatten(0, sizes), latents)
+
+    def values(self, scored):
+        """One value (n, B) a candidate; NaN, where a verifier or the aggregation gave it, counts as the worst."""
+        return self.task.combine(scored.scores).nan_to_num(nan=-torch.inf)
+
+    def decide(self, step, scored, values, chosen, **more):
+        """Logs a cohort and the indices (m, B) that survive it; the best of them is the best so far."""
+        best = take(values, chosen).argmax(0, keepdim=True)
+        self.best_so_far = take(scored.latents, take(chosen, best))[0]
+        entry = {"step": step, "sigma": self.sigmas[step], "nfe": self.nfe, "verifications": self.verifications, **more}
+        entry |= {"values": to_json(values), "chosen": chosen.T.tolist()}
+        entry["scores"] = {name: to_json(scores) for name, scores in scored.scores.items()}
+        self.log.append(entry)
+        if self.task.watch:
+            self.task.watch(Round(step, scored.images, values, chosen))
+
+
+def to_json(values):
+    """(n, B) scores as a list of B lists for JSON: rounded, None for NaN and infinities."""
+    return [[round(v, 6) if abs(v) < float("inf") else None for v in row] for row in values.T.tolist()]
+
+
+def finish_baseline(state, x, v, step):
+    """The baseline from the state x (1, B, ...) with velocity v at grid `step`, by the ODE to the end."""
+    for here in range(step, state.steps):
+        if here > step:
+            v = state.velocity(x, state.times(x, here))
+        x, _ = ODE()(x, v, state.sigmas[here], state.sigmas[here + 1])
+    return x

@@ -1,0 +1,1 @@
+"""Unified Multi-Modal Fusion: condition tokens beside the model's own."""

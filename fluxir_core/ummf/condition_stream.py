@@ -1,0 +1,229 @@
+"""UMMF's third stream (arXiv 2603.22027): condition tokens beside a FLUX transformer's own, in one sequence."""
+
+import math
+from itertools import accumulate, pairwise
+
+import torch
+from torch.nn import functional as F
+
+from ..flux.layers import EMBEDDING_DIM, apply_rotary, rotary_embedding, timestep_embedding
+
+HALF = torch.finfo(torch.float16)
+
+
+def condition_positions(output_ids, height, width, mode, place=(1, 0, 0)):
+    """Positions (height * width, 3) of a condition image's tokens, on a grid of `height` x `width`.
+
+    `output_ids` (rows, columns, 3) are those of the sampled tokens. Shared positions cover the output's area whatever the
+    condition's size: tokens of both that show the same place have the same position. Offset ones stand on their own grid,
+    which begins at `place` (index, rows, columns) from the output's first token.
+    """
+    shared = mode.positions == "shared"
+    ids = output_ids.new_empty(height, width, 3)
+    ids[..., 0] = output_ids[0, 0, 0] + (0 if shared else place[0])
+    for axis, size in ((1, height), (2, width)):
+        given = output_ids[:, 0, 1] if axis == 1 else output_ids[0, :, 2]
+        start, spacing = given[0], given[1] - given[0] if len(given) > 1 else 1
+        places = torch.arange(size, device=given.device, dtype=given.dtype)
+        if shared:
+            places = (places + 0.5) * len(given) / size - 0.5
+        else:
+            start = start + place[axis]
+        ids[..., axis] = (start + spacing * places).unsqueeze(1 if axis == 1 else 0)
+    return ids.flatten(0, 1)
+
+
+def reference_places(sizes, output, method="offset"):
+    """Where FLUX.1 Kontext's reference images lie: (index, rows, columns) of tokens from the output's first, for each of
+    `sizes` (height, width), in latent pixels like the size of the `output`.
+
+    `method` is ComfyUI's reference_latents_method: "index" gives every image an index of its own, "uxo" puts them behind the
+    output along its diagonal, "offset" (and anything else) puts all at index 1, each right of those before or below them.
+    """
+    places, height, width = [], 0, 0
+    for number, (rows, columns) in enumerate(sizes, 1):
+        if method.startswith("index"):
+            index, top, left = number, 0, 0
+        elif method == "uxo":
+            index, top, left = 0, 2 * _tokens(output[0]) + height, 2 * _tokens(output[1]) + width
+            height, width = height + rows, width + columns
+        else:
+            index = 1
+            top, left = (0, width) if rows + height > columns + width else (height, 0)
+            height, width = max(height, top + rows), max(width, left + columns)
+        places.append((index, _tokens(top), _tokens(left)))
+    return places
+
+
+def _tokens(extent):
+    """Tokens along `extent` latent pixels."""
+    return -(-extent // 2)
+
+
+class ConditionBranch:
+    """The blocks of a FLUX transformer as condition tokens see them.
+
+    `modules(name)` is the base's module of BFL's name, to be called on a tensor; `dims` are its FluxDimensions; `lora`
+    (LoRA) changes these tokens only, by `lora_strength`: a LoRA for all tokens belongs in the modules instead.
+    """
+
+    def __init__(self, modules, dims, mode, lora=None, lora_strength=1.0):
+        self.modules, self.dims, self.mode = modules, dims, mode
+        self.lora, self.lora_strength = lora, lora_strength
+
+    def vector(self, timestep, guidance, pooled):
+        """What modulates the condition tokens (B, hidden), for the output's `timestep` (B,) and `guidance` (B,) or None,
+        and the prompt's `pooled` embedding (B, vec)."""
+
+        def embed(name, x):
+            return self.modules(f"{name}.out_layer")(F.silu(self.modules(f"{name}.in_layer")(x)))
+
+        def scalar(name, fixed, shared):
+            value = shared if fixed is None else torch.full((len(pooled),), fixed, device=pooled.device)
+            return embed(name, timestep_embedding(value, EMBEDDING_DIM).to(pooled))
+
+        vector = scalar("time_in", self.mode.timestep, timestep)
+        if self.dims.guidance_embed and not (self.mode.guidance is None and guidance is None):
+            vector = vector + scalar("guidance_in", self.mode.guidance, guidance)
+        return vector + embed("vector_in", pooled)
+
+    def start(self, tokens, ids, vector, strength=1.0):
+        """The stream of one model call: `tokens` (B, M, 64) at positions `ids`, a list of (M_i, 3) for each condition image,
+        modulated by `vector` (B, hidden)."""
+        return ConditionStream(self, tokens, ids, vector, strength)
+
+    def remember(self, tokens, ids, vector, attention):
+        """Every block's keys and values of tokens that attend only to themselves: a list of (key, value), each
+        (B, heads, M, head_dim). `ids` are as for `start`, `attention` as for ConditionStream.attend."""
+        rotary, spans = self._rotary(ids), image_spans(ids, self.mode)
+        memory, state = [], self._apply("img_in", tokens)
+        for index in range(self.dims.blocks):
+            query, key, value, leave = self.enter(index, state, vector, rotary)
+            memory.append((key, value))
+            if index < self.dims.blocks - 1:
+                state = leave(attend_to_own(query, key, value, spans, attention))
+        return memory
+
+    def enter(self, index, state, vector, rotary):
+        """Block `index` (double blocks first) up to its attention: queries, keys, values (B, heads, M, head_dim) of
+        `state` (B, M, hidden), and the function that takes the attention's output (B, M, hidden) to the next state."""
+        if index < self.dims.double_blocks:
+            return self._enter_double(f"double_blocks.{index}", state, vector, rotary)
+        return self._enter_single(f"single_blocks.{index - self.dims.double_blocks}", state, vector, rotary)
+
+    def _enter_double(self, block, state, vector, rotary):
+        modulation = self._apply(f"{block}.img_mod.lin", F.silu(vector))[:, None]
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, -1)
+        qkv = self._apply(f"{block}.img_attn.qkv", self._normalized(state, shift, scale))
+
+        def leave(attended):
+            after = state + gate * self._apply(f"{block}.img_attn.proj", attended)
+            hidden = self._apply(f"{block}.img_mlp.0", self._normalized(after, mlp_shift, mlp_scale))
+            return _within(after + mlp_gate * self._apply(f"{block}.img_mlp.2", F.gelu(hidden, approximate="tanh")))
+
+        return *self._heads(f"{block}.img_attn.norm", qkv, rotary), leave
+
+    def _enter_single(self, block, state, vector, rotary):
+        shift, scale, gate = self._apply(f"{block}.modulation.lin", F.silu(vector))[:, None].chunk(3, -1)
+        fused = self._apply(f"{block}.linear1", self._normalized(state, shift, scale))
+        qkv, hidden = fused.tensor_split([3 * self.dims.hidden_size], -1)
+
+        def leave(attended):
+            joined = torch.cat([attended, F.gelu(hidden, approximate="tanh")], -1)
+            return _within(state + gate * self._apply(f"{block}.linear2", joined))
+
+        return *self._heads(f"{block}.norm", qkv, rotary), leave
+
+    def _heads(self, norm, qkv, rotary):
+        query, key, value = qkv.unflatten(-1, (3, self.dims.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key = (self.modules(f"{norm}.{kind}_norm")(x).to(value) for kind, x in (("query", query), ("key", key)))
+        return apply_rotary(query, rotary), apply_rotary(key, rotary), value
+
+    def _rotary(self, ids):
+        return rotary_embedding(torch.cat(ids)[None], self.dims.axes_dim, self.dims.theta)
+
+    def _normalized(self, state, shift, scale):
+        return F.layer_norm(state, (self.dims.hidden_size,), eps=1e-6) * (1 + scale) + shift
+
+    def _apply(self, name, x):
+        out = self.modules(name)(x)
+        change = self.lora.delta(name, x) if self.lora is not None else None
+        return out if change is None else out + self.lora_strength * change
+
+
+def _within(state):
+    """`state` without the infinities that float16 runs into, as ComfyUI and diffusers keep FLUX's own streams."""
+    return state.nan_to_num(posinf=HALF.max, neginf=HALF.min) if state.dtype == torch.float16 else state
+
+
+class ConditionStream:
+    """Condition tokens in joint attention with the output's, block by block through one model call."""
+
+    def __init__(self, branch, tokens, ids, vector, strength):
+        self.branch, self.vector, self.rotary = branch, vector, branch._rotary(ids)
+        self.joint = branch.mode.attention == "joint"
+        self.spans, self.bias = image_spans(ids, branch.mode), log_strength(strength)
+        # By block, so that gradient checkpointing may run any of them again.
+        self.states = {0: branch._apply("img_in", tokens)}
+
+    def attend(self, index, query, key, value, attention):
+        """The attention of block `index` for the base's (B, heads, N, head_dim) tokens, (B, N, hidden).
+
+        `attention(q, k, v, bias)` takes an additive bias that broadcasts to (B, heads, N, N), or None.
+        """
+        branch, count = self.branch, query.shape[2]
+        *own, leave = branch.enter(index, self.states[index], self.vector, self.rotary)
+        if not self.joint:
+            attended = attend_to_own(*own, self.spans, attention)
+            mixed = attend_with_kv(query, key, value, own[1], own[2], self.bias, attention)
+        else:
+            joined = (torch.cat([base, extra.to(base)], 2) for base, extra in zip((query, key, value), own))
+            both = attention(*joined, self._joint_bias(query, count, own[0].shape[2]))
+            mixed, attended = both[:, :count], both[:, count:]
+        if index < branch.dims.blocks - 1:  # FLUX drops the condition behind its last block
+            # A block that gradient checkpointing runs again keeps its first state: the new one would hold its whole graph.
+            self.states.setdefault(index + 1, leave(attended))
+        return mixed
+
+    def _joint_bias(self, like, count, extra):
+        if self.bias is None and len(self.spans) == 1:
+            return None
+        bias = like.new_zeros(count + extra, count + extra)
+        bias[:count, count:] = bias[count:, :count] = self.bias or 0
+        if len(self.spans) > 1:
+            bias[count:, count:] = float("-inf")
+        for first, last in self.spans:
+            bias[count + first : count + last, count + first : count + last] = 0
+        return bias[None, None]
+
+
+def image_spans(ids, mode):
+    """(first, last) condition tokens that see each other: all, or in the mode's images "apart" those of each image. `ids` is a
+    list of positions (M_i, 3), one for each image."""
+    ends = [0, *accumulate(map(len, ids))]
+    return list(pairwise(ends)) if mode.images == "apart" else [(0, ends[-1])]
+
+
+def attend_to_own(query, key, value, spans, attention):
+    """Attention of condition tokens to themselves alone, within each of `spans`."""
+    parts = (attention(*(x[:, :, first:last] for x in (query, key, value)), None) for first, last in spans)
+    return torch.cat(list(parts), 1)
+
+
+def attend_with_kv(query, key, value, more_keys, more_values, bias, attention):
+    """Attention of the base's queries to its own and more keys and values; `bias` (a number or None) is on the latter."""
+    count, extra = key.shape[2], more_keys.shape[2]
+    if bias is not None:
+        row = query.new_zeros(count + extra)
+        row[count:] = bias
+        bias = row.expand(1, 1, query.shape[2], -1)
+    joined = (torch.cat([base, more.to(base)], 2) for base, more in ((key, more_keys), (value, more_values)))
+    return attention(query, *joined, bias)
+
+
+def log_strength(strength):
+    """Strength as a bias on attention, None for 1: the weights are multiplied by `strength` before they are normalised.
+    Raises ValueError unless it is above 0."""
+    if not strength > 0:
+        raise ValueError(f"condition strength is {strength}; use a value above 0, or leave the condition out.")
+    return None if strength == 1 else math.log(strength)

@@ -1,0 +1,45 @@
+"""Verifiers by name, where no graph connects them: what needs no weights, the paper's three, and any metric of pyiqa."""
+
+from pathlib import Path
+
+from .aesthetic import AestheticPredictor
+from .clip_score import CLIPScore
+from .ensemble import DefaultEnsemble, Ensemble
+from .image_reward import ImageReward
+from .selection import OWN, metric_named
+
+CLIP_FOLDER, REWARD_FOLDER, HEAD_FILE = "clip-vit-large-patch14", "ImageReward", "sac+logos+ava1-l14-linearMSE.pth"
+"""What the public files of ResFlow-Tuner's verifiers (arXiv 2603.22027) are called in a folder of verifiers."""
+MADE = {
+    "clip_score": lambda folder, prompt: CLIPScore(folder / CLIP_FOLDER, prompt),
+    "aesthetic": lambda folder, prompt: AestheticPredictor(folder / CLIP_FOLDER, folder / HEAD_FILE),
+    "image_reward": lambda folder, prompt: ImageReward(folder / REWARD_FOLDER, prompt),
+}
+PROMPTED = ("clip_score", "image_reward")
+"""Of these, the ones that compare an image with a text."""
+DEFAULT = "natural_image"
+NAMED = (DEFAULT, *OWN, *MADE)
+
+
+def verifier_named(name, folder, prompt="", device="cpu"):
+    """The verifier `name`: one of NAMED or a metric of pyiqa, on `device`.
+
+    Weights of the paper's three are looked for in `folder`; `prompt` says what the image shows. Raises ValueError, one
+    sentence, when the name is unknown or weights are missing.
+    """
+    if name == DEFAULT:
+        return DefaultEnsemble()
+    if name not in MADE:
+        return metric_named(name, device)
+    try:
+        verifier = MADE[name](Path(folder), prompt)
+    except ImportError as error:
+        raise ValueError(f"the verifier {name} needs a library ({error}); pip install comfyui-fluxir[train].") from None
+    verifier.module.to(device)
+    return verifier
+
+
+def ensemble_named(names, folder, prompt="", device="cpu"):
+    """An ensemble of the verifiers `names`; the default alone is itself. Raises ValueError as `verifier_named`."""
+    members = [verifier_named(name, folder, prompt, device) for name in dict.fromkeys(names)]
+    return members[0] if len(members) == 1 and isinstance(members[0], Ensemble) else Ensemble(members)

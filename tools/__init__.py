@@ -1,0 +1,1 @@
+"""What makes the images and texts that the pack ships; not packaged."""

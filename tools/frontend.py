@@ -1,0 +1,223 @@
+"""ComfyUI's own frontend in a headless Chromium, used as an artist uses it."""
+
+import base64
+import io
+import json
+from contextlib import contextmanager, suppress
+
+from PIL import Image
+
+VIEW = {"width": 1600, "height": 1000}
+
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+# Nodes 2.0, whose images are elements of the page. The tour of a first start and the minimap would cover the graph.
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": True, "Comfy.Minimap.Visible": False}
+
+
+# The page opens its last graph after the rest is ready, and would put it over one that is loaded before.
+READY = "window.app?.vueAppReady && app.extensionManager.workflow.activeWorkflow"
+
+
+# What happens in a run, in order: its end, and every image that an element of a node shows.
+WATCH = """() => {
+  window.watched = [];
+  window.watcher?.disconnect();
+  const known = new Set(Array.from(document.querySelectorAll("[data-node-id] img"), img => img.src));
+  window.watcher = new MutationObserver(() => {
+    for (const img of document.querySelectorAll("[data-node-id] img")) {
+      if (known.has(img.src)) continue;
+      known.add(img.src);
+      watched.push({ what: "image", node: img.closest("[data-node-id]").dataset.nodeId });
+    }
+  });
+  window.watcher.observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["src"] });
+  for (const what of ["execution_success", "execution_error", "execution_interrupted"]) {
+    app.api.addEventListener(what, event => watched.push({ what, detail: JSON.stringify(event.detail) }), { once: true });
+  }
+}"""
+
+
+UNKNOWN_NODES = "() => app.graph.nodes.map(node => node.type).filter(type => !(type in LiteGraph.registered_node_types))"
+
+
+PIXELS = """img => {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [img.naturalWidth, img.naturalHeight];
+  canvas.getContext("2d").drawImage(img, 0, 0);
+  return canvas.toDataURL("image/png").split(",")[1];
+}"""
+
+
+OVERLAPS = """() => {
+  const shown = document.querySelectorAll("[data-node-id]");
+  const nodes = Array.from(shown, node => [node.dataset.nodeId, node.getBoundingClientRect()]);
+  return nodes.flatMap(([a, p], i) => nodes.slice(i + 1)
+    .filter(([, q]) => p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1)
+    .map(([b]) => [a, b]));
+}"""
+
+
+AROUND = """photo => {
+  const add = (type, x) => {
+    const node = LiteGraph.createNode(type);
+    node.pos = [x, 0];
+    app.graph.add(node);
+    return node;
+  };
+  const [restore] = app.graph.nodes;
+  restore.pos = [400, 0];
+  const load = add("LoadImage", 0);
+  load.widgets.find(widget => widget.name === "image").value = photo;
+  load.connect(0, restore, 0);
+  restore.outputs.forEach((output, i) => restore.connect(i, add("SaveImage", 850 + 350 * i), 0));
+  app.canvas.deselectAll();
+}"""
+
+
+@contextmanager
+def opened(url, chromium, profile):
+    """A Frontend on the ComfyUI at `url`, in the browser at `chromium` with a fresh `profile` folder."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(profile), executable_path=chromium, args=FLAGS, viewport=VIEW, reduced_motion="reduce"
+        )
+        page = context.pages[0]
+        page.goto(url)
+        page.wait_for_function(READY, timeout=120_000)
+        yield Frontend(page)
+        context.close()
+
+
+class Frontend:
+    """The page, and what an artist does on it."""
+
+    def __init__(self, page):
+        self.page = page
+
+    def templates(self):
+        """Opens the template browser at this pack's workflows. Returns their cards."""
+        self.page.get_by_label("Templates").click()
+        self.page.get_by_role("dialog").get_by_role("button", name="comfyui-fluxir").click()
+        cards = self.page.locator("[data-testid^=template-workflow-]")
+        cards.first.wait_for()
+        return cards
+
+    def load_template(self, name):
+        self.templates()
+        card, dialog = self.page.get_by_test_id(f"template-workflow-{name}"), self.page.get_by_role("dialog")
+        self._until(lambda: card.click(timeout=5_000), lambda timeout: dialog.wait_for(state="detached", timeout=timeout))
+        self.page.wait_for_function("name => app.extensionManager.workflow.activeWorkflow.filename === name", arg=name)
+
+    def load(self, graph, name):
+        """Opens a graph (UI format), as dropping its file on the page does."""
+        self.page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [graph, name])
+
+    def add_blueprint(self, name):
+        """A new graph of the blueprint alone, found by its name in node search."""
+        self.page.get_by_label("Create a new blank workflow").click()
+        self.page.wait_for_function("app.graph.nodes.length === 0")
+        box = self.page.get_by_role("combobox", name="Add a node...")
+        middle = VIEW["width"] / 2, VIEW["height"] / 2
+        self._until(lambda: self.page.mouse.dblclick(*middle), lambda timeout: box.wait_for(timeout=timeout))
+        box.fill(name)
+        found = self.page.get_by_role("option", name=name).first
+        found.wait_for()
+        self.page.keyboard.press("Enter")
+        found.wait_for(state="detached")
+        # It hangs on the pointer until it is put down.
+        self.page.wait_for_function("app.graph.nodes[0]?.flags.ghost")
+        self.page.mouse.click(*middle)
+        self.page.wait_for_function("!app.graph.nodes[0].flags.ghost")
+
+    def unknown_nodes(self):
+        """Types of nodes in the graph that ComfyUI does not have."""
+        return self.page.evaluate(UNKNOWN_NODES)
+
+    def overlaps(self):
+        """Pairs of nodes of which one covers a part of the other."""
+        return self.page.evaluate(OVERLAPS)
+
+    def complaints(self):
+        """The text of every dialog that is open."""
+        return self.page.get_by_role("dialog").all_inner_texts()
+
+    def run(self):
+        """Presses Run and waits for the end. Returns the nodes that showed a new image before it, in order."""
+        self.page.evaluate(WATCH)
+        self.page.get_by_test_id("queue-button").click()
+        self.page.wait_for_function("watched.some(event => event.what.startsWith('execution'))", timeout=120_000)
+        events = self.page.evaluate("watched")
+        (end,) = (event for event in events if event["what"].startswith("execution"))
+        assert end["what"] == "execution_success", end["detail"]
+        return [event["node"] for event in events[: events.index(end)]]
+
+    def nodes(self, kind):
+        """Ids of the graph's nodes of this class."""
+        return self.page.evaluate("kind => app.graph.nodes.filter(n => n.type === kind).map(n => String(n.id))", kind)
+
+    def image(self, node):
+        """The image that a node shows, as a PIL image, once it is on the screen."""
+        return self._image(self.page.locator(f"[data-node-id='{node}'] img"))
+
+    def thumbnail(self, name):
+        """The same of a template's card."""
+        card = self.page.get_by_test_id(f"template-workflow-{name}")
+        card.scroll_into_view_if_needed()  # it is not loaded before
+        return self._image(card.locator("img"))
+
+    def help_images(self, kind):
+        """Opens the help of a node of class `kind`, closes it again. Returns its images as PIL images."""
+        self.page.evaluate("kind => app.canvas.selectNode(app.graph.nodes.find(node => node.type === kind))", kind)
+        self.page.get_by_test_id("info-button").click()
+        shown = self.page.locator(".node-help-content img")
+        shown.first.wait_for()
+        images = [self._image(img) for img in shown.all()]
+        self.page.get_by_label("Toggle properties panel").click()
+        return images
+
+    def _until(self, act, seen):
+        """Repeats `act` until `seen(milliseconds)`, which waits for what it does: a busy page misses a click now and then."""
+        from playwright.sync_api import TimeoutError as Missed
+
+        for _ in range(6):
+            with suppress(Missed):
+                act()
+            with suppress(Missed):
+                return seen(10_000)
+        raise AssertionError("the page does not answer")
+
+    def _image(self, shown):
+        shown.wait_for(state="visible")
+        self.page.wait_for_function("img => img.complete && img.naturalWidth > 0", arg=shown.element_handle())
+        with Image.open(io.BytesIO(base64.b64decode(shown.evaluate(PIXELS)))) as image:
+            return image.convert("RGB")
+
+    def on_screen(self, node):
+        """The pixels of the screen where that image is, as a PIL image."""
+        with Image.open(io.BytesIO(self.page.locator(f"[data-node-id='{node}'] img").screenshot())) as image:
+            return image.convert("RGB")
+
+    def surround(self, photo):
+        """Puts Load Image with `photo` before the graph's one node and Save Image behind each of its outputs."""
+        self.page.evaluate(AROUND, photo)
+        self.page.get_by_label("Fit View").click()
+
+
+def settings(base):
+    """Writes SETTINGS for the server whose base folder is `base`, before it is asked for them."""
+    path = base / "user" / "default" / "comfy.settings.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(SETTINGS))

@@ -1,0 +1,1 @@
+"""The subcommands of `fluxir`, a file each."""

@@ -1,0 +1,65 @@
+"""`fluxir train`: makes weights."""
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+
+from ...fluxir_core.data.lock import locked
+from ..outputs import check_apart, check_file, check_folder
+from . import train_stages
+
+RECIPES = {"fluxir": "a FluxIR adapter", "ummf": "a UMMF LoRA, which lets a FLUX model read condition images"}
+
+
+def add_arguments(parser):
+    recipes = parser.add_subparsers(dest="recipe", required=True, metavar="RECIPE")
+    miniature = recipes.add_parser("miniature", help="the bundled mini-FLUX, its VAE and its FluxIR adapter")
+    miniature.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="checkpoints; resumes from them")
+    miniature.add_argument("--out", type=Path, default=Path("output/miniature"), help="where the model files are written")
+    miniature.add_argument("--quick", action="store_true", help="a minute of training: files that load, useless images")
+    for name, what in RECIPES.items():
+        recipe = recipes.add_parser(name, help=what)
+        recipe.add_argument("--config", type=Path, required=True, help=f"a YAML file such as training/configs/{name}.yaml")
+        recipe.add_argument("--work", type=Path, default=Path(f".cache/{name}"), help="caches and checkpoints; resumes from them")
+        recipe.add_argument("--out", type=Path, default=Path(f"output/{name}.safetensors"), help="the file for the nodes")
+        recipe.add_argument("--plan", action="store_true", help="print what the run will need, for FLUX.1-dev, and stop")
+    train_stages.add_arguments(recipes)
+
+
+def run(arguments):
+    if getattr(arguments, "plan", False):
+        from ..recipes.memory_plan import print_memory_plan
+
+        print_memory_plan(_config(arguments))
+        return
+    check_folder("--work", arguments.work)
+    if arguments.recipe in RECIPES:
+        check_file("--out", arguments.out, (".safetensors",), make_folder=True)
+    elif "out" in arguments:
+        check_folder("--out", arguments.out)
+        check_apart({"--work": arguments.work, "--out": arguments.out})
+    alone = int(os.environ.get("RANK", 0)) == 0  # the processes of one run share the folder
+    with locked(arguments.work, "--work") if alone else nullcontext():
+        _train(arguments)
+
+
+def _config(arguments):
+    from ..recipes.config import FluxIRConfig, UMMFConfig
+
+    return {"fluxir": FluxIRConfig, "ummf": UMMFConfig}[arguments.recipe].load(arguments.config)
+
+
+def _train(arguments):
+    if arguments.recipe in train_stages.STAGES:
+        train_stages.run(arguments)
+    elif arguments.recipe == "miniature":
+        import torch
+
+        from ..miniature.recipe import QUICK, MiniatureSize, train_miniature
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        train_miniature(QUICK if arguments.quick else MiniatureSize(), arguments.work, arguments.out, device)
+    else:
+        from ..recipes.train import train
+
+        train(_config(arguments), arguments.work, arguments.out)

@@ -1,0 +1,1 @@
+"""FLUX, its adapters and its LoRAs on diffusers' FluxTransformer2DModel."""

@@ -1,0 +1,212 @@
+"""Restoring images on diffusers, without ComfyUI."""
+
+from contextlib import contextmanager
+
+import torch
+from torch.nn import functional as F
+
+from ...fluxir_core.adapter.checkpoint import load_adapter
+from ...fluxir_core.execution.micro_batches import MicroBatches
+from ...fluxir_core.execution.tiles import map_tiles
+from ...fluxir_core.flow.fidelity_guidance import fidelity_guidance
+from ...fluxir_core.flow.rectified_flow import broadcast, clean_estimate, euler, flux_sigmas, interpolate
+from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from ...fluxir_core.searches.search import search
+from ...fluxir_core.searches.task import Task
+from ...fluxir_core.verify.fidelity import downsampled_psnr
+from ..data.prompts import load_prompt_encoder
+from .fluxir_host import FluxIRHost
+from .lora_host import LoRAHost
+from .model_folder import load_models, model_folder, only_file
+from .ummf_host import UMMFHost
+
+PATCH = 16
+"""Pixels a side of one token: the VAE's 8 times FLUX's patch of 2."""
+
+
+TILES_AT_ONCE = 4
+"""Tiles of one model call, until memory runs out."""
+
+
+class Restorer:
+    """A FLUX transformer with its adapter and VAE, on `device`, taking and giving images.
+
+    `folder` is as for `training.diffusers_host.model_folder.load_models`. `adapter` says what shows the model the degraded image:
+    "fluxir", or "ummf" for the folder's LoRA. `prompt` says what the images show; the empty one is the adapter's own. The
+    models compute in `dtype`, the sampler in float32. Raises ValueError when the folder has no LoRA, or no text encoders for
+    a prompt.
+    """
+
+    def __init__(self, folder, device="cpu", dtype=torch.float32, adapter="fluxir", prompt=""):
+        encoded = _encode(prompt, folder, device, dtype) if prompt else None  # first: text encoders and model may not fit
+        models = load_models(folder, device, dtype)
+        self.folder, self.vae, self.device, self.dtype = folder, models.vae, device, dtype
+        self.adapter = models.adapter
+        own = (models.adapter.null_text, models.adapter.null_pooled)
+        self.text, self.pooled = own if encoded is None else (part.to(device, dtype) for part in encoded)
+        if adapter == "fluxir":
+            self.host = FluxIRHost(models.transformer, models.adapter)
+        elif models.lora is None:
+            raise ValueError(f"--adapter: {folder} has no loras folder; put a UMMF LoRA there, or use fluxir.")
+        else:
+            self.host = UMMFHost(models.transformer, models.lora, models.mode)
+        self.schedules = models.schedules
+        self.student = models.few_steps and LoRAHost(self.host, models.few_steps, strength=0.0)
+
+    @torch.no_grad()
+    def restore(self, images, seeds, steps=20, shift=1.15, strength=1.0, tile=None, callback=None, sigmas=None, fidelity=0.0):
+        """Restores `images` (B, 3, H, W) in [0, 1]; any H and W, padded to 16 by repeating the edge. Returns the same shape.
+
+        `seeds` holds one seed an image; image i starts from the noise ComfyUI draws for seeds[i]. `steps` Euler steps on
+        FLUX's sigmas with `shift`; `strength` 0 leaves the adapter out. `tile`: a fluxir_core.execution.tiles.TiledRun, by which
+        the model sees the images, or None. `sigmas` (S + 1,) replace steps and shift; where the first is below 1, sampling
+        starts from the noised degraded latent. `fidelity` in [0, 1] draws the result towards the degraded image, see
+        fluxir_core.flow.fidelity_guidance. Raises ValueError when a model gives NaN or infinity.
+        """
+        model = _ConditionedModel(self, images, strength, tile, fidelity)
+        sigmas = (flux_sigmas(steps, shift) if sigmas is None else torch.tensor(sigmas)).to(self.device)
+        noise = model.noise(seeds)
+        start = interpolate(pack_latents(model.degraded).float(), noise, sigmas[0].expand(len(noise)))
+        return model.result(euler(model.velocity, start, sigmas, callback))
+
+    def restore_few_steps(self, images, seeds, steps, callback=None, fidelity=0.0):
+        """As `restore` in the few `steps` that the folder's schedules are for, by its student where it has one.
+
+        Raises ValueError when there is no schedule of so many steps.
+        """
+        if steps not in self.schedules:
+            known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir schedule`"
+            raise ValueError(f"--few-steps: the model folder has no schedule for {steps} steps; {known}.")
+        with self.student_enabled():
+            return self.restore(images, seeds, callback=callback, sigmas=self.schedules[steps], fidelity=fidelity)
+
+    @contextmanager
+    def student_enabled(self):
+        """The student's LoRA acts inside this block, where the folder has one."""
+        if self.student:
+            self.student.strength = 1.0
+        try:
+            yield
+        finally:
+            if self.student:
+                self.student.strength = 0.0
+
+    @torch.no_grad()
+    def search(self, images, seeds, algorithm, ensemble, steps=20, shift=1.15, at_once=8, tile=None, callback=None, fidelity=0.0):
+        """As `restore`, by the search `algorithm`, choosing by `ensemble` (see fluxir_core.verify.Ensemble).
+
+        All noise beyond the first is keyed by each image's own seed. `at_once` candidates share a model call; fewer where
+        memory runs out. `callback(count)` runs after every call with the candidates it evaluated. Returns (restored
+        images, the report of fluxir_core.searches.search).
+        """
+        model = _ConditionedModel(self, images, tile=tile, fidelity=fidelity)
+        batch = len(images)
+        calls, verifications = MicroBatches(batch, at_once), MicroBatches(batch, at_once)
+
+        def velocity(x, t):
+            v = calls(model.velocity, x, t)
+            if callback:
+                callback(len(x) // batch)
+            return v
+
+        def score(candidates):
+            return verifications(lambda group: ensemble.measure(group, _tile(images, group)), candidates)
+
+        task = Task(
+            velocity,
+            lambda latents: verifications(lambda group: model.decode(group).cpu(), latents),
+            score,
+            ensemble.combine,
+            fidelity=lambda candidates: downsampled_psnr(candidates, _tile(images, candidates)),
+        )
+        noise, sigmas = model.noise(seeds), flux_sigmas(steps, shift)
+        found = search(task, noise, sigmas, algorithm, keys=seeds)
+        return model.result(found.latents), found.report
+
+
+def _encode(prompt, folder, device, dtype):
+    """(text, pooled) of `prompt` by the model folder's text encoders, which are gone when it returns."""
+    tokens = load_adapter(only_file(model_folder(folder) / "fluxir_adapters")).config.text_tokens
+    return load_prompt_encoder(folder, tokens, device, dtype)(prompt)
+
+
+class _ConditionedModel:
+    """The model under the condition of some degraded images, for any whole number of candidates of each."""
+
+    def __init__(self, restorer, images, strength=1.0, tile=None, fidelity=0.0):
+        self.restorer, self.tile, self.fidelity = restorer, tile, fidelity
+        self.size = images.shape[-2:]
+        height, width = self.size
+        padded = F.pad(images, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
+        self.degraded = self._finite(restorer.vae.encode(padded.to(restorer.device, restorer.dtype)), "VAE's encoder")
+        self.grid = self.degraded.shape[-2:]
+        self.conditions = {}
+        restorer.host.strength = strength
+
+    def noise(self, seeds):
+        """The initial tokens (B, N, 64) that ComfyUI would draw for `seeds`."""
+        latents = torch.cat([_noise(self.degraded[:1].shape, seed) for seed in seeds])
+        return pack_latents(latents).to(self.restorer.device)
+
+    def velocity(self, x, t):
+        """v at x (rows, N, 64), rows candidate by candidate, and t (rows,), as faithful to the input as was asked."""
+        v = self._free_velocity(x, t)
+        if self.fidelity == 0:
+            return v
+        clean = unpack_latents(clean_estimate(x, v, t), *self.grid)
+        latents = fidelity_guidance(clean, _tile(self.degraded, x).to(clean), t, self.fidelity)
+        return (x - pack_latents(latents)) / broadcast(t, x)
+
+    def _free_velocity(self, x, t):
+        if self.tile is not None and max(self.grid) > self.tile.tile:
+            latents = unpack_latents(x, *self.grid)
+            return pack_latents(map_tiles(lambda crops, tiles: self._tiles_velocity(crops, tiles, t), latents, self.tile))
+        rows = len(x)
+        if rows not in self.conditions:
+            self.conditions[rows] = self._prepare(_tile(self.degraded, x))
+        return self._call(x, t, self.conditions[rows])
+
+    def _tiles_velocity(self, crops, tiles, t):
+        """v of tiles that share a call, each (rows, 16, height, width) in a list; a tile is an image of its own size."""
+        degraded = torch.cat([tile.of(_tile(self.degraded, crop)) for tile, crop in zip(tiles, crops)])
+        tokens = self._call(pack_latents(torch.cat(crops)), t.repeat(len(tiles)), self._prepare(degraded))
+        return unpack_latents(tokens, *crops[0].shape[-2:]).chunk(len(tiles))
+
+    def _prepare(self, degraded):
+        """The host's condition for the degraded latents of all rows."""
+        rows = len(degraded)
+        return self.restorer.host.prepare(
+            pack_latents(degraded),
+            self.restorer.text.expand(rows, -1, -1),
+            self.restorer.pooled.expand(rows, -1),
+            image_ids(*degraded.shape[-2:]).to(degraded.device),
+        )
+
+    def _call(self, x, t, condition):
+        guidance = torch.full((len(x),), self.restorer.adapter.config.guidance, device=x.device)
+        return self.restorer.host.velocity(x.to(self.restorer.dtype), t, condition, guidance).float()
+
+    def decode(self, tokens):
+        """Tokens (rows, N, 64) as images (rows, 3, H, W) in [0, 1]."""
+        images = self.restorer.vae.decode(unpack_latents(tokens, *self.grid).to(self.restorer.dtype))
+        height, width = self.size
+        return images[..., :height, :width].float().clamp(0, 1)
+
+    def result(self, tokens):
+        """As `decode`, on the CPU. Raises ValueError unless everything is finite: NaN would be written as black."""
+        return self._finite(self.decode(self._finite(tokens, "base model or its adapter")), "VAE's decoder").cpu()
+
+    def _finite(self, values, model):
+        if not values.isfinite().all():
+            folder, dtype = self.restorer.folder, str(self.restorer.dtype).removeprefix("torch.")
+            raise ValueError(f"--model: {folder}'s {model} gives NaN or infinity in {dtype}; download its weights again.")
+        return values
+
+
+def _tile(images, rows):
+    """`images` (B, ...) repeated to as many as `rows`."""
+    return images.repeat(len(rows) // len(images), *[1] * (images.ndim - 1))
+
+
+def _noise(shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

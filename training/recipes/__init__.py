@@ -1,0 +1,1 @@
+"""The papers' training algorithms, a file each, and a run from configuration to file."""

@@ -1,0 +1,1 @@
+"""What measures: benchmarks, calibrations and the tables of the documentation."""
