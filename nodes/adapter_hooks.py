@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 
-from ..fluxir_core.execution.tiles import Tile
 from .degraded_latent import as_rows
 from .tile_context import tiles_of_call
 
@@ -103,29 +102,23 @@ class FluxIRHooks:
         Compared by content: cond and uncond take turns in calls of equal shape, and other packs may edit either.
         """
         rope = tuple(sorted(transformer_options.get("rope_options", {}).items()))
-        called = tiles_of_call(transformer_options)
+        called = tiles_of_call(transformer_options, x, NODE)
         key = (x.shape, x.dtype, x.device, rope, called)
         for entry in self._prepared:
             if entry.key == key and torch.equal(entry.context, context) and torch.equal(entry.pooled, y):
                 return entry.condition
-        lq = self._lq_like(x, len(transformer_options.get("cond_or_uncond", (0,))), called)
+        lq = self._lq_like(x, *called)
         lq_tokens, _ = flux.process_img(lq)
         condition = self.adapter.prepare(lq_tokens, context, y[:, : flux.params.vec_in_dim], image_ids)
         del self._prepared[: -MAX_PREPARED + 1]
         self._prepared.append(_Prepared(key, context.clone(), y.clone(), condition))
         return condition
 
-    def _lq_like(self, x, chunks, called):
+    def _lq_like(self, x, full, tiles):
         """The degraded latents as x's rows: x holds one chunk of B images for each conditioning in the call, and each chunk
         is of the part of the latent that its conditioning is for."""
-        images, size = x.shape[0] // chunks, tuple(x.shape[2:])
-        full, tiles = called or (size, [Tile(*size, 0, 0)] * chunks)
+        images = len(x) // len(tiles)
         rows = as_rows(self.lq, x.new_empty(1).expand(images, 1, *full), images, NODE)
-        if any(tile[:2] != size for tile in tiles):
-            raise ValueError(
-                f"{NODE}: another node cuts the sampled latent of {full[1]}x{full[0]} into parts of {size[1]}x{size[0]} without "
-                "saying which; use Tile Model in its place."
-            )
         return torch.cat([tile.of(rows) for tile in tiles])
 
     def _with_residuals(self, transformer_options, flux, residuals, image_tokens):

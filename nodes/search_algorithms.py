@@ -17,7 +17,7 @@ NOISE = {
     "approximate SDE step": FlowGRPO,
     "constant share": CPS,
     "extra noise": ZeroDrift,
-    "extra noise, corrected": Relabel,
+    "corrected noise": Relabel,
     "replaced noise": Rotate,
     "one step back": Renoise,
 }
@@ -120,7 +120,7 @@ class EvolutionarySearchAlgorithm(io.ComfyNode):
                 ),
                 io.Int.Input("children", default=7, min=0, max=64, tooltip="How many new variants join each round."),
                 *_round_inputs(),
-                *_noise_inputs(list(NOISE), "extra noise, corrected", 1.0),
+                *_noise_inputs(list(NOISE), "corrected noise", 1.0),
                 io.Combo.Input(
                     "look_ahead",
                     options=LOOKS,

@@ -14,6 +14,8 @@ TILE = "fluxir_tile"
 
 
 TILES = "fluxir_tiles"
+PLACE = "fluxir_tile_place"
+"""Where in the image a conditioning of Prompt per Tile is for: (top, left, bottom, right) as shares of it."""
 
 
 class TileCond(comfy.conds.CONDConstant):
@@ -41,12 +43,23 @@ class TileMap(NamedTuple):
     layout: TileLayout | None = None
 
 
-def tiles_of_call(transformer_options):
-    """(the whole latent's (height, width), the tile of each chunk of this model call), or None where it is not known."""
-    known = transformer_options.get(TILES)
-    if known is None or not all(own in known.tiles for own in transformer_options.get("uuids", ())):
-        return None
-    return known.full, tuple(known.tiles[own] for own in transformer_options["uuids"])
+def tiles_of_call(transformer_options, x, node):
+    """(the whole latent's (height, width), the Tile of it that each chunk of the model call on x (rows, ..., h, w) sees).
+
+    Raises ValueError in `node`'s name where another node cuts the latent without saying how.
+    """
+    known, size = transformer_options.get(TILES), tuple(x.shape[-2:])
+    uuids = transformer_options.get("uuids", ())
+    if known is None or not all(own in known.tiles for own in uuids):
+        return size, (Tile(*size, 0, 0),) * len(transformer_options.get("cond_or_uncond", (0,)))
+    tiles = tuple(known.tiles[own] for own in uuids)
+    if any(tile[:2] != size for tile in tiles):
+        full = known.full
+        raise ValueError(
+            f"{node}: another node cuts the sampled latent of {full[1]}x{full[0]} into parts of {size[1]}x{size[0]} without "
+            "saying which; use Tile Model in its place."
+        )
+    return known.full, tiles
 
 
 def see_regions(executor, model, conds, x, timestep, model_options):
@@ -67,3 +80,22 @@ def _region(cond, height, width):
     dims = len(cond["area"]) // 2
     rows, columns, top, left = (*cond["area"][:2], *cond["area"][dims : dims + 2])
     return Tile(min(rows, height - top), min(columns, width - left), top, left)
+
+
+def of_tile(conditionings, tile, full):
+    """Those of `conditionings` that speak for `tile` of a latent of size `full` (height, width): all that have no place, and of
+    the others those whose place covers most of the tile."""
+    placed = {cond[PLACE] for cond in conditionings if PLACE in cond}
+    best = max(placed, key=lambda place: _shared(place, tile, full), default=None)
+    return [cond for cond in conditionings if PLACE not in cond or cond[PLACE] == best]
+
+
+def _shared(place, tile, full):
+    """(the area that a place and a tile share, minus the place's own, minus its distance from the tile's middle)."""
+    spans = [(tile.top / full[0], (tile.top + tile.height) / full[0]), (tile.left / full[1], (tile.left + tile.width) / full[1])]
+    shared, area, distance = 1.0, 1.0, 0.0
+    for (first, last), (start, end) in zip(spans, ((place[0], place[2]), (place[1], place[3]))):
+        shared *= max(0.0, min(last, end) - max(first, start))
+        area *= end - start
+        distance += abs(first + last - start - end)
+    return round(shared, 6), -round(area, 6), -distance

@@ -30,6 +30,8 @@ MARGIN = 14
 
 
 MISSING = {
+    "lucidflux.safetensors": "models/model_patches",
+    "lora_condition/adapter_model.safetensors": "models/loras",
     "few-step-lora.safetensors": "models/loras",
     "Qwen2.5-VL-7B-Instruct/config.json": "models/fluxir_captioners",
 }
@@ -46,6 +48,10 @@ COMPANY = {
         "before": [["verifiers.verifier0", "FluxIRNaturalImageVerifier"], ["verifiers.verifier1", "FluxIRCLIPScoreVerifier"]],
         "after": [["verifier", "FluxIRTTSSampler", "verifier"]],
     },
+    "FluxIRDegradeImage": {
+        "before": [["image", "LoadImage"]],
+        "after": [["image", "FluxIRSaveImagePairs", "degraded"], ["image", "ImageCompare", "image_a"]],
+    },
     "FluxIREvolutionarySearch": {"after": SEARCHES},
     "FluxIRParticleSearch": {"after": SEARCHES},
     "FluxIRStepwiseSearch": {"after": SEARCHES},
@@ -59,6 +65,41 @@ COMPANY = {
             ["degraded", "VAEEncode"],
         ],
         "after": [["latent", "SamplerCustomAdvanced", "latent_image"]],
+    },
+    "FluxIRLoadLucidFlux": {"after": [["lucidflux", "FluxIRApplyLucidFlux", "lucidflux"]]},
+    "FluxIRApplyLucidFluxLoRA": {
+        "before": [["lucidflux", "FluxIRLoadLucidFlux"]],
+        "after": [["lucidflux", "FluxIRApplyLucidFlux", "lucidflux"]],
+    },
+    "FluxIRApplyLucidFlux": {
+        "before": [
+            ["model", "UNETLoader"],
+            ["lucidflux", "FluxIRLoadLucidFlux"],
+            ["degraded", "LoadImage"],
+            ["cleaned", "ImageUpscaleWithModel"],
+            ["clip_vision", "CLIPVisionLoader"],
+        ],
+        "after": [["model", "BasicGuider", "model"]],
+    },
+    "FluxIRLucidFluxSigmas": {
+        "before": [["latent", "EmptySD3LatentImage"]],
+        "after": [["sigmas", "SamplerCustomAdvanced", "sigmas"]],
+    },
+    "FluxIRLoadStoredPrompt": {"after": [["conditioning", "BasicGuider", "conditioning"]]},
+    "FluxIRApplyPEFTLoRA": {"before": [["model", "UNETLoader"]], "after": [["model", "BasicGuider", "model"]]},
+    "FluxIRApplyVAELoRA": {"before": [["vae", "VAELoader"]], "after": [["vae", "VAEEncode", "vae"]]},
+    "FluxIRAlignToInput": {
+        "before": [["restored", "VAEDecode"], ["degraded", "LoadImage"]],
+        "after": [["image", "SaveImage", "images"]],
+    },
+    "FluxIRDriftVerifier": {"after": [["verifier", "FluxIRVerifierEnsemble", "verifiers.verifier0"]]},
+    "FluxIRSplitIntoTiles": {
+        "before": [["image", "LoadImage"]],
+        "after": [["tiles", "FluxIRCaptionImage", "image"], ["places", "FluxIRPromptPerTile", "places"]],
+    },
+    "FluxIRPromptPerTile": {
+        "before": [["conditioning", "CLIPTextEncode"], ["places", "FluxIRSplitIntoTiles"]],
+        "after": [["conditioning", "BasicGuider", "conditioning"]],
     },
     "FluxIRMatchColor": {
         "before": [["image", "VAEDecode"], ["reference", "LoadImage"]],
@@ -90,8 +131,8 @@ PLACE = """([kind, { before = [], after = [] }]) => {
   };
   const node = add(kind);
   for (const [input, type] of before) {
-    const from = add(type), wanted = node.inputs[slot(node.inputs, input)]?.type;
-    link(from, from.outputs.find(output => output.type === wanted)?.name, node, input);
+    const from = add(type), wanted = node.inputs[slot(node.inputs, input)]?.type ?? "";
+    link(from, from.outputs.find(output => wanted.split(",").includes(output.type))?.name, node, input);
   }
   for (const [output, type, input] of after) link(node, output, add(type), input);
 }"""
@@ -188,7 +229,7 @@ def image(frontend, node, number):
         frontend.page.evaluate(PLACE, [node, COMPANY[node]])
     else:
         workflow = richest_workflow(node)
-        frontend.load(json.loads(workflow.read_text()), workflow.stem)
+        frontend.load(json.loads(workflow.read_text(encoding="utf-8")), workflow.stem)
     frontend.page.evaluate(ALONE, node)
     bounds = frontend.page.evaluate(BOUNDS)
     clip = {
@@ -207,7 +248,7 @@ def richest_workflow(node):
     """
 
     def rank(path):
-        graph = json.loads(path.read_text())
+        graph = json.loads(path.read_text(encoding="utf-8"))
         links = max((own_links(own) for own in graph["nodes"] if own["type"] == node), default=-1)
         return path.stem.endswith("_miniature") and links > 0, links, -len(graph["nodes"])
 

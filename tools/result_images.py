@@ -223,7 +223,7 @@ HELP = {
 
 def workflow_with(name, **inputs):
     """The shipped workflow `name` in API format, with `inputs` ({class: {input: value}}) changed."""
-    graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
+    graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
     for node in graph.values():
         node["inputs"] |= inputs.get(node["class_type"], {})
     return graph

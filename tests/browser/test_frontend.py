@@ -146,7 +146,7 @@ def test_a_node_that_nobody_has_is_noticed(frontend):
 
 def test_a_nodes_help_shows_its_images(frontend):
     frontend.load(read("fluxir_fidelity_miniature.json"), "help")
-    files = re.findall(r"!\[.+?\]\((.+?)\)", (DOCS / "FluxIRInventedDetail.md").read_text())
+    files = re.findall(r"!\[.+?\]\((.+?)\)", (DOCS / "FluxIRInventedDetail.md").read_text(encoding="utf-8"))
     sizes = [Image.open(DOCS / file).size for file in files]
     assert sizes and [shown.size for shown in frontend.help_images("FluxIRInventedDetail")] == sizes
 

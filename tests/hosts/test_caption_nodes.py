@@ -235,7 +235,7 @@ def stored(server, name):
 def test_a_failing_check_skips_the_captioner_and_a_passing_one_runs_it(stocked):
     image, caption, report = run(stocked, "ruined", "empty")  # a captioner without files cannot run
     assert (image == stored(stocked, "noisy")).all() and caption == "" and "not usable, because" in report
-    assert "Degradation Check: image 1: not usable" in (stocked.base / "comfyui.log").read_text()
+    assert "Degradation Check: image 1: not usable" in (stocked.base / "comfyui.log").read_text(encoding="utf-8")
     with pytest.raises(ComfyUIError, match=r"CaptionImage: Caption Image: caption: config\.json is missing; put it into"):
         run(stocked, "clean", "empty")
     image, caption, report = run(stocked, "clean", FOLDER)

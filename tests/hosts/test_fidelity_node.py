@@ -206,7 +206,7 @@ def test_the_command_line_has_the_slider(degraded, tmp_path):
         return load_image(tmp_path / "out.png")
 
     free, near, input = restored(0), restored(0.6), restored(1)
-    assert json.loads((tmp_path / "report.json").read_text())["fidelity"] == 1
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["fidelity"] == 1
     assert (near - input).square().mean() < (free - input).square().mean()
     assert torch.equal(restored(1, "--preset", "quick"), input)
     with pytest.raises(SystemExit, match="^fluxir restore: --fidelity is 1.5; use a value from 0 to 1.$"):

@@ -65,6 +65,11 @@ IMAGE_INPUTS = [
     ("Evaluate Restoration", "restored"),
     ("Evaluate Restoration", "degraded"),
     ("Evaluate Restoration", "original"),
+    ("Apply LucidFlux", "degraded"),
+    ("Apply LucidFlux", "cleaned"),
+    ("Align to Input", "restored"),
+    ("Align to Input", "degraded"),
+    ("Split into Tiles", "image"),
 ]
 
 
@@ -76,13 +81,29 @@ class Unused:
 
 
 @pytest.fixture(scope="module")
-def run(host, vae):
+def run(host, vae, tmp_path_factory):
     """run(node, **inputs) executes a node with `inputs` in the place of good ones."""
     from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
-    from comfyui_fluxir.nodes import budget_plan, caption, color, degrade, evaluate, few_steps, fidelity, fluxgen, search, ummf
+    from comfyui_fluxir.nodes import (
+        align,
+        budget_plan,
+        caption,
+        color,
+        degrade,
+        evaluate,
+        few_steps,
+        fidelity,
+        fluxgen,
+        search,
+        tile_prompts,
+        ummf,
+    )
     from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages
 
+    from .lucidflux_host import LucidFluxHost
     from .search_host import guider, noise
+
+    lucid = LucidFluxHost(host, tmp_path_factory.mktemp("lucid"))
 
     image, verifier = torch.rand(1, 64, 64, 3), NaturalImageVerifier.execute().result[0]
     latent = {"samples": random_latent(1)}
@@ -94,7 +115,10 @@ def run(host, vae):
     nodes = {
         "Apply FluxIR Adapter": (lambda degraded: host.apply(lq=degraded["samples"]), {}),
         "Restoration Fidelity": (lambda degraded: fidelity.RestorationFidelity.execute(host.model, degraded, 0.5), {}),
-        "Noisy Start Latent": (lambda degraded: few_steps.NoisyStartLatent.execute(host.model, noise(), SIGMAS, degraded), {}),
+        "Noisy Start Latent": (
+            lambda degraded: few_steps.NoisyStartLatent.execute(model=host.model, noise=noise(), sigmas=SIGMAS, degraded=degraded),
+            {},
+        ),
         "UMMF Conditioning": (
             lambda **given: ummf.UMMFConditioning.execute(prompt(3), vae=vae, **given),
             {"degraded": latent},
@@ -125,6 +149,12 @@ def run(host, vae):
             lambda good, degraded: fluxgen.SaveImagePairs.execute(good, degraded, "a/b"),
             {"good": image, "degraded": image},
         ),
+        "Align to Input": (
+            lambda restored, degraded: align.AlignToInput.execute(restored, degraded, True),
+            {"restored": image, "degraded": image},
+        ),
+        "Split into Tiles": (lambda image: tile_prompts.SplitIntoTiles.execute(image, 64, 0.25), {}),
+        "Apply LucidFlux": (lucid.apply, {}),
         "Evaluate Restoration": (evaluate.EvaluateRestoration.execute, {"restored": image}),
     }
 

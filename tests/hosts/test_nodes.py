@@ -49,7 +49,7 @@ def test_every_node_explains_itself(nodes, name):
     assert schema.display_name and schema.description and schema.search_aliases and schema.category == "FluxIR"
     for part in [*schema.inputs, *schema.outputs]:
         assert part.tooltip, f"{name}: {part.id} has no tooltip"
-    page = (PACK / "web" / "docs" / f"{schema.node_id}.md").read_text()
+    page = (PACK / "web" / "docs" / f"{schema.node_id}.md").read_text(encoding="utf-8")
     assert page.startswith(f"# {schema.display_name}\n")
     for part in [*schema.inputs, *schema.outputs]:
         assert f"`{part.id or part.display_name}`" in page, f"{schema.node_id}.md does not mention {part.id}"

@@ -41,6 +41,7 @@ def test_no_seam_shows_and_the_gate_would_see_one(images):
     assert ours < GATE < naive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", [NEWEST], indirect=True)
 def test_four_megapixels_by_the_shipped_workflow(server):
     side = 2048
@@ -82,7 +83,7 @@ def test_the_command_line_restores_in_tiles(degraded, tmp_path):
 
     whole, tiled, enough = restore(), restore("--tile", "128"), restore("--tile", "256")
     assert tiled.shape == (45, 256, 3) and torch.equal(enough, whole)
-    assert json.loads(report.read_text())["tile"] == 256
+    assert json.loads(report.read_text(encoding="utf-8"))["tile"] == 256
     assert 0 < (tiled - whole).abs().mean() < 10
 
 

@@ -33,7 +33,7 @@ def free_port():
 
 
 def read(name, folder="workflows"):
-    return json.loads((PACK / folder / name).read_text())
+    return json.loads((PACK / folder / name).read_text(encoding="utf-8"))
 
 
 def node_of(graph, kind):

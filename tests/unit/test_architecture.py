@@ -16,7 +16,21 @@ FORBIDDEN = {
     "demo": {*COMFY, "nodes", "training", "tools"},
     "tools": {*COMFY, "nodes", "training"},
 }
-LEVELS = ("image", "degrade", "flux", "flow", "execution", "adapter", "ummf", "lora", "verify", "searches", "data", "caption")
+LEVELS = (
+    "image",
+    "degrade",
+    "flux",
+    "flow",
+    "execution",
+    "adapter",
+    "ummf",
+    "lora",
+    "lucidflux",
+    "verify",
+    "searches",
+    "data",
+    "caption",
+)
 """The core's folders and files, from the ground up: each imports only from those before it."""
 
 
@@ -110,7 +124,7 @@ def test_the_arrow_tests_see_wrong_arrows(tmp_path):
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     found = graph(tmp_path)
     assert wrong_parts(found, "fluxir_core") == {("fluxir_core/flow/bad", "comfy"), ("fluxir_core/flow/bad", "training/host")}
     assert wrong_parts(found, "training") == {("training/host", "nodes")}

@@ -1,6 +1,7 @@
 """FLUX-IR (arXiv 2410.04811) on the miniature, stage by stage.
 
-Each stage reads a model folder and writes one, or adds to it; `work` keeps the bank of all seven tasks and the checkpoints.
+Each stage reads a model folder and writes one, or adds to it; `work` keeps lessons and checkpoints, `photos` is the folder that
+the photographs are fetched to, or None for scikit-image's alone.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 
 from ...fluxir_core.adapter.checkpoint import load_adapter, save_adapter
+from ...fluxir_core.degrade.presets import degrade_random
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
 from ...fluxir_core.lora.few_steps import save_few_steps
 from ...fluxir_core.lora.lora import LoRA, linear_sizes, lora_targets
@@ -23,10 +25,10 @@ from ..outputs import deliver
 from ..recipes.distill import DistillRecipe, make_lessons, train_student
 from ..recipes.few_step_schedules import GRID, uniform_schedules
 from ..recipes.reinforce import ReinforceRecipe, closeness, reward_of_verifier, train_reinforced
-from .bank import fingerprint
+from .batches import MiniatureBatches
 from .checkpoint import Checkpoint
-from .recipe import BATCH, MiniatureSize
-from .tasks import TaskBatches
+from .recipe import BATCH
+from .tasks import degrade_by_tasks
 
 HALFWAY = 0.5
 """Where between its weights of before and after the seven tasks the adapter ends (WiSE-FT, arXiv 2109.01903, equation 1 and its
@@ -52,7 +54,8 @@ LEFT_OUT = shutil.ignore_patterns("*few-steps*", "README.md")
 class Amounts:
     """How much of everything; the defaults made the committed weights."""
 
-    size: MiniatureSize = MiniatureSize()
+    size: int = 256
+    pairs: int = 256
     teacher_steps: int = 750
     reinforce_steps: int = 250
     reinforce_batch: int = 8
@@ -61,18 +64,18 @@ class Amounts:
     distill_steps: int = 600
 
 
-QUICK = Amounts(MiniatureSize(scenes=6, crops=6, versions=1, size=128), 3, 2, 2, 3, 4, 3)
+QUICK = Amounts(128, 8, 3, 2, 2, 3, 4, 3)
 """Every stage in seconds, for the tests: files that load, no better images."""
 
 
 @dataclass
 class Loaded:
     """A model folder's parts, and the batches of the seven tasks. `identity` tells the folder's base and adapter, as they
-    were found, and the `plan` of the batches: what is kept in a --work folder belongs to one alone."""
+    were found, and the batches' `data`: what is kept in a --work folder belongs to one alone."""
 
     folder: Path
     host: FluxIRHost
-    batches: TaskBatches
+    batches: MiniatureBatches
     schedules: dict
     identity: dict
 
@@ -89,19 +92,28 @@ def _device():
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load(folder, work, amounts, batch, seed=0, random_only=False):
-    """The model folder `folder` with TaskBatches of `batch` images; only the adapter can be trained."""
+def fingerprint(module):
+    """A name for the weights of `module`."""
+    digest = hashlib.sha256()
+    for value in module.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def load(folder, photos, amounts, batch, seed=0, degrade=degrade_by_tasks):
+    """The model folder `folder` with MiniatureBatches of `batch` images under `degrade`; only the adapter can be trained."""
     device = _device()
     models = load_models(folder, device)
     for name, parameter in models.adapter.named_parameters():
         last = f"se_text.{models.adapter.config.dims.blocks - 1}."
         parameter.requires_grad_(not (models.adapter.config.inject == "after" and name.startswith(last)))
-    batches = TaskBatches(model_folder(folder), amounts.size, batch, Path(work), seed, device, random_only)
-    identity = {"model": [fingerprint(part) for part in (models.transformer, models.adapter)], "plan": asdict(amounts.size)}
+    options = {"degrade": degrade, "pairs": amounts.pairs}
+    batches = MiniatureBatches.for_model(model_folder(folder), amounts.size, batch, False, photos, seed, device, **options)
+    identity = {"model": [fingerprint(part) for part in (models.transformer, models.adapter)], "data": batches.fingerprint}
     return Loaded(model_folder(folder), FluxIRHost(models.transformer, models.adapter), batches, models.schedules, identity)
 
 
-def train_tasks(folder, work, out, amounts=Amounts()):
+def train_tasks(folder, work, out, photos=None, amounts=Amounts()):
     """Goes on training the adapter of `folder` on the seven tasks, by the FluxIR recipe, and writes the model folder `out`.
 
     What is written is HALFWAY between the weights of before and after.
@@ -112,7 +124,7 @@ def train_tasks(folder, work, out, amounts=Amounts()):
     from ..recipes.fluxir import FluxIRObjective
     from .recipe import RECIPE
 
-    loaded, steps = load(folder, work, amounts, BATCH), amounts.teacher_steps
+    loaded, steps = load(folder, photos, amounts, BATCH), amounts.teacher_steps
     before = whole(loaded.host.adapter.state_dict())
     optimizer = OptimizerConfig(learning_rate=3e-4, beta2=0.99, warmup=50, decay=0.6)
     run = RunConfig(steps=steps, batch=BATCH, micro_batch=BATCH, checkpoint_every=100)
@@ -121,17 +133,17 @@ def train_tasks(folder, work, out, amounts=Amounts()):
     trained = fit(objective, loaded.batches, optimizer, run, Path(work) / "teacher", make_accelerator(), identity=identity)
     loaded.host.adapter.load_state_dict({name: torch.lerp(before[name], trained[name], HALFWAY) for name in trained})
     made = {"recipe": asdict(RECIPE), "optimizer": asdict(optimizer), "steps": steps, "halfway": HALFWAY}
-    write(loaded, out, {"tasks": made, "plan": asdict(amounts.size)})
+    write(loaded, out, {"tasks": made})
 
 
-def train_reinforce(folder, work, out, reward=CLOSENESS, amounts=Amounts()):
+def train_reinforce(folder, work, out, photos=None, reward=CLOSENESS, amounts=Amounts()):
     """Reinforces the adapter of `folder` by `reward`, CLOSENESS or a metric's name, and writes the model folder `out`.
 
     Its images, and the student's, are degraded by random mixtures; under the tasks it lost what HALFWAY saves (training
     images, 20 steps: 2.8 dB under noise, 1.6 in little light). Raises ValueError when the metric is missing.
     """
     metric = reward != CLOSENESS and metric_named(reward, _device())
-    loaded = load(folder, work, amounts, amounts.reinforce_batch, seed=1, random_only=True)
+    loaded = load(folder, photos, amounts, amounts.reinforce_batch, seed=1, degrade=degrade_random)
     recipe = ReinforceRecipe(amounts.reinforce_steps, 2e-4, loaded.guidance)
     judge = reward_of_verifier(metric, loaded.batches.decode) if metric else closeness
     identity = {**loaded.identity, "recipe": asdict(recipe), "batch": amounts.reinforce_batch}
@@ -140,13 +152,13 @@ def train_reinforce(folder, work, out, reward=CLOSENESS, amounts=Amounts()):
     write(loaded, out, {"reinforce": {"reward": reward, **asdict(recipe)}})
 
 
-def train_distill(folder, work, uniform=False, amounts=Amounts()):
+def train_distill(folder, work, photos=None, uniform=False, amounts=Amounts()):
     """Adds to the model folder `folder` the few-step LoRA that its adapter's schedules are for; returns the LoRA's file.
 
     `uniform` trains the control instead, on equal steps from pure noise, and writes it as a model folder in `work`.
     Raises ValueError when the adapter's file has no schedules.
     """
-    loaded = load(folder, work, amounts, amounts.lesson_batch, seed=2, random_only=True)
+    loaded = load(folder, photos, amounts, amounts.lesson_batch, seed=2, degrade=degrade_random)
     if not loaded.schedules:
         raise ValueError(f"--model: {loaded.adapter_path.name} has no schedules; run `fluxir schedule` first.")
     grid, work, kind = flux_sigmas(GRID, shift=0), Path(work), "uniform" if uniform else "optimal"
