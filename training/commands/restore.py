@@ -22,7 +22,7 @@ from ..fluxgen.work import Rank, keep_settings
 from ..outputs import check_apart, check_file, check_folder, deliver_data
 
 ADAPTERS = ("fluxir", "ummf", "lucidflux")
-PER_IMAGE = ("score", "baseline_score", "winner")
+PER_IMAGE = ("score", "baseline_score", "gain", "winner")
 VAE_TILE = 64
 """Latent pixels a side in which `--tile` codes images."""
 BAR = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"

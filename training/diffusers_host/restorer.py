@@ -15,6 +15,7 @@ from ...fluxir_core.lucidflux.schedule import lucidflux_sigmas
 from ...fluxir_core.searches.search import search
 from ...fluxir_core.searches.task import Task
 from ...fluxir_core.verify.fidelity import downsampled_psnr
+from ...fluxir_core.verify.held_out import held_out_for
 from ..data.prompts import load_prompt_encoder
 from .fluxir_host import FluxIRHost
 from .lora_host import LoRAHost
@@ -158,11 +159,14 @@ class Restorer:
         def score(candidates):
             return verifications(lambda group: ensemble.measure(group, _tile(images, group)), candidates)
 
+        held_out = held_out_for(ensemble)
         task = Task(
             velocity,
             lambda latents: verifications(lambda group: model.decode(group).cpu(), latents),
             score,
             ensemble.combine,
+            ensemble.member_values,
+            held_out=held_out and (lambda candidates: {held_out.name: verifications(held_out, candidates)}),
             fidelity=lambda candidates: downsampled_psnr(candidates, _tile(images, candidates)),
         )
         noise, sigmas = model.noise(seeds), self.sigmas(steps, shift, model.padded_size)
