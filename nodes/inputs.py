@@ -17,8 +17,8 @@ def checked_latent(node, name, samples, latents, whose="this model's"):
     shape = list(samples.shape)
     if len(shape) != 2 + latents.latent_dimensions or shape[1] != latents.latent_channels:
         raise ValueError(
-            f"{node}: {name} has the shape {shape}, but {whose} latents are (batch, {latents.latent_channels}, "
-            f"{SIDES[latents.latent_dimensions]}); encode the image with the model's own VAE."
+            f"{node}: {name} is another kind of model's (its shape is {shape}, but {whose} latents are (batch, "
+            f"{latents.latent_channels}, {SIDES[latents.latent_dimensions]})); encode the image with the model's own VAE."
         )
     if 0 in shape:
         raise ValueError(f"{node}: {name} is empty, of the shape {shape}; encode at least one image of 8 pixels a side.")

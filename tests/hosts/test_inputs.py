@@ -43,6 +43,7 @@ LATENT_INPUTS = [
     ("TTS Sampler (test-time search)", "latent_image"),
     ("TTS Sampler Select (test-time search)", "latent_image"),
     ("Budget Plan", "latent_image"),
+    ("Decode Photo", "samples"),
 ]
 IMAGE_INPUTS = [
     ("UMMF Conditioning", "degraded"),
@@ -65,6 +66,12 @@ IMAGE_INPUTS = [
     ("Evaluate Restoration", "restored"),
     ("Evaluate Restoration", "degraded"),
     ("Evaluate Restoration", "original"),
+    ("Encode Photo", "photo"),
+    ("Decode Photo", "photo"),
+    ("Give Back Detail", "restored"),
+    ("Give Back Detail", "degraded"),
+    ("Before and After", "before"),
+    ("Before and After", "after"),
     ("Apply LucidFlux", "degraded"),
     ("Apply LucidFlux", "cleaned"),
     ("Align to Input", "restored"),
@@ -89,7 +96,9 @@ def run(host, vae, tmp_path_factory):
         budget_plan,
         caption,
         color,
+        compare,
         degrade,
+        detail,
         evaluate,
         few_steps,
         fidelity,
@@ -97,6 +106,9 @@ def run(host, vae, tmp_path_factory):
         search,
         tile_prompts,
         ummf,
+    )
+    from comfyui_fluxir.nodes import (
+        photo as photo_nodes,
     )
     from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages
 
@@ -154,6 +166,19 @@ def run(host, vae, tmp_path_factory):
             {"restored": image, "degraded": image},
         ),
         "Split into Tiles": (lambda image: tile_prompts.SplitIntoTiles.execute(image, 64, 0.25), {}),
+        "Encode Photo": (lambda photo: photo_nodes.EncodePhoto.execute(photo, vae), {}),
+        "Decode Photo": (
+            lambda samples, photo: photo_nodes.DecodePhoto.execute(samples, vae, photo),
+            {"samples": latent, "photo": image},
+        ),
+        "Give Back Detail": (
+            lambda restored, degraded: detail.GiveBackDetail.execute(restored, degraded, vae, 1.0),
+            {"restored": image, "degraded": image},
+        ),
+        "Before and After": (
+            lambda before, after: compare.BeforeAndAfter.execute(before, after, "split"),
+            {"before": image, "after": image},
+        ),
         "Apply LucidFlux": (lucid.apply, {}),
         "Evaluate Restoration": (evaluate.EvaluateRestoration.execute, {"restored": image}),
     }

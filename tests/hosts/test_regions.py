@@ -79,5 +79,5 @@ def test_a_node_that_cuts_the_latent_by_itself_is_told_of_tile_model(host):
 
 
 def test_a_node_that_samples_tiles_one_by_one_is_told_of_tile_model(host):
-    with pytest.raises(ValueError, match="degraded latent is 16x8 but the sampled latent is 8x8; .*use Tile Model"):
+    with pytest.raises(ValueError, match="has 128 x 64 pixels but the sampled latent 64 x 64; .*use Tile Model"):
         host.sample(host.apply(lq=random_latent(1, 1, 8, 16)), noise=random_latent(2), steps=1)
