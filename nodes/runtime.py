@@ -72,11 +72,6 @@ def to_planes(images):
     return images[..., :3].float().expand(-1, -1, -1, 3).movedim(-1, 1)
 
 
-def image_planes(images):
-    """An optional IMAGE as (B, 3, H, W) on the CPU."""
-    return None if images is None else to_planes(images).cpu()
-
-
 def nodes_of_run(node):
     """{id: (class, inputs)} of the graph that runs, as the hidden prompt has it; empty outside a server."""
     prompt = node.hidden.prompt if node.hidden is not None else None
