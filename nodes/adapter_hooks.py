@@ -3,10 +3,12 @@
 from functools import partial
 from typing import NamedTuple
 
+import comfy.model_management
 import torch
+from comfy.patcher_extension import WrappersMP
 
-from .degraded_latent import as_rows
-from .tile_context import tiles_of_call
+from .degraded_latent import as_rows, in_pixels
+from .tile_context import TILES, tiles_of_call
 
 # Distinct conditionings of one sampling run (cond and uncond, split or joint) are few; a graph that schedules many
 # prompts should not keep all of them on the GPU.
@@ -24,6 +26,17 @@ class _Prepared(NamedTuple):
     context: torch.Tensor
     pooled: torch.Tensor
     condition: object
+
+
+def _check_memory(model, noise_shape):
+    """Raises ValueError where an image in one piece is predicted to need more memory than there is."""
+    device = comfy.model_management.get_torch_device()
+    needed, total = (size / 2**30 for size in (model.memory_required(noise_shape), comfy.model_management.get_total_memory(device)))
+    if needed > total:
+        raise ValueError(
+            f"{NODE}: an image of {in_pixels(torch.empty(noise_shape, device='meta'))} pixels in one piece takes about {needed:.0f} GB "
+            f"of memory, and there are {total:.0f}; put Tile Model before the sampler."
+        )
 
 
 class FluxIRHooks:
@@ -64,6 +77,8 @@ class FluxIRHooks:
         1/16 of what ComfyUI reserves for FLUX.1 in bfloat16. The noise shape only feeds that estimate.
         """
         batch, channels, height, width = noise_shape
+        if TILES not in model.wrappers.get(WrappersMP.PREPARE_SAMPLING, {}):
+            _check_memory(model, noise_shape)
         return executor(model, [batch, channels, height + -(-height // 16), width], *args, **kwargs)
 
     def diffusion_model(

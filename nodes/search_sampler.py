@@ -21,7 +21,7 @@ from ..fluxir_core.verify.fidelity import downsampled_psnr
 from ..fluxir_core.verify.held_out import held_out_for
 from .degraded_latent import check_vae
 from .inputs import checked_latent
-from .runtime import to_planes
+from .runtime import in_name_of, to_planes
 from .verifiers import LoadedVerifier
 
 MOST_AT_ONCE = 8
@@ -59,7 +59,7 @@ class SearchSampler:
             seed = extra_args.get("seed") or 0
             self.result = search(task.functions(), model.noise, sigmas, self.algorithm, seed, self.keys, stopped_by)
         except ValueError as error:
-            raise ValueError(f"{self.name}: {error}") from None
+            raise in_name_of(self.name, error) from None
         self.result.report["at_once"] = task.calls.size
         self.result.finalists = torch.stack([task.to_vae(finalist) for finalist in self.result.finalists])
         found = self.result.latents.to(x)

@@ -17,11 +17,14 @@ from ..fluxir_core.lora.files import FEW_STEPS, check_lora_base, diffusers_weigh
 from ..fluxir_core.lora.lora import LoRA
 from .inputs import checked_latent, given_planes
 from .native_flux import attach, flux_dimensions, make_managed, native_flux
+from .runtime import nodes_of_run, speaker
 from .tile_context import TILE, TileCond
 from .ummf_hooks import KEY, UMMFHooks, strength_hook
 
 CONDITIONING_NODE = "UMMF Conditioning"
 LORA_NODE = "Apply UMMF LoRA"
+READERS = ("kontext", "flux2", "flux-2", "qwen")
+"""What the files of models are called that read reference images by themselves."""
 
 
 class UMMFConditioning(io.ComfyNode):
@@ -69,6 +72,7 @@ class UMMFConditioning(io.ComfyNode):
                     display_name="conditioning", tooltip="The prompt with its images, for any guider or sampler."
                 ),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -84,7 +88,17 @@ class UMMFConditioning(io.ComfyNode):
         ]
         if strength != 1:
             conditioning = comfy.hooks.set_hooks_for_conditioning(conditioning, strength_hook(strength))
+        if _nothing_reads_images(nodes_of_run(cls)):
+            say = "This graph seems to have no model that reads the photo: use Apply UMMF LoRA, or FLUX.1 Kontext."
+            speaker(cls, logging.WARNING)(say)
         return io.NodeOutput(conditioning)
+
+
+def _nothing_reads_images(nodes):
+    """Whether the graph that runs has neither a UMMF LoRA nor a file of a model that reads images by itself, by its name."""
+    files = (value.lower() for _kind, inputs in nodes.values() for value in inputs.values() if isinstance(value, str))
+    reads = any(kind == "FluxIRApplyUMMFLoRA" for kind, _inputs in nodes.values())
+    return bool(nodes) and not reads and not any(name in file for file in files for name in READERS)
 
 
 def _latents(name, value, vae):
@@ -137,6 +151,7 @@ class ApplyUMMFLoRA(io.ComfyNode):
                     display_name="model", tooltip="The model, for any sampler or guider, with prompts from UMMF Conditioning."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -162,7 +177,7 @@ class ApplyUMMFLoRA(io.ComfyNode):
             model = model.clone()
             lora = make_managed(partial(LoRA, loaded.shapes, dims, ops=comfy.ops.manual_cast), loaded.state_dict)
             attach(model, KEY, lora)
-        hooks = UMMFHooks(loaded.mode, lora.model if lora else None, strength)
+        hooks = UMMFHooks(loaded.mode, lora.model if lora else None, strength, speaker(cls, logging.WARNING))
         for kind, hook in (
             (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model),
             (WrappersMP.PREPARE_SAMPLING, hooks.prepare_sampling),

@@ -33,7 +33,8 @@ class UMMFHooks:
     (a strength on the conditioning alone) `full` stays None: a tile's condition must then have the latent's resolution.
     """
 
-    def __init__(self, mode, lora=None, lora_strength=1.0):
+    def __init__(self, mode, lora=None, lora_strength=1.0, say=logging.warning):
+        self.say, self.called, self.shown = say, False, False
         self.mode, self.lora, self.lora_strength = mode, lora, lora_strength
         self.full = self._patcher = None
         self._cache, self._layout = KVCache(), None
@@ -47,6 +48,11 @@ class UMMFHooks:
         """ON_CLEANUP, also after an interrupt or an error: nothing of one run outlives it."""
         self._cache.clear()
         self._layout = self._patcher = None
+        if self.called and not self.shown:
+            self.say(
+                "The model was shown no photo: give its prompt to UMMF Conditioning, and connect that to the sampler or guider."
+            )
+        self.called = self.shown = False
 
     def diffusion_model(
         self,
@@ -63,6 +69,7 @@ class UMMFHooks:
     ):
         """DIFFUSION_MODEL: take the references out of the call and let every attention see them as condition tokens."""
         tile, strength = kwargs.pop(TILE, None), transformer_options.get(STRENGTH, 1.0)
+        self.called, self.shown = True, self.shown or bool(ref_latents)
         if ref_latents:
             ref_latents = [self._tile_of(latents, tile) for latents in ref_latents]
         if ref_latents and not (self.mode == KONTEXT and strength == 1):

@@ -14,7 +14,7 @@ from ..fluxir_core.image.candidates import candidate_sheet
 from ..fluxir_core.verify.aggregate import mean_z, rank_sum
 from ..fluxir_core.verify.ensemble import DefaultEnsemble, Ensemble
 from .inputs import given_planes
-from .runtime import load_whole, pil_to_image, show
+from .runtime import in_name_of, load_whole, pil_to_image, show
 
 AGGREGATORS = {"by score": mean_z, "by rank": rank_sum}
 Verifier = io.Custom("FLUXIR_VERIFIER")
@@ -112,7 +112,7 @@ class VerifierEnsemble(io.ComfyNode):
         try:
             ensemble = Ensemble([member.ensemble for member in members], AGGREGATORS[aggregation])
         except ValueError as error:
-            raise ValueError(f"Verifier Ensemble: {error}") from None
+            raise in_name_of("Verifier Ensemble", error) from None
         return io.NodeOutput(LoadedVerifier(ensemble, tuple(p for member in members for p in member.patchers)))
 
 
@@ -148,7 +148,7 @@ class ScoreImages(io.ComfyNode):
         try:
             scores = verifier.measure(planes, reference)
         except ValueError as error:
-            raise ValueError(f"Score Images: {error}") from None
+            raise in_name_of("Score Images", error) from None
         scores = {name: values.float().cpu() for name, values in scores.items()}
         values = verifier.ensemble.combine(scores)
         best = int(values.nan_to_num(nan=-torch.inf).argmax())

@@ -153,7 +153,7 @@ def test_the_sheet_shows_all_images_and_frames_the_best(comfy):
 def test_the_same_verifier_twice_is_refused(loaded):
     from comfyui_fluxir.nodes.verifiers import VerifierEnsemble
 
-    with pytest.raises(ValueError, match="Verifier Ensemble: Ensemble: the verifiers .* share a name; leave the second out"):
+    with pytest.raises(ValueError, match="Verifier Ensemble: the verifiers .* share a name; leave the second out"):
         VerifierEnsemble.execute({"verifier0": loaded["aesthetic"](), "verifier1": loaded["aesthetic"]()}, "by rank")
 
 
