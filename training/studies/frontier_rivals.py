@@ -38,7 +38,8 @@ class FunnelSMC:
         for step in range(state.steps - 1):
             t, s = state.sigmas[step], state.sigmas[step + 1]
             v = state.velocity(x, state.times(x, step))
-            baseline = (x[:1], v[:1], step) if step == 0 else baseline
+            if step == 0:
+                baseline = x[:1], v[:1], step
             cohort = state.score_latents(x - t * v)
             values = state.values(cohort)
             scaled = values * _strength(values)
@@ -141,9 +142,10 @@ class Rollover:
             children, _ = kernel(x, v, t, s, state.noises(most, "child", step))
             velocities = state.velocity(children, state.times(children, step + 1))
             scored = state.score_latents(children - s * velocities)
-            values, before = state.values(scored), state.values(incumbent)
+            values = state.values(scored)
             tried = torch.arange(most)[:, None] < quota
-            better = (scored.scores["reward"] > incumbent.scores["reward"]) & tried
+            before = incumbent.scores["reward"]  # of the study's one verifier; values belong to one cohort
+            better = (scored.scores["reward"] > before) & tried
             first_better = better.float().argmax(0)
             best = values.masked_fill(~tried, -torch.inf).argmax(0)
             chosen = torch.where(better.any(0), first_better, best)[None]
@@ -220,7 +222,8 @@ class RewardGradient:
                 value = self.reward((leaf - t * v).flatten(0, 1)).sum()
                 gradient = torch.autograd.grad(value, leaf)[0] if step + 1 < state.steps else torch.zeros_like(leaf)
             v = v.detach()
-            baseline = (x, v, 0) if step == 0 else baseline
+            if step == 0:
+                baseline = x, v, step
             if step + 1 < state.steps:
                 state.nfe += 2
                 direction = gradient / gradient.norm(dim=-1, keepdim=True).clamp(min=1e-12)
