@@ -102,25 +102,22 @@ class FluxIRHooks:
         Compared by content: cond and uncond take turns in calls of equal shape, and other packs may edit either.
         """
         rope = tuple(sorted(transformer_options.get("rope_options", {}).items()))
-        called = tiles_of_call(transformer_options)
+        called = tiles_of_call(transformer_options, x, NODE)
         key = (x.shape, x.dtype, x.device, rope, called)
         for entry in self._prepared:
             if entry.key == key and torch.equal(entry.context, context) and torch.equal(entry.pooled, y):
                 return entry.condition
-        lq = self._lq_like(x, len(transformer_options.get("cond_or_uncond", (0,))), called)
+        lq = self._lq_like(x, *called)
         lq_tokens, _ = flux.process_img(lq)
         condition = self.adapter.prepare(lq_tokens, context, y[:, : flux.params.vec_in_dim], image_ids)
         del self._prepared[: -MAX_PREPARED + 1]
         self._prepared.append(_Prepared(key, context.clone(), y.clone(), condition))
         return condition
 
-    def _lq_like(self, x, chunks, called):
-        """The degraded latents as x's rows: x holds one chunk of B pictures for each conditioning in the call, and where the
-        model is tiled each chunk is of a tile."""
-        images = x.shape[0] // chunks
-        if called is None:
-            return as_rows(self.lq, x, images, NODE)
-        full, tiles = called
+    def _lq_like(self, x, full, tiles):
+        """The degraded latents as x's rows: x holds one chunk of B images for each conditioning in the call, and each chunk
+        is of the part of the latent that its conditioning is for."""
+        images = len(x) // len(tiles)
         rows = as_rows(self.lq, x.new_empty(1).expand(images, 1, *full), images, NODE)
         return torch.cat([tile.of(rows) for tile in tiles])
 

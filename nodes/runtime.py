@@ -50,8 +50,3 @@ def pil_to_image(image):
 def to_planes(images):
     """IMAGE (B, H, W, C), any float type, as (B, 3, H, W) float32."""
     return images[..., :3].float().expand(-1, -1, -1, 3).movedim(-1, 1)
-
-
-def image_planes(images):
-    """An optional IMAGE as (B, 3, H, W) on the CPU."""
-    return None if images is None else to_planes(images).cpu()

@@ -20,6 +20,7 @@ from ..fluxir_core.verify.ensemble import Ensemble
 from ..fluxir_core.verify.fidelity import downsampled_psnr
 from ..fluxir_core.verify.held_out import held_out_for
 from .degraded_latent import check_vae
+from .inputs import checked_latent
 from .runtime import to_planes
 from .verifiers import LoadedVerifier
 
@@ -78,8 +79,11 @@ class ComfyTask:
                 f"{settings.name}: the model is of another kind than flow matching; use a flow-matching model such as FLUX, SD3.5 "
                 "or Qwen-Image."
             )
-        if getattr(x, "is_nested", False):
-            raise ValueError(f"{settings.name}: the latent holds sound and video together; use an image's latent.")
+        checked_latent(settings.name, "latent_image", x, self.base.latent_format)
+        if x.ndim == 5 and x.shape[2] > 1:
+            raise ValueError(
+                f"{settings.name}: latent_image has {x.shape[2]} frames; video cannot be searched, use one image each."
+            )
         if settings.degraded is not None and len(settings.degraded) not in (1, len(x)):
             raise ValueError(
                 f"{settings.name}: {len(settings.degraded)} degraded images for a sampled batch of {len(x)}; give one, or one each."

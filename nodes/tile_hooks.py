@@ -122,7 +122,7 @@ class TileHooks:
                 own[index].append({**cond, "mask": mask})
                 weights[index] = weights[index] + mask.unsqueeze(1)
                 tiles[cond["uuid"]] = tile
-            options[TILES] = TileMap(layout, tiles)
+            options[TILES] = TileMap(full, tiles, layout)
             ratio = model.latent_format.spacial_downscale_ratio
             with self._patches.of(options, group[0][0][2], x, ratio) as of_tiles:
                 outputs = executor(model, own, x, timestep, {**model_options, "transformer_options": of_tiles})

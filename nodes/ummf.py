@@ -6,16 +6,16 @@ from functools import partial
 import comfy.hooks
 import comfy.ops
 import comfy.sd
-import comfy.utils
 import folder_paths
 import node_helpers
-import torch
+from comfy.latent_formats import Flux
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
 from ..fluxir_core.flux.weight_files import WeightFileError
-from ..fluxir_core.lora.files import FEW_STEPS, check_lora_base, load_lora
+from ..fluxir_core.lora.files import FEW_STEPS, check_lora_base, diffusers_weights, load_lora
 from ..fluxir_core.lora.lora import LoRA
+from .inputs import checked_latent, given_planes
 from .native_flux import attach, flux_dimensions, make_managed, native_flux
 from .tile_context import TILE, TileCond
 from .ummf_hooks import KEY, UMMFHooks, strength_hook
@@ -89,19 +89,17 @@ class UMMFConditioning(io.ComfyNode):
 
 def _latents(name, value, vae):
     if isinstance(value, dict):
-        samples = value["samples"]
-    elif vae is None:
+        return checked_latent(CONDITIONING_NODE, name, value["samples"], Flux(), "FLUX.1's")
+    if vae is None:
         raise ValueError(f"{CONDITIONING_NODE}: {name} is an IMAGE but no VAE is connected; connect the model's VAE, or a LATENT.")
-    else:
-        samples = vae.encode(value[..., :3])
-    if samples.ndim != 4:
+    image = given_planes(CONDITIONING_NODE, name, value).movedim(1, -1)
+    least = vae.spacial_compression_encode()
+    if min(image.shape[1:3]) < least:
         raise ValueError(
-            f"{CONDITIONING_NODE}: {name} is a latent of shape {list(samples.shape)}, not of images; encode the image with "
-            "the model's VAE."
+            f"{CONDITIONING_NODE}: {name} is {image.shape[2]}x{image.shape[1]} pixels, but the VAE needs at least {least} a side; "
+            "give a larger image."
         )
-    if not torch.isfinite(samples).all():
-        raise ValueError(f"{CONDITIONING_NODE}: {name} holds NaN or infinity; encode the image again, or check its source.")
-    return samples
+    return checked_latent(CONDITIONING_NODE, f"the latent of {name}", vae.encode(image), Flux(), "FLUX.1's")
 
 
 class ApplyUMMFLoRA(io.ComfyNode):
@@ -158,8 +156,8 @@ class ApplyUMMFLoRA(io.ComfyNode):
         logging.info("UMMF LoRA %s: %s; %s", lora_name, loaded.report, loaded.mode)
         lora = None
         if loaded.mode.tokens == "all":
-            # Every token sees the same weights: core's own LoRA loader changes them.
-            model, _ = comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(path, safe_load=True), strength, 0)
+            # Every token sees the same weights: core's own LoRA loader changes them, in a spelling that it reads.
+            model, _ = comfy.sd.load_lora_for_models(model, None, diffusers_weights(loaded), strength, 0)
         else:
             model = model.clone()
             lora = make_managed(partial(LoRA, loaded.shapes, dims, ops=comfy.ops.manual_cast), loaded.state_dict)
