@@ -35,8 +35,9 @@ def _search_inputs():
             "preset",
             options=list(PRESETS),
             default="quick",
-            tooltip="How much to search. quick: about 2 to 3 times the cost of a normal result. balanced: 2 to 5 times. thorough: "
-            "about 16 times. The others are methods of papers, about 15 times: see the help page. Budget Plan says what yours costs.",
+            tooltip="How much to search. quick: at most 3 times the model calls of a normal result. balanced: at most 5 times. "
+            "thorough: at most 15 times. The others are methods of papers, about 15 times: see the help page. Budget Plan says "
+            "what yours costs.",
         ),
         SearchAlgorithm.Input(
             "search",
@@ -101,7 +102,8 @@ class TTSSampler(io.ComfyNode):
                 ),
                 io.String.Output(
                     display_name="report",
-                    tooltip="The search as JSON: costs, scores and every round. Save Image also saves it in the image's metadata.",
+                    tooltip="The search as JSON: costs, scores, every round, and the gain by a verifier that the search did not see. "
+                    "Save Image also saves it in the image's metadata.",
                 ),
             ],
         )
@@ -177,8 +179,8 @@ class SearchReportChart(io.ComfyNode):
             node_id="FluxIRSearchReportChart",
             display_name="Search Report Chart",
             category="FluxIR/search",
-            description="Draws a search: every candidate's score by model calls, a line through the chosen ones, and the final "
-            "candidates with their scores.",
+            description="Draws a search: every candidate's score by model calls, a line through the chosen ones, a second line by "
+            "a verifier that the search did not see, and the final candidates with their scores.",
             search_aliases=["plot", "graph", "contact sheet", "tts", "fluxir"],
             inputs=[
                 io.String.Input("report", force_input=True, tooltip="The report of TTS Sampler (test-time search)."),

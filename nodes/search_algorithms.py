@@ -199,7 +199,8 @@ class StepwiseSearchAlgorithm(io.ComfyNode):
             node_id="FluxIRStepwiseSearch",
             display_name="Stepwise Search",
             category=CATEGORY,
-            description="Tries several noisy variants of every step and goes on with the best, as the presets quick and balanced do.",
+            description="Tries several noisy variants of every step and goes on with the best, as the presets quick, balanced and "
+            "thorough do.",
             search_aliases=["test-time search", "tts", "greedy", "beam", "fluxir"],
             inputs=[
                 io.Int.Input("children", default=4, min=0, max=64, tooltip="How many variants of each step are tried."),
@@ -216,7 +217,7 @@ class StepwiseSearchAlgorithm(io.ComfyNode):
                 io.Boolean.Input(
                     "first_improvement",
                     default=False,
-                    tooltip="Try variants one by one and take the first that is better. What a step saves, later steps may use.",
+                    tooltip="Try variants one by one and take the first that is better.",
                 ),
                 _baseline_check_input(),
                 io.Int.Input(

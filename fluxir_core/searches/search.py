@@ -8,6 +8,7 @@ from ..flow.rectified_flow import check_sigmas
 from .final_selection import select_final
 from .selectors import take
 from .state import SearchState, to_json
+from .within_budget import WithinBudget
 
 NOT_COMPARED = {"finalist_values": [], "finalist_scores": {}, "gain": None, "held_out": {}, "remarks": []}
 
@@ -55,6 +56,7 @@ def search(task, noise, sigmas, algorithm, seed=0, keys=None, stopped_by=()):
     _check(noise, sigmas, keys)
     state = SearchState(task, noise.float(), sigmas, seed, keys)
     planned = estimate_cost(algorithm, sigmas, task.finish is not None)
+    algorithm = algorithm.on(state.sigmas) if isinstance(algorithm, WithinBudget) else algorithm
     report = {
         "algorithm": describe(algorithm),
         "seed": seed,

@@ -42,9 +42,13 @@ def test_every_preset_finds_something_the_verifier_likes_better_and_pays_what_wa
     def bright(samples):
         return vae.decode(samples).mean((1, 2, 3))
 
-    assert (bright(best["samples"]) >= bright(baseline(host)) - 1e-4).all()
-    if name not in ("quick", "balanced"):  # with random weights the estimate they go by says nothing of the end
+    if report["winner"] == [-1]:  # with random weights the estimate that these go by says nothing of the end
+        assert name in ("quick", "balanced", "thorough", "smc")
+        torch.testing.assert_close(best["samples"], baseline(host), atol=1e-4, rtol=1e-4)
+    else:
         assert (bright(best["samples"]) > bright(baseline(host)) + 1e-4).all()
+    if name != "paper_s9":  # which compares nothing in the end
+        assert list(report["held_out"]) == ["piqe"] and len(report["gain"]) == 1
     assert finalists["samples"].shape[1:] == best["samples"].shape[1:] and report["preset"] == name
 
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = {
     *("FluxIRAdapter", "AdapterConfig", "load_adapter", "save_adapter", "load_lora", "LoRA", "ConditionMode"),
     *("search", "estimate_cost", "Task", "SearchResult", "PRESETS", "EvolutionarySearch", "StepwiseSearch", "SMC", "Halving"),
+    "WithinBudget",
     *("Verifier", "Ensemble", "DefaultEnsemble", "euler", "flux_sigmas", "match_color", "TASKS"),
 }
 
