@@ -418,7 +418,7 @@ def write_lora(folder):
         deltas[f"{own}.weight"] = 3 * up @ down
     folder.mkdir(exist_ok=True)
     save_file(weights, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 6}))
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 6}), encoding="utf-8")
     return deltas
 
 
