@@ -252,7 +252,7 @@ def large(library):
         library,
         f"## Restore a large photo\n\nPress Run. {OWN_PHOTO}\n\nHere a small photo is made twice as large first; set *scale_by* to 1 "
         "for one that is large.\n\n**Tile Model** shows the model one tile at a time and says how many there are. Each takes as "
-        "long as a small photo: 4000 x 3000 pixels are 20 tiles, an hour on a CPU.",
+        "long as a small photo: 4000 x 3000 pixels are 20 tiles, a quarter of an hour or more on a CPU.",
     )
     g.photo_of("fluxir_mountain_small.jpg")
     g.image = g.add("ImageScaleBy", "Enlarge", image=g.photo, upscale_method="bicubic", scale_by=2.0)[0]

@@ -1,6 +1,6 @@
 """A VAE on images of any size: tile by tile in one pass, the tiles blended where they overlap."""
 
-from .tiles import OVERLAP, TileGrid
+from .tiles import OVERLAP, PATCH, TileGrid
 
 LATENT = 8
 """Pixels a side of one latent pixel."""
@@ -14,7 +14,7 @@ def encode_in_tiles(encode, images, tile, scale=LATENT, overlap=OVERLAP):
     height, width = (extent // scale for extent in images.shape[-2:])
     if tile is None or max(height, width) <= tile:
         return encode(images)
-    grid, latents = TileGrid(height, width, tile, overlap), None
+    grid, latents = _grid(height, width, tile, overlap), None
     for each in grid.tiles:
         part = encode(each.times(scale).of(images))
         if latents is None:
@@ -28,7 +28,7 @@ def decode_in_tiles(decode, latents, tile, scale=LATENT, overlap=OVERLAP):
     height, width = latents.shape[-2:]
     if tile is None or max(height, width) <= tile:
         return decode(latents)
-    grid, images = TileGrid(height, width, tile, overlap), None
+    grid, images = _grid(height, width, tile, overlap), None
     for each in grid.tiles:
         part = decode(each.of(latents))
         if images is None:
@@ -36,3 +36,11 @@ def decode_in_tiles(decode, latents, tile, scale=LATENT, overlap=OVERLAP):
         window = grid.window(each).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
         each.times(scale).of(images).add_(part * window.to(part))
     return images
+
+
+def _grid(height, width, tile, overlap):
+    """The TileGrid of as few tiles as `tile` allows, and these no larger than so few must be: overlaps cost time."""
+    grid = TileGrid(height, width, tile, overlap)
+    while len((smaller := TileGrid(height, width, grid.tile - PATCH, overlap)).tiles) == len(grid.tiles):
+        grid = smaller
+    return grid
