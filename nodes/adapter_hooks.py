@@ -1,7 +1,7 @@
 """Running a FluxIR adapter inside ComfyUI's native FLUX, through public hooks only."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import torch
@@ -31,7 +31,8 @@ class _Prepared(NamedTuple):
 def _check_memory(model, noise_shape):
     """Raises ValueError where an image in one piece is predicted to need more memory than there is."""
     device = comfy.model_management.get_torch_device()
-    needed, total = (size / 2**30 for size in (model.memory_required(noise_shape), comfy.model_management.get_total_memory(device)))
+    memory: Any = comfy.model_management.get_total_memory(device)
+    needed, total = (size / 2**30 for size in (model.memory_required(noise_shape), memory))
     if needed > total:
         raise ValueError(
             f"{NODE}: an image of {in_pixels(torch.empty(noise_shape, device='meta'))} pixels in one piece takes about {needed:.0f} GB "
@@ -91,7 +92,7 @@ class FluxIRHooks:
         guidance=None,
         ref_latents=None,
         control=None,
-        transformer_options={},
+        transformer_options={},  # noqa: B006 (as in ComfyUI; it is not changed)
         **kwargs,
     ):
         """DIFFUSION_MODEL: run the adapter once on this call's batch, then let every block add its residuals."""

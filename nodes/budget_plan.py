@@ -75,7 +75,7 @@ class BudgetPlan(io.ComfyNode):
             "judged_images": cost["verifications"],
             "seconds": 0.0,
         }
-        if guider is not None:
+        if guider is not None and latent_image is not None:
             samples = comfy.sample.fix_empty_latent_channels(
                 guider.model_patcher, latent_image["samples"], latent_image.get("downscale_ratio_spacial")
             )
@@ -112,7 +112,7 @@ def _seconds_a_step(guider, samples, sigmas):
     def two_calls(model, x, sigmas, extra_args=None, callback=None, disable=None):
         for _ in range(2):
             started = time.perf_counter()
-            float(model(x, sigmas[:1].expand(len(x)), **extra_args).sum())  # reading the sum waits for the device
+            float(model(x, sigmas[:1].expand(len(x)), **(extra_args or {})).sum())  # reading the sum waits for the device
             found.append(time.perf_counter() - started)
         return x
 

@@ -179,8 +179,8 @@ class ApplyLucidFlux(io.ComfyNode):
         model = model.clone()
         if strength != 0:
             given = {"degraded": degraded, "cleaned": cleaned}
-            planes = [given_planes(NODE, name, image).cpu() for name, image in given.items()]
-            images = Images(*planes, _features(clip_vision, cleaned, network.config.features))
+            degraded_planes, cleaned_planes = (given_planes(NODE, name, image).cpu() for name, image in given.items())
+            images = Images(degraded_planes, cleaned_planes, _features(clip_vision, cleaned, network.config.features))
             hooks = LucidFluxHooks(network, images, strength, start_percent, end_percent)
             for kind, hook in (
                 (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model),

@@ -85,7 +85,7 @@ class LucidFluxHooks:
         guidance=None,
         ref_latents=None,
         control=None,
-        transformer_options={},
+        transformer_options={},  # noqa: B006 (as in ComfyUI; it is not changed)
         **kwargs,
     ):
         """DIFFUSION_MODEL: run both branches once on this call's batch; FLUX adds their residuals as a ControlNet's, and reads

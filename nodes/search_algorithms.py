@@ -1,8 +1,10 @@
 """Nodes that make a search of one's own."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
-from ..fluxir_core.flow.kernels import CPS, OU, FlowGRPO, Relabel, Renoise, Rotate, ZeroDrift
+from ..fluxir_core.flow.kernels import CPS, OU, FlowGRPO, Kernel, Relabel, Renoise, Rotate, ZeroDrift
 from ..fluxir_core.searches.evolutionary import EvolutionarySearch
 from ..fluxir_core.searches.look_ahead import FULL, Coarse, Native
 from ..fluxir_core.searches.particles import SMC, Halving
@@ -25,10 +27,10 @@ NOISE = {
 """The kernels, by the names that an artist chooses from."""
 STEPS = [name for name, kernel in NOISE.items() if kernel.keeps_time]
 SURVIVAL = {"best of all": Argmax, "child against parent": PerLineage, "tournament": Tournament}
-LOOKS = ("to the end", "normal steps", "large steps")
+LOOKS = ["to the end", "normal steps", "large steps"]
 
 
-def make_kernel(name, strength):
+def make_kernel(name, strength) -> Kernel:
     """The kernel that NOISE calls `name`, with `strength` as its own parameter."""
     kernel = NOISE[name]
     if kernel is Renoise:
@@ -39,7 +41,7 @@ def make_kernel(name, strength):
     return kernel(**{parameter: strength})
 
 
-def _noise_inputs(names, default, strength):
+def _noise_inputs(names, default, strength) -> Any:
     return [
         io.Combo.Input(
             "noise_method",
@@ -60,7 +62,7 @@ def _noise_inputs(names, default, strength):
     ]
 
 
-def _baseline_check_input():
+def _baseline_check_input() -> Any:
     return io.Boolean.Input(
         "baseline_check",
         default=True,
@@ -68,7 +70,7 @@ def _baseline_check_input():
     )
 
 
-def _output():
+def _output() -> list[Any]:
     return [SearchAlgorithm.Output(display_name="search", tooltip="For TTS Sampler (test-time search) or Budget Plan.")]
 
 
@@ -79,7 +81,7 @@ def _spread(rounds, first, last):
     return tuple(first + (last - first) * i / max(rounds - 1, 1) for i in range(rounds))
 
 
-def _round_inputs(rounds=4, first=0.2, last=0.8):
+def _round_inputs(rounds=4, first=0.2, last=0.8) -> Any:
     return [
         io.Int.Input("rounds", default=rounds, min=0, max=50, tooltip="How many selection rounds there are while sampling."),
         io.Float.Input(

@@ -14,7 +14,7 @@ from comfy.samplers import KSAMPLER, Sampler
 from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.execution.tiles import crop_to_tile
 from ..fluxir_core.image.montage import search_montage
-from ..fluxir_core.searches.search import estimate_cost, search
+from ..fluxir_core.searches.search import SearchResult, estimate_cost, search
 from ..fluxir_core.searches.task import Task
 from ..fluxir_core.verify.ensemble import Ensemble
 from ..fluxir_core.verify.fidelity import downsampled_psnr
@@ -43,7 +43,7 @@ class SearchSampler:
     degraded: torch.Tensor | None = None
     keys: list | None = None
     keep_best: bool = False
-    result: object = None
+    result: SearchResult | None = None
 
     def sampler(self):
         """The KSAMPLER that runs this search."""
@@ -57,12 +57,12 @@ class SearchSampler:
         stopped_by = comfy.model_management.InterruptProcessingException if self.keep_best else ()
         try:
             seed = extra_args.get("seed") or 0
-            self.result = search(task.functions(), model.noise, sigmas, self.algorithm, seed, self.keys, stopped_by)
+            result = search(task.functions(), model.noise, sigmas, self.algorithm, seed, self.keys, stopped_by)
         except ValueError as error:
             raise in_name_of(self.name, error) from None
-        self.result.report["at_once"] = task.calls.size
-        self.result.finalists = torch.stack([task.to_vae(finalist) for finalist in self.result.finalists])
-        found = self.result.latents.to(x)
+        result.report["at_once"] = task.calls.size
+        result.finalists = torch.stack([task.to_vae(finalist) for finalist in result.finalists])
+        self.result, found = result, result.latents.to(x)
         if callback is not None:
             callback({"x": found, "i": len(sigmas) - 2, "sigma": sigmas[-2], "sigma_hat": sigmas[-2], "denoised": found})
         return found

@@ -51,7 +51,8 @@ def tiles_of_call(transformer_options, x, node):
     known, size = transformer_options.get(TILES), tuple(x.shape[-2:])
     uuids = transformer_options.get("uuids", ())
     if known is None or not all(own in known.tiles for own in uuids):
-        return size, (Tile(*size, 0, 0),) * len(transformer_options.get("cond_or_uncond", (0,)))
+        height, width = size
+        return size, (Tile(height, width, 0, 0),) * len(transformer_options.get("cond_or_uncond", (0,)))
     tiles = tuple(known.tiles[own] for own in uuids)
     if any(tile[:2] != size for tile in tiles):
         full = known.full

@@ -8,6 +8,7 @@ concatenated latents, masks and hooks are ComfyUI's own affair.
 import copy
 import logging
 import uuid
+from typing import Any
 
 import comfy.conds
 import comfy.model_management
@@ -64,7 +65,7 @@ class TileHooks:
         if self.tile:
             return max(1, self.tile // ratio)
         tile, device = USUAL // ratio, comfy.model_management.get_torch_device()
-        total = comfy.model_management.get_total_memory(device)
+        total: Any = comfy.model_management.get_total_memory(device)
         while tile >= 2 * SMALLEST and _needed(model, shape, tile) > total / 2:
             tile //= 2
         return tile
@@ -100,7 +101,8 @@ class TileHooks:
         if self._run is None:
             self._run = self._start(model, x)
         if max(x.shape[-2:]) <= self._run.tile:
-            whole, full = Tile(*x.shape[-2:], 0, 0), tuple(x.shape[-2:])
+            height, width = x.shape[-2:]
+            whole, full = Tile(height, width, 0, 0), (height, width)
             conds = [conditionings and of_tile(conditionings, whole, full) for conditionings in conds]
             return executor(model, conds, x, timestep, model_options)
         return self._run.attempt(lambda run: self._tiled(run, executor, model, conds, x, timestep, model_options))
@@ -118,7 +120,8 @@ class TileHooks:
         totals, counts = ([torch.zeros_like(x) for _ in conds] for _ in range(2))
         for group in in_groups(list(by_tile.values()), at_once):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            own, weights, tiles = [None if c is None else [] for c in conds], [0.0 for _ in conds], {}
+            own: list = [None if c is None else [] for c in conds]
+            weights, tiles = [0.0 for _ in conds], {}
             for index, cond, tile, weight in (entry for entries in group for entry in entries):
                 mask = x.new_zeros(len(x), *x.shape[2:])
                 tile.of(mask).copy_(weight)

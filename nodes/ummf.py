@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from typing import Any
 
 import comfy.hooks
 import comfy.ops
@@ -172,7 +173,8 @@ class ApplyUMMFLoRA(io.ComfyNode):
         lora = None
         if loaded.mode.tokens == "all":
             # Every token sees the same weights: core's own LoRA loader changes them, in a spelling that it reads.
-            model, _ = comfy.sd.load_lora_for_models(model, None, diffusers_weights(loaded), strength, 0)
+            both: Any = comfy.sd.load_lora_for_models(model, None, diffusers_weights(loaded), strength, 0)
+            model = both[0]
         else:
             model = model.clone()
             lora = make_managed(partial(LoRA, loaded.shapes, dims, ops=comfy.ops.manual_cast), loaded.state_dict)

@@ -36,7 +36,7 @@ class UMMFHooks:
     def __init__(self, mode, lora=None, lora_strength=1.0, say=logging.warning):
         self.say, self.called, self.shown = say, False, False
         self.mode, self.lora, self.lora_strength = mode, lora, lora_strength
-        self.full = self._patcher = None
+        self.full, self._patcher = None, None  # known when sampling begins
         self._cache, self._layout = KVCache(), None
 
     def prepare_sampling(self, executor, model, noise_shape, *args, **kwargs):
@@ -64,7 +64,7 @@ class UMMFHooks:
         guidance=None,
         ref_latents=None,
         control=None,
-        transformer_options={},
+        transformer_options={},  # noqa: B006 (as in ComfyUI; it is not changed)
         **kwargs,
     ):
         """DIFFUSION_MODEL: take the references out of the call and let every attention see them as condition tokens."""
@@ -130,13 +130,14 @@ class UMMFHooks:
         return branch.start(tokens, ids, branch.vector(timestep, guidance, pooled), strength)
 
     def _fits(self, device, size):
+        assert self._patcher is not None
         if size <= self._patcher.get_free_memory(device) / 2:
             return True
         logging.info("UMMF: %.1f GB of keys and values do not fit; they are computed at every step", size / 2**30)
         return False
 
 
-def _attend(beside, double_blocks, following, func, query, key, value, heads, *args, mask=None, transformer_options=None, **kwargs):
+def _attend(beside, double_blocks, following, func, query, key, value, heads, *args, mask=None, transformer_options, **kwargs):
     """The `optimized_attention_override` of a call: joins the condition to the attention of FLUX's own blocks."""
     index = transformer_options["block_index"]
     if transformer_options["block_type"] == "single":

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from .graph import Graph
+from .graph import Graph, Node
 
 MODEL, ADAPTER, VAE = "mini-flux.safetensors", "mini-flux-fluxir.safetensors", "mini-flux-vae.safetensors"
 UMMF, FEW_STEPS = "mini-flux-ummf.safetensors", "mini-flux-few-steps.safetensors"
@@ -68,6 +68,8 @@ REMOVER = _file(
 
 class Restoration(Graph):
     """What most graphs have in common: a photo, the small model with its adapter, and the result beside the photo."""
+
+    prompt: Node
 
     def photo_of(self, file, title="Load your photo"):
         self.group("1 Photo")

@@ -35,8 +35,9 @@ class Span(NamedTuple):
 
 class _Window(io.RawIOBase):
     def __init__(self, span):
-        self.file = None
-        self.span, self.file, self.place = span, open(span.path, "rb"), 0
+        self.file = None  # for `close`, where opening fails
+        self.file = open(span.path, "rb")  # noqa: SIM115 (`close` closes it)
+        self.span, self.place = span, 0
 
     def readable(self):
         return True
@@ -49,6 +50,7 @@ class _Window(io.RawIOBase):
         return self.place
 
     def readinto(self, buffer):
+        assert self.file
         self.file.seek(self.span.offset + self.place)
         data = self.file.read(min(len(buffer), max(0, self.span.size - self.place)))
         buffer[: len(data)] = data
@@ -182,6 +184,7 @@ class NewShard(ShardWriter):
             if not path.exists():
                 return super().__enter__()
             self.partial.unlink()
+        raise FileExistsError("none of the paths is free")
 
     def __exit__(self, *exception):
         try:

@@ -123,11 +123,13 @@ def bfl_module(module):
 def dotted(name):
     """A module's name in either layout whose dots are underscores in `name` ("double_blocks_0_img_attn_qkv"), as kohya's
     scripts write them. Raises KeyError when FLUX has no such module."""
-    blocks, index, module = re.fullmatch(rf"(?:({_BLOCK_NAMES})_(\d+)_)?(.+)", name).groups()
+    if not (match := re.fullmatch(rf"(?:({_BLOCK_NAMES})_(\d+)_)?(.+)", name)):
+        raise KeyError(name)
+    blocks, index, module = match.groups()
     return (f"{blocks}.{index}." if blocks else "") + _UNDERSCORED[module]
 
 
-def _locate(key, side):
+def _locate(key, side) -> tuple[str, str, str, dict, dict]:
     """Splits a key of layout `side` (0 BFL, 1 diffusers): (prefix in the other layout, module, kind, names, fused)."""
     module, _, kind = key.rpartition(".")
     for *layouts, names, fused in _BLOCKS:
@@ -137,7 +139,7 @@ def _locate(key, side):
     return ("", module, kind, *_direction(_EMBEDDERS, {}, side))
 
 
-def _direction(names, fused, side):
+def _direction(names, fused, side) -> tuple[dict, dict]:
     return (names, fused) if side == 0 else ({v: k for k, v in names.items()}, {v: k for k, v in fused.items()})
 
 

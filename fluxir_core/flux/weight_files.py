@@ -55,7 +55,7 @@ def read_safetensors(path):
     """Metadata and weights of a safetensors file. Raises WeightFileError on any other file; never opens a pickle."""
     try:
         with safe_open(path, "pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError) as error:
         raise WeightFileError(
             f"{Path(path).name} cannot be read as a safetensors file ({error}); download it again, or export it with `fluxir`."

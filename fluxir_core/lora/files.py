@@ -218,7 +218,9 @@ def _find_pairs(name, weights):
     pairs, missing = [], []
     for key in weights:
         match = _KEY.fullmatch(key)
-        parts, bfl = _parts(match[1], match[2]) if match else ((), False)
+        if match is None:
+            continue
+        parts, bfl = _parts(match[1], match[2])
         if parts:
             partner = key[: match.start(3)] + _PARTNER[match[3]] + key[match.end(3) :]
             if partner not in weights:

@@ -172,13 +172,14 @@ class ConditionStream:
         `attention(q, k, v, bias)` takes an additive bias that broadcasts to (B, heads, N, N), or None.
         """
         branch, count = self.branch, query.shape[2]
-        *own, leave = branch.enter(index, self.states[index], self.vector, self.rotary)
+        own_query, own_key, own_value, leave = branch.enter(index, self.states[index], self.vector, self.rotary)
         if not self.joint:
-            attended = attend_to_own(*own, self.spans, attention)
-            mixed = attend_with_kv(query, key, value, own[1], own[2], self.bias, attention)
+            attended = attend_to_own(own_query, own_key, own_value, self.spans, attention)
+            mixed = attend_with_kv(query, key, value, own_key, own_value, self.bias, attention)
         else:
+            own = (own_query, own_key, own_value)
             joined = (torch.cat([base, extra.to(base)], 2) for base, extra in zip((query, key, value), own))
-            both = attention(*joined, self._joint_bias(query, count, own[0].shape[2]))
+            both = attention(*joined, self._joint_bias(query, count, own_query.shape[2]))
             mixed, attended = both[:, :count], both[:, count:]
         if index < branch.dims.blocks - 1:  # FLUX drops the condition behind its last block
             # A block that gradient checkpointing runs again keeps its first state: the new one would hold its whole graph.

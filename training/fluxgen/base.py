@@ -30,7 +30,7 @@ def load_embedder(name, prompts, device, dtype):
     encode = load_prompt_encoder(name, tokens, device, dtype)
     if len(prompts) == 1:
         only = encode(prompts[0])
-        encode = lambda prompt: only
+        return lambda some: [part.expand(len(some), *part.shape) for part in only]
 
     def embed(some):
         known = {prompt: encode(prompt) for prompt in dict.fromkeys(some)}

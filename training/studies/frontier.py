@@ -29,8 +29,8 @@ class Case(NamedTuple):
     """A mixture, and the reward that is searched on with the one that is not."""
 
     mixture: GaussianMixture
-    reward: object
-    held_out: object
+    reward: Callable
+    held_out: Callable
 
 
 def cases(mixtures):

@@ -1,7 +1,9 @@
 """Searches that `fluxir results frontier` compares with and that are not shipped: on its mixtures they lose, or need gradients."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -127,7 +129,8 @@ class Rollover:
     def search(self, state):
         x = state.start(state.initial_noises(1))
         v = state.velocity(x, state.times(x, 0))
-        first, spare, incumbent = state.steps - 1 - self.searched, torch.zeros(len(state.keys)), None
+        first, spare = state.steps - 1 - self.searched, torch.zeros(len(state.keys))
+        incumbent: Any = None
         kernel = OU(math.sqrt(2))
         for step in range(state.steps):
             t, s = state.sigmas[step], state.sigmas[step + 1]
@@ -203,7 +206,7 @@ class RewardGradient:
     `reward(images)` must be differentiable, and so the model and the decoder; a backward pass is counted as two calls.
     """
 
-    reward: object
+    reward: Callable
     strength: float = 1.0
     baseline_check = True
 
