@@ -71,9 +71,7 @@ def merge(state_dict, layers, name):
     for module, layer in layers.items():
         weight = merged.get(f"{module}.weight")
         if weight is None or (len(layer.up), layer.down[0].numel()) != (len(weight), weight[0].numel()):
-            raise WeightFileError(
-                f"{name} changes {module}, which is of another size here; choose the LoRA made for this network."
-            )
+            raise WeightFileError(f"{name} changes {module}, which is of another size here; choose the LoRA made for this network.")
         merged[f"{module}.weight"] = (weight.float() + layer.delta(weight)).to(weight.dtype)
     return merged
 

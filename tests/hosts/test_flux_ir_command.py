@@ -77,12 +77,13 @@ def test_lessons_and_students_of_another_model_are_refused(stages, tmp_path):
         changed.theta_y.add_(1)
     save_adapter(tmp_path / "changed" / ADAPTER, changed.bfloat16(), metadata)
     add_schedules(tmp_path / "changed" / ADAPTER, read_schedules(stages.reinforced / ADAPTER))
-    with pytest.raises(ValueError, match="lessons-optimal.pt holds another run's checkpoints .its model differ"):
+    with pytest.raises(ValueError, match="lessons-optimal holds another run's checkpoints .its model differ"):
         train("distill", model=tmp_path / "changed", work=stages.work, uniform=False)
-    (stages.work / "lessons-optimal.pt").rename(tmp_path / "lessons.pt")
-    with pytest.raises(ValueError, match="distill-optimal.pt holds another run's checkpoints .its model differ"):
+    (stages.work / "lessons-optimal").rename(tmp_path / "lessons")
+    with pytest.raises(ValueError, match="distill-optimal holds another run's checkpoints .its model differ"):
         train("distill", model=tmp_path / "changed", work=stages.work, uniform=False)
-    (tmp_path / "lessons.pt").replace(stages.work / "lessons-optimal.pt")
+    shutil.rmtree(stages.work / "lessons-optimal")
+    (tmp_path / "lessons").rename(stages.work / "lessons-optimal")
 
 
 def test_the_schedules_are_in_both_files(stages):
@@ -128,7 +129,8 @@ def test_a_schedule_that_does_not_fall_to_0_is_refused(stages, tmp_path, schedul
 def test_few_steps_from_the_command_line(stages, tmp_path):
     from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 
-    photo, out, report = MINIATURE.parents[1] / "demo" / "photo_degraded.png", tmp_path / "o.png", tmp_path / "o.json"
+    photo = MINIATURE.parents[1] / "samples" / "fluxir_dogs_noisy.jpg"
+    out, report = tmp_path / "o.png", tmp_path / "o.json"
     command = ["restore", str(photo), str(out), "--model", str(stages.reinforced), "--json", str(report)]
     main([*command, "--few-steps", "1"])
     assert out.exists() and json.loads(report.read_text(encoding="utf-8"))["nfe"] == 1

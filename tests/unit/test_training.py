@@ -149,7 +149,8 @@ def test_only_who_writes_a_checkpoint_or_has_a_shard_of_it_gathers_it(tmp_path, 
     found, module = [], torch.nn.Linear(2, 2)
     monkeypatch.setattr(fit, "whole", found.append)
     monkeypatch.setattr(fit, "is_sharded", lambda _module: is_sharded)
-    parts = (module, MovingAverage(module.parameters(), 0.9), torch.optim.SGD(module.parameters()))
+    changed = {"average": MovingAverage(module.parameters(), 0.9)}
+    parts = (module, changed, torch.optim.SGD(module.parameters()))
     accelerator = SimpleNamespace(is_main_process=is_main, wait_for_everyone=lambda: None)
     fit._save(RunFolder(tmp_path), 3, *parts, {}, accelerator)
     assert len(found) == gathered and RunFolder(tmp_path).steps() == [3] * is_main

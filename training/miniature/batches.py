@@ -54,7 +54,8 @@ class MiniatureBatches:
             top, left = torch.randint(self.size // 8 - side + 1, (2,), generator=generator).tolist()
             clean, degraded, *prompt = pairs[index]
             window = (slice(None), slice(top, top + side), slice(left, left + side))
-            drawn.append((clean[window], degraded[window], *(prompt if self.prompts else self.empty)))
+            latents = clean[window].float(), degraded[window].float()
+            drawn.append((*latents, *(prompt if self.prompts else self.empty)))
         return Batch.of_latents(*(torch.stack(column) for column in zip(*drawn)), self.device)
 
     def whole(self, step):

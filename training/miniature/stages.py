@@ -21,13 +21,16 @@ from ...fluxir_core.verify.selection import metric_named
 from ..diffusers_host.fluxir_host import FluxIRHost
 from ..diffusers_host.lora_host import LoRAHost
 from ..diffusers_host.model_folder import load_models, model_folder, only_file
+from ..engine.fit import RunConfig, fit
+from ..engine.optimizers import OptimizerConfig
+from ..engine.processes import make_accelerator, whole
 from ..outputs import deliver
-from ..recipes.distill import DistillRecipe, make_lessons, train_student
+from ..recipes.distill import DistillRecipe, Lessons, StudentObjective
 from ..recipes.few_step_schedules import GRID, uniform_schedules
-from ..recipes.reinforce import ReinforceRecipe, closeness, reward_of_verifier, train_reinforced
+from ..recipes.fluxir import FluxIRObjective
+from ..recipes.reinforce import ReinforceObjective, ReinforceRecipe, reward_of_verifier
 from .batches import MiniatureBatches
-from .checkpoint import Checkpoint
-from .recipe import BATCH
+from .recipe import BATCH, NOISE_TONE, RECIPE
 from .tasks import degrade_by_tasks
 
 HALFWAY = 0.5
@@ -113,27 +116,24 @@ def load(folder, photos, amounts, batch, seed=0, degrade=degrade_by_tasks):
     return Loaded(model_folder(folder), FluxIRHost(models.transformer, models.adapter), batches, models.schedules, identity)
 
 
+TASKS_OPTIMIZER = OptimizerConfig(learning_rate=3e-4, beta2=0.99, warmup=50, decay=0.6)
+REINFORCE_OPTIMIZER = OptimizerConfig(learning_rate=2e-4, weight_decay=0.0, beta2=0.99, warmup=20, decay=0.4, average=0.98)
+DISTILL_OPTIMIZER = OptimizerConfig(learning_rate=5e-4, weight_decay=0.0, beta2=0.99, warmup=20, decay=0.4, average=0.99)
+
+
 def train_tasks(folder, work, out, photos=None, amounts=Amounts()):
     """Goes on training the adapter of `folder` on the seven tasks, by the FluxIR recipe, and writes the model folder `out`.
 
     What is written is HALFWAY between the weights of before and after.
     """
-    from ..engine.fit import RunConfig, fit
-    from ..engine.optimizers import OptimizerConfig
-    from ..engine.processes import make_accelerator, whole
-    from ..recipes.fluxir import FluxIRObjective
-    from .recipe import RECIPE
-
     loaded, steps = load(folder, photos, amounts, BATCH), amounts.teacher_steps
     before = whole(loaded.host.adapter.state_dict())
-    optimizer = OptimizerConfig(learning_rate=3e-4, beta2=0.99, warmup=50, decay=0.6)
-    run = RunConfig(steps=steps, batch=BATCH, micro_batch=BATCH, checkpoint_every=100)
     objective = FluxIRObjective(loaded.host, loaded.batches.decode, RECIPE)
-    identity = {**loaded.identity, "recipe": asdict(RECIPE), "optimizer": asdict(optimizer)}
-    trained = fit(objective, loaded.batches, optimizer, run, Path(work) / "teacher", make_accelerator(), identity=identity)
+    run = RunConfig(steps=steps, batch=BATCH, micro_batch=BATCH, checkpoint_every=100)
+    made = {"recipe": asdict(RECIPE), "optimizer": asdict(TASKS_OPTIMIZER)}
+    trained = _fit(objective, loaded, loaded.batches, TASKS_OPTIMIZER, run, Path(work) / "teacher", made)
     loaded.host.adapter.load_state_dict({name: torch.lerp(before[name], trained[name], HALFWAY) for name in trained})
-    made = {"recipe": asdict(RECIPE), "optimizer": asdict(optimizer), "steps": steps, "halfway": HALFWAY}
-    write(loaded, out, {"tasks": made})
+    write(loaded, out, {"tasks": {**made, "steps": steps, "halfway": HALFWAY}})
 
 
 def train_reinforce(folder, work, out, photos=None, reward=CLOSENESS, amounts=Amounts()):
@@ -144,12 +144,14 @@ def train_reinforce(folder, work, out, photos=None, reward=CLOSENESS, amounts=Am
     """
     metric = reward != CLOSENESS and metric_named(reward, _device())
     loaded = load(folder, photos, amounts, amounts.reinforce_batch, seed=1, degrade=degrade_random)
-    recipe = ReinforceRecipe(amounts.reinforce_steps, 2e-4, loaded.guidance)
-    judge = reward_of_verifier(metric, loaded.batches.decode) if metric else closeness
-    identity = {**loaded.identity, "recipe": asdict(recipe), "batch": amounts.reinforce_batch}
-    checkpoint = Checkpoint(Path(work) / f"reinforce-{reward}.pt", identity=identity)
-    train_reinforced(loaded.host, loaded.batches.whole, recipe, checkpoint, judge)
-    write(loaded, out, {"reinforce": {"reward": reward, **asdict(recipe)}})
+    recipe, steps, batch = ReinforceRecipe(noise_tone=NOISE_TONE), amounts.reinforce_steps, amounts.reinforce_batch
+    judge = reward_of_verifier(metric, loaded.batches.decode) if metric else None
+    objective = ReinforceObjective(loaded.host, recipe, loaded.guidance, judge)
+    run = RunConfig(steps=steps, batch=batch, micro_batch=batch, checkpoint_every=20)
+    made = {"recipe": asdict(recipe), "optimizer": asdict(REINFORCE_OPTIMIZER)}
+    trained = _fit(objective, loaded, loaded.batches, REINFORCE_OPTIMIZER, run, Path(work) / f"reinforce-{reward}", made)
+    loaded.host.adapter.load_state_dict(trained)
+    write(loaded, out, {"reinforce": {"reward": reward, "steps": steps, **made}})
 
 
 def train_distill(folder, work, photos=None, uniform=False, amounts=Amounts()):
@@ -164,32 +166,44 @@ def train_distill(folder, work, photos=None, uniform=False, amounts=Amounts()):
     grid, work, kind = flux_sigmas(GRID, shift=0), Path(work), "uniform" if uniform else "optimal"
     schedules = uniform_schedules(loaded.schedules) if uniform else loaded.schedules
     # The miniature's last steps draw texture at the cost of PSNR: the truth teaches beside the slow samples.
-    recipe = DistillRecipe(amounts.distill_steps, amounts.lessons, 5e-4, loaded.guidance, middle=0.3, end=0.5)
+    recipe = DistillRecipe(amounts.lessons, middle=0.3, end=0.5, noise_tone=NOISE_TONE)
+    steps, batch, device = amounts.distill_steps, amounts.lesson_batch, loaded.batches.device
     loaded.host.adapter.requires_grad_(False)
-    identity = {**loaded.identity, "guidance": recipe.guidance, "batch": amounts.lesson_batch}
-    lessons = make_lessons(
-        loaded.host, loaded.batches.whole, schedules, grid, recipe, work / f"lessons-{kind}.pt", identity=identity
-    )
+    lessons = Lessons(work / f"lessons-{kind}", schedules, recipe.lessons, loaded.batches, device)
+    identity = {**loaded.identity, "guidance": loaded.guidance, "batch": batch}
+    options = {"micro_batch": batch, "identity": identity, "autocast": torch.bfloat16}
+    lessons.make(loaded.host, loaded.batches, grid, loaded.guidance, recipe.noise_tone, **options)
 
-    dims, device = loaded.host.adapter.config.dims, lessons[0].noise.device
+    dims = loaded.host.adapter.config.dims
     torch.manual_seed(0)
     targets = lora_targets(dims) | {name: linear_sizes(dims)[name] for name in LAST}
-    lora = LoRA.over(targets, dims, RANK).to(device)
-    checkpoint = Checkpoint(work / f"distill-{kind}.pt", identity={**identity, "recipe": asdict(recipe), "schedules": schedules})
-    student = train_student(LoRAHost(loaded.host, lora), lessons, schedules, recipe, checkpoint)
+    student = LoRAHost(loaded.host, LoRA.over(targets, dims, RANK).to(device))
+    run = RunConfig(steps=steps, batch=batch, micro_batch=batch, checkpoint_every=50)
+    made = {"recipe": asdict(recipe), "optimizer": asdict(DISTILL_OPTIMIZER)}
+    objective = StudentObjective(student, recipe, loaded.guidance)
+    trained = _fit(objective, loaded, lessons, DISTILL_OPTIMIZER, run, work / f"distill-{kind}", {**made, "schedules": schedules})
+    student.lora.load_state_dict(trained)
+
     base = only_file(loaded.folder / "diffusion_models").stem
     folder = loaded.folder
     if uniform:
         folder = shutil.copytree(folder, work / kind, dirs_exist_ok=True, ignore=LEFT_OUT)
     path = folder / "loras" / f"{base}-few-steps.safetensors"
     path.parent.mkdir(exist_ok=True)
+    source = load_adapter(loaded.adapter_path).metadata
     metadata = {
-        **describe_training(load_adapter(loaded.adapter_path).metadata, {"distill": asdict(recipe)}),
+        **describe_training(source, {"distill": {"steps": steps, **made}}),
         "data": loaded.batches.description,
     }
-    student = student.bfloat16()
-    deliver(path, lambda place: save_few_steps(place, student, schedules, metadata))
+    lora = student.lora.bfloat16()
+    deliver(path, lambda place: save_few_steps(place, lora, schedules, metadata))
     return path
+
+
+def _fit(objective, loaded, batches, optimizer, run, folder, made):
+    """`fit` for a stage: what it depends on beside the loop is the model folder, and how it is `made`."""
+    identity = {**loaded.identity, **made, "batch": run.batch}
+    return fit(objective, batches, optimizer, run, folder, make_accelerator(), identity=identity)
 
 
 def write(loaded, out, made):
