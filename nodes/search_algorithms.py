@@ -8,6 +8,7 @@ from ..fluxir_core.searches.look_ahead import FULL, Coarse, Native
 from ..fluxir_core.searches.particles import SMC, Halving
 from ..fluxir_core.searches.selectors import Argmax, PerLineage, Tournament
 from ..fluxir_core.searches.stepwise import StepwiseSearch
+from .runtime import in_name_of
 from .student import student_look_ahead
 
 SearchAlgorithm = io.Custom("FLUXIR_SEARCH")
@@ -188,7 +189,7 @@ class EvolutionarySearchAlgorithm(io.ComfyNode):
                 )
             )
         except ValueError as error:
-            raise ValueError(f"Evolutionary Search: {error}") from None
+            raise in_name_of("Evolutionary Search", error) from None
 
 
 class StepwiseSearchAlgorithm(io.ComfyNode):
@@ -238,7 +239,7 @@ class StepwiseSearchAlgorithm(io.ComfyNode):
             kernel = make_kernel(noise_method, strength)
             return io.NodeOutput(StepwiseSearch(children, window, kernel, first_improvement, baseline_check, tile))
         except ValueError as error:
-            raise ValueError(f"Stepwise Search: {error}") from None
+            raise in_name_of("Stepwise Search", error) from None
 
 
 class ParticleSearchAlgorithm(io.ComfyNode):
@@ -289,4 +290,4 @@ class ParticleSearchAlgorithm(io.ComfyNode):
                 return io.NodeOutput(SMC(particles, shares, strength=pressure, baseline_check=baseline_check))
             return io.NodeOutput(Halving(particles, shares, keep, baseline_check))
         except ValueError as error:
-            raise ValueError(f"Particle Search: {error}") from None
+            raise in_name_of("Particle Search", error) from None

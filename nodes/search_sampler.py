@@ -20,7 +20,8 @@ from ..fluxir_core.verify.ensemble import Ensemble
 from ..fluxir_core.verify.fidelity import downsampled_psnr
 from ..fluxir_core.verify.held_out import held_out_for
 from .degraded_latent import check_vae
-from .runtime import to_planes
+from .inputs import checked_latent
+from .runtime import in_name_of, to_planes
 from .verifiers import LoadedVerifier
 
 MOST_AT_ONCE = 8
@@ -58,7 +59,7 @@ class SearchSampler:
             seed = extra_args.get("seed") or 0
             self.result = search(task.functions(), model.noise, sigmas, self.algorithm, seed, self.keys, stopped_by)
         except ValueError as error:
-            raise ValueError(f"{self.name}: {error}") from None
+            raise in_name_of(self.name, error) from None
         self.result.report["at_once"] = task.calls.size
         self.result.finalists = torch.stack([task.to_vae(finalist) for finalist in self.result.finalists])
         found = self.result.latents.to(x)
@@ -78,8 +79,11 @@ class ComfyTask:
                 f"{settings.name}: the model is of another kind than flow matching; use a flow-matching model such as FLUX, SD3.5 "
                 "or Qwen-Image."
             )
-        if getattr(x, "is_nested", False):
-            raise ValueError(f"{settings.name}: the latent holds sound and video together; use an image's latent.")
+        checked_latent(settings.name, "latent_image", x, self.base.latent_format)
+        if x.ndim == 5 and x.shape[2] > 1:
+            raise ValueError(
+                f"{settings.name}: latent_image has {x.shape[2]} frames; video cannot be searched, use one image each."
+            )
         if settings.degraded is not None and len(settings.degraded) not in (1, len(x)):
             raise ValueError(
                 f"{settings.name}: {len(settings.degraded)} degraded images for a sampled batch of {len(x)}; give one, or one each."

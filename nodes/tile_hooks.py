@@ -16,6 +16,7 @@ import comfy.utils
 import torch
 
 from ..fluxir_core.execution.tiles import SMALLEST, Tile, TiledRun, crop_to_tile, in_groups
+from .degraded_latent import in_pixels
 from .tile_context import PLACE, TILE, TILES, TileLayout, TileMap, of_tile
 from .tile_patches import TilePatches
 
@@ -36,11 +37,11 @@ RESERVE = 0.8
 class TileHooks:
     """The hooks that tile a MODEL: one instance per Tile Model.
 
-    tile: largest side in pixels, 0 to choose it by memory. overlap: the least, as a share of the tile.
+    tile: largest side in pixels, 0 to choose it by memory. overlap: the least, as a share of the tile. say: tells the artist.
     """
 
-    def __init__(self, tile, overlap):
-        self.tile, self.overlap = tile, overlap
+    def __init__(self, tile, overlap, say=logging.info):
+        self.tile, self.overlap, self.say = tile, overlap, say
         self._run = None
         self._controls, self._patches = {}, TilePatches()
 
@@ -79,6 +80,8 @@ class TileHooks:
         except ValueError as error:
             raise ValueError(f"{NODE}: {error}") from None
         if count > 1:
+            ratio = model.latent_format.spacial_downscale_ratio
+            self.say(f"{in_pixels(x, ratio)} pixels: {count} tiles of up to {ratio * tile} a side in every step")
             logging.info(
                 "%s: %d tiles of %d latent pixels a side, %d at once, %.1f GB each by prediction, %.1f GB free",
                 NODE,
@@ -122,7 +125,7 @@ class TileHooks:
                 own[index].append({**cond, "mask": mask})
                 weights[index] = weights[index] + mask.unsqueeze(1)
                 tiles[cond["uuid"]] = tile
-            options[TILES] = TileMap(layout, tiles)
+            options[TILES] = TileMap(full, tiles, layout)
             ratio = model.latent_format.spacial_downscale_ratio
             with self._patches.of(options, group[0][0][2], x, ratio) as of_tiles:
                 outputs = executor(model, own, x, timestep, {**model_options, "transformer_options": of_tiles})

@@ -165,6 +165,31 @@ class ShardWriter:
             self.partial.replace(self.path)
 
 
+class NewShard(ShardWriter):
+    """A ShardWriter of the first of `paths` that is free: what exists is never opened, and a run that fails leaves nothing."""
+
+    def __init__(self, paths):
+        self.paths = paths
+
+    def __enter__(self):
+        for path in self.paths:
+            super().__init__(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                open(self.partial, "xb").close()  # of two runs, the other takes the next path
+            except FileExistsError:
+                continue
+            if not path.exists():
+                return super().__enter__()
+            self.partial.unlink()
+
+    def __exit__(self, *exception):
+        try:
+            super().__exit__(*exception)
+        finally:
+            self.partial.unlink(missing_ok=True)
+
+
 def write_whole(path, data):
     """Writes `data`, bytes or text, to `path`: whole or not at all, whatever happens and whoever else writes it.
 

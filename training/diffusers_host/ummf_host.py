@@ -81,11 +81,11 @@ class UMMFHost:
     def _show(self, shown, t, guidance):
         # The blocks of a sharded transformer have their weights in their own calls alone: nothing can be computed ahead.
         if self.branch.mode.constant and not torch.is_grad_enabled() and not is_sharded(self.transformer):
-            recalled = self.cache.recall(self.branch, shown.tokens, shown.ids, shown.pooled, _attention)
+            recalled = self.cache.recall(self.branch, shown.tokens, [shown.ids], guidance, shown.pooled, _attention)
             return CachedCondition(*recalled, self.strength)
         self.cache.clear()  # a training step changes the LoRA
         vector = self.branch.vector(t, guidance, shown.pooled)
-        return self.branch.start(shown.tokens, shown.ids, vector, self.strength)
+        return self.branch.start(shown.tokens, [shown.ids], vector, self.strength)
 
     def _module(self, name):
         """The transformer's module of BFL's name: one, or the pieces of a fused Linear side by side."""
