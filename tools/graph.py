@@ -222,7 +222,7 @@ class Graph:
             "id": len(nodes) + 1,
             "type": "MarkdownNote",
             "pos": [-460, TITLE],
-            "size": [400, max(560, 22 * sum(1 + len(line) // 48 for line in self.note.split("\n")))],
+            "size": [400, max(560, 17 * sum(1 + len(line) // 48 for line in self.note.split("\n")))],
             "flags": {},
             "order": len(nodes),
             "mode": 0,

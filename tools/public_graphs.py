@@ -177,7 +177,7 @@ It takes as long as graph 15. Who is in the photo may change: lower *strength* o
     whole = g.image
     g.column()
     left, top, width, height = (
-        g.add("PrimitiveInt", name, value=value) for name, value in (("left", 128), ("top", 64), ("width", 256), ("height", 256))
+        g.add("PrimitiveInt", name, value=value) for name, value in (("left", 224), ("top", 208), ("width", 256), ("height", 256))
     )
     part = g.add("ImageCrop", "Cut out", image=whole, width=width, height=height, x=left, y=top)
     g.image, g.mask = part[0], None

@@ -98,9 +98,15 @@ class Flux2VAE:
 
     INPUT_TYPES = classmethod(lambda cls: {"required": {}})
     RETURN_TYPES, FUNCTION = ("VAE",), "load"
+    latent_channels, latent_dim = 128, 2
 
     def load(self):
         return (self,)
+
+    def spacial_compression_encode(self):
+        return 16
+
+    spacial_compression_decode = spacial_compression_encode
 
     def encode(self, pixels):
         mean = torch.nn.functional.avg_pool2d(pixels[..., :3].movedim(-1, 1), 16)
