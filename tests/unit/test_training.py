@@ -1,6 +1,8 @@
 """The training loop: it learns, it resumes bit for bit, it stops when it should, and it loses nothing."""
 
 import gc
+import io
+import logging
 import os
 import signal
 import weakref
@@ -9,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from comfyui_fluxir.training.engine import fit, progress
 from comfyui_fluxir.training.engine.average import MovingAverage
 from comfyui_fluxir.training.engine.draws import Draws
 from comfyui_fluxir.training.engine.fit import RunConfig
@@ -74,6 +77,30 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number):
         run(tmp_path / "stopped", batches=FlatImages(stop=(2, lambda: os.kill(os.getpid(), number))))
     assert RunFolder(tmp_path / "stopped").steps() == [3] and signal.getsignal(number) == before
     assert_equal(run(tmp_path / "stopped"), whole)
+
+
+def test_the_line_beside_the_log_says_how_far_how_well_and_until_when(monkeypatch):
+    clock, file = [0.0], io.StringIO()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with progress.Progress(10, 4, True, file) as line:
+        for step in (5, 6):
+            clock[0] += 2
+            line.step(images=8, loss=0.5 / step)
+            line.checkpoint(step)
+        line.bar.refresh()
+        logging.getLogger().warning("beside it")
+    shown = file.getvalue().split("\r")[-1]
+    assert "60%" in shown and "step 6 of 10 [" in shown and "<" in shown
+    assert "loss 0.08333, 4 images/s, checkpoint 5" in shown
+
+
+def test_a_run_shows_its_line_where_it_can_be_seen(tmp_path, monkeypatch):
+    lines, own = [], progress.Progress
+    monkeypatch.setattr(
+        fit, "Progress", lambda steps, start, shown: lines.append(own(steps, start, True, io.StringIO())) or lines[-1]
+    )
+    run(tmp_path, 3, checkpoint_every=2)
+    assert lines[0].bar.n == 3 and lines[0].saved == 3 and "loss" in lines[0].bar.postfix
 
 
 def test_a_signal_during_validation_saves_and_stops(tmp_path):

@@ -11,6 +11,7 @@ from .average import MovingAverage
 from .checked_files import misfit
 from .draws import Draws
 from .processes import any_process, is_sharded, load_optimizer, local, sharded_like, whole
+from .progress import Progress
 from .run_folder import RunFolder, check_identity
 from .stopping import Stopped, StopSignal
 
@@ -78,8 +79,8 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
 
     `batches.rows(step)` says how many images a step sees and `batches(step, rows)` gives those at these places of it.
     `validate(model, step, stopping)` is called with the averaged weights in place and returns values to log; it ends early
-    where `stopping()` says so. `identity` (a dict of plain values) is what makes two runs one: a folder with checkpoints of another is refused. `description` (a dict) is kept
-    in every checkpoint beside it. Raises Stopped after SIGTERM or Ctrl-C, and ValueError when the loss or the gradients are
+    where `stopping()` says so. `identity` (a dict of plain values) is what makes two runs one: a folder with checkpoints of
+    another is refused. `description` (a dict) is kept in every checkpoint beside it. Raises Stopped after SIGTERM or Ctrl-C, and ValueError when the loss or the gradients are
     no longer finite.
     """
     folder = RunFolder(folder, run.keep)
@@ -93,7 +94,8 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
 
     described = {"identity": identity or {}, "description": description or {}}
     start = _resume(folder, described["identity"], adapter, parameters, average, optimizer)
-    with StopSignal() as stop:
+    shown = None if accelerator.is_main_process else False
+    with StopSignal() as stop, Progress(run.steps, start, shown) as progress:
         for step in range(start, run.steps):
             losses = _accumulate(model, batches, run, step, accelerator)
             norm = accelerator.clip_grad_norm_(parameters, optimizer_config.clip)
@@ -108,10 +110,12 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
 
             done = step + 1
             _log(accelerator, losses, optimizer, step)
+            progress.step(batches.rows(step), losses["loss"])
             stopping = any_process(accelerator, stop.asked)
             due = done % run.checkpoint_every == 0 or done == run.steps
             if due or stopping:
                 _save(folder, done, adapter, average, optimizer, described, accelerator)
+                progress.checkpoint(done)
             if validate and run.validate_every and (done % run.validate_every == 0 or done == run.steps) and not stopping:
                 adapter.eval()
                 with average.applied(), torch.no_grad(), accelerator.autocast():
