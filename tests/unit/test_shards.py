@@ -230,10 +230,20 @@ def test_a_turned_image_is_upright_and_its_size_too(tmp_path):
     pixels = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
     Image.fromarray(pixels).convert("RGB").save(tmp_path / "a.png", exif=exif)
     Image.fromarray(pixels).convert("RGB").save(tmp_path / "b.jpg", exif=exif, quality=100)
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / "c.tif", exif=exif)
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / "d.webp", exif=exif, lossless=True)
     source = ImageSource(tmp_path)
-    for index in range(2):
+    for index in range(4):
         assert source.size_of(index) == (3, 2)
         assert np.abs(source[index].hq[0].numpy() * 255 - np.rot90(pixels, -1)).max() < 10
+
+
+def test_a_turned_gray_tiff_is_read_from_its_path_as_from_an_open_file(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.arange(64, dtype=np.uint8).reshape(4, 16)
+    Image.fromarray(pixels).save(tmp_path / "a.tif", exif=exif)
+    assert torch.equal(load_image(tmp_path / "a.tif")[0] * 255, torch.from_numpy(np.rot90(pixels, -1).copy()).float())
 
 
 def test_a_size_is_known_without_decoding(tmp_path, monkeypatch):
