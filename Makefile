@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PORT ?= 8199
 
-.PHONY: demo test clean
+.PHONY: demo test test-full clean
 
 demo:
 	@$(PYTHON) demo/environment.py
@@ -10,7 +10,12 @@ demo:
 
 test:
 	@$(PYTHON) demo/environment.py --tests
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -m "not full" --durations 15
+
+# Everything, also what is longer than `make test` allows.
+test-full:
+	@$(PYTHON) demo/environment.py --tests
+	@.venv/bin/python -m pytest --durations 15
 
 clean:
 	rm -rf .venv .cache output

@@ -57,7 +57,7 @@ class ComfyUIServer:
             *([] if torch.cuda.is_available() else ["--cpu"]),
         ]
         self.log = self.base / "comfyui.log"
-        with self.log.open("w") as log:
+        with self.log.open("w", encoding="utf-8") as log:
             self.process = subprocess.Popen(command, cwd=self.comfyui, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             self._wait()
@@ -88,7 +88,7 @@ class ComfyUIServer:
         raise ComfyUIError(f"ComfyUI did not answer within {START_SECONDS} s; its log is {self.log}.")
 
     def _last_line(self):
-        lines = self.log.read_text().strip().splitlines()
+        lines = self.log.read_text(encoding="utf-8").strip().splitlines()
         return lines[-1] if lines else "no output"
 
     def get(self, path):

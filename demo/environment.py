@@ -63,9 +63,9 @@ def check_disk(free_bytes):
 def make_venv(comfyui):
     """Creates .venv with torch, ComfyUI's requirements and this pack, unless it is there with the same inputs."""
     requirements = comfyui / "requirements.txt"
-    inputs = "\n".join([*TORCH, requirements.read_text(), (ROOT / "pyproject.toml").read_text()])
+    inputs = "\n".join([*TORCH, requirements.read_text(encoding="utf-8"), (ROOT / "pyproject.toml").read_text(encoding="utf-8")])
     stamp, digest = VENV / "fluxir-stamp", hashlib.sha256(inputs.encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() == digest:
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == digest:
         return
     python = VENV / "bin" / "python"
     if not python.exists():
@@ -77,7 +77,7 @@ def make_venv(comfyui):
     for packages in (TORCH, ("-r", requirements), ("-e", f"{ROOT}[test]")):
         if subprocess.run([*pip, *map(str, packages)]).returncode:
             raise SetupError(f"pip could not install {' '.join(map(str, packages))}; see its message above, then run make again.")
-    stamp.write_text(digest)
+    stamp.write_text(digest, encoding="utf-8")
 
 
 def comfyui_path(version):

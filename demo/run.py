@@ -18,7 +18,7 @@ from .comfyui import ROOT, ComfyUIError, ComfyUIServer
 from .environment import NEWEST, SetupError, comfyui_path
 
 WORKFLOWS = ROOT / "workflows" / "api"
-WORKFLOW, FEW_STEPS = WORKFLOWS / "fluxir_restore_miniature.json", WORKFLOWS / "fluxir_fast_miniature.json"
+WORKFLOW, FEW_STEPS = WORKFLOWS / "fluxir_restore_miniature.json", WORKFLOWS / "fluxir_few_steps_miniature.json"
 DEGRADED = ROOT / "demo" / "photo_degraded.png"
 ORIGINAL = ROOT / "demo" / "photo_original.png"
 
@@ -43,7 +43,7 @@ def main():
 def run_demo(comfyui, port, out, workflow=WORKFLOW):
     """Runs the shipped `workflow` on the shipped photo and writes degraded.png, restored.png, comparison.png and report.json
     to `out`. Returns the report. Raises ComfyUIError or SetupError with one sentence."""
-    workflow = json.loads(workflow.read_text())
+    workflow = json.loads(workflow.read_text(encoding="utf-8"))
     (loader,) = (node for node in workflow.values() if node["class_type"] == "LoadImage")
     (saver,) = (node_id for node_id, node in workflow.items() if node["class_type"] == "SaveImage")
     out.mkdir(parents=True, exist_ok=True)
@@ -77,10 +77,10 @@ def run_demo(comfyui, port, out, workflow=WORKFLOW):
             "python": platform.python_version(),
             "torch": versions["pytorch_version"],
             "comfyui": versions["comfyui_version"],
-            "comfyui_fluxir": version("comfyui-fluxir"),
+            "fluxir": version("fluxir"),
         },
     }
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 

@@ -2,13 +2,13 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .adapter import ApplyFluxIRAdapter, LoadFluxIRAdapter, NullTextConditioning
+from .adapter import ApplyFluxIRAdapter, EmptyPrompt, LoadFluxIRAdapter
 from .budget_plan import BudgetPlan
 from .caption import CaptionImage, DegradationCheck
 from .color import MatchColor
 from .degrade import DegradeImage
 from .evaluate import EvaluateRestoration
-from .few_steps import DistilledSigmas, LQStartLatent
+from .few_steps import DistilledSigmas, NoisyStartLatent
 from .fidelity import InventedDetail, RestorationFidelity
 from .fluxgen import SaveImagePairs, SelectImages
 from .folders import register_model_folders
@@ -28,14 +28,14 @@ class FluxIRExtension(ComfyExtension):
         return [
             LoadFluxIRAdapter,
             ApplyFluxIRAdapter,
-            NullTextConditioning,
+            EmptyPrompt,
             UMMFConditioning,
             ApplyUMMFLoRA,
             TileModel,
             DegradationCheck,
             CaptionImage,
             DistilledSigmas,
-            LQStartLatent,
+            NoisyStartLatent,
             MatchColor,
             RestorationFidelity,
             InventedDetail,

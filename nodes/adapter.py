@@ -36,16 +36,16 @@ class LoadFluxIRAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="LoadFluxIRAdapter",
+            node_id="FluxIRLoadAdapter",
             display_name="Load FluxIR Adapter",
             category="FluxIR",
             description="Loads a FluxIR restoration adapter from models/fluxir_adapters.",
-            search_aliases=["fluxir", "restoration adapter", "image restoration", "restore photo"],
+            search_aliases=["fluxir", "restoration adapter", "image restoration", "restore photo", "enhance"],
             inputs=[
                 io.Combo.Input(
                     "adapter_name",
                     options=folder_paths.get_filename_list(ADAPTERS),
-                    tooltip="A FluxIR adapter made for the FLUX model you use. Put files in models/fluxir_adapters; "
+                    tooltip="A FluxIR adapter made for the FLUX model you use. Put files into models/fluxir_adapters; "
                     "mini-flux-fluxir belongs to the bundled mini-flux.",
                 ),
             ],
@@ -72,19 +72,29 @@ class ApplyFluxIRAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ApplyFluxIRAdapter",
+            node_id="FluxIRApplyAdapter",
             display_name="Apply FluxIR Adapter",
             category="FluxIR",
-            description="Makes a FLUX model restore a degraded picture: sampling then draws a clean picture that the "
-            "degraded one could have come from.",
-            search_aliases=["fluxir", "restore", "denoise photo", "deblur", "super resolution", "upscale", "control"],
+            description="Turns a FLUX model into a restorer: sampling then draws a clean version of the degraded image.",
+            search_aliases=[
+                "fluxir",
+                "restore",
+                "enhance",
+                "denoise",
+                "deblur",
+                "sharpen",
+                "jpeg artifacts",
+                "low light",
+                "super resolution",
+                "upscale",
+            ],
             inputs=[
-                io.Model.Input("model", tooltip="A FLUX model of the size that the adapter was made for, with or without LoRAs."),
+                io.Model.Input("model", tooltip="A FLUX model of the size the adapter was made for, with or without LoRAs."),
                 Adapter.Input("adapter", tooltip="From Load FluxIR Adapter."),
                 io.Latent.Input(
                     "degraded",
-                    tooltip="The degraded picture from VAE Encode: one, or one for each "
-                    "picture of the sampled batch. The sampled latent must have the same size.",
+                    tooltip="The degraded image from VAE Encode: one for the whole batch, or one for each sampled image. "
+                    "The sampled latent must have the same size.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -92,7 +102,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="How much the adapter steers the model. 1 is what it was trained for; 0 is the bare model.",
+                    tooltip="How much the adapter steers the model. 1 is what it was trained for; 0 is the model without it.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -101,7 +111,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     advanced=True,
-                    tooltip="Where in sampling the adapter begins to act: 0 is the first step.",
+                    tooltip="When the adapter starts to act: 0 is the first step.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -110,7 +120,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     advanced=True,
-                    tooltip="Where in sampling the adapter stops acting: 1 is the last step.",
+                    tooltip="When the adapter stops acting: 1 is after the last step.",
                 ),
             ],
             outputs=[
@@ -143,25 +153,25 @@ class ApplyFluxIRAdapter(io.ComfyNode):
         return io.NodeOutput(model)
 
 
-class NullTextConditioning(io.ComfyNode):
+class EmptyPrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="NullTextConditioning",
-            display_name="Null Text Conditioning",
+            node_id="FluxIREmptyPrompt",
+            display_name="Empty Prompt (no text encoder)",
             category="FluxIR",
-            description="The empty prompt a FluxIR adapter was trained with: restoration needs no text encoder.",
-            search_aliases=["fluxir", "empty prompt", "no text encoder", "null prompt", "zero conditioning"],
+            description="The empty prompt that a FluxIR adapter was trained with. Restoring needs no text encoder.",
+            search_aliases=["fluxir", "null text", "null prompt", "no prompt", "zero conditioning"],
             inputs=[
                 Adapter.Input(
                     "adapter",
-                    tooltip="From Load FluxIR Adapter; it knows the prompt's length and the guidance it was trained with.",
+                    tooltip="From Load FluxIR Adapter. It knows the length of the prompt and the guidance it was trained with.",
                 )
             ],
             outputs=[
                 io.Conditioning.Output(
                     display_name="conditioning",
-                    tooltip="The empty prompt with the adapter's guidance. Connect it to positive; with cfg 1 also to "
+                    tooltip="The empty prompt with the adapter's guidance. Connect it to positive. At cfg 1 also connect it to "
                     "negative, which is then not used.",
                 ),
             ],

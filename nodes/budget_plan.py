@@ -18,45 +18,53 @@ class BudgetPlan(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="BudgetPlan",
+            node_id="FluxIRBudgetPlan",
             display_name="Budget Plan",
             category="FluxIR/search",
-            description="What a search will cost, before it runs: model calls, verifications, and seconds from one measured step.",
-            search_aliases=["nfe", "cost", "estimate time", "tts", "fluxir"],
+            description="What a search costs, before it runs: model calls, images to judge, and seconds from one timed step.",
+            search_aliases=["cost", "estimate time", "how long", "nfe", "tts", "fluxir"],
             is_output_node=True,
             inputs=[
                 io.Sigmas.Input("sigmas", tooltip="The steps of the search."),
                 io.Combo.Input(
-                    "preset", options=list(PRESETS), default="quick", tooltip="The search; not used where a schedule is connected."
+                    "preset", options=list(PRESETS), default="quick", tooltip="The search to plan. Not used if search is connected."
                 ),
-                SearchAlgorithm.Input("schedule", optional=True, tooltip="A schedule of your own."),
-                io.Guider.Input("guider", optional=True, tooltip="With latent_image: one step is run and timed."),
-                io.Latent.Input("latent_image", optional=True, tooltip="With guider: the size to time."),
+                SearchAlgorithm.Input("search", optional=True, tooltip="A search of your own."),
+                io.Guider.Input("guider", optional=True, tooltip="Together with latent_image: one step is run and timed."),
+                io.Latent.Input("latent_image", optional=True, tooltip="Together with guider: the size to time."),
             ],
             outputs=[
                 io.Int.Output(
-                    display_name="nfe", tooltip="Model calls for each picture; the most, where the search may stop early."
+                    display_name="model_calls",
+                    tooltip="How often the model runs for each image; the most, if the search may stop early.",
                 ),
                 io.Float.Output(
-                    display_name="seconds", tooltip="Of model calls, without decoding and verifying; 0 when nothing was timed."
+                    display_name="seconds", tooltip="Time of the model calls, without decoding and judging. 0 if nothing was timed."
                 ),
-                io.String.Output(display_name="report", tooltip="Both and the verifications, as JSON."),
+                io.String.Output(display_name="report", tooltip="All numbers as JSON, with how many images are judged."),
             ],
         )
 
     @classmethod
-    def execute(cls, sigmas, preset, schedule=None, guider=None, latent_image=None) -> io.NodeOutput:
+    def execute(cls, sigmas, preset, search=None, guider=None, latent_image=None) -> io.NodeOutput:
         if len(sigmas) < 2:
             raise ValueError("Budget Plan: the sigmas hold no step; use a scheduler with at least one step.")
         if (guider is None) != (latent_image is None):
             raise ValueError("Budget Plan: timing a step needs both guider and latent_image; connect both or neither.")
-        report = {"preset": None if schedule else preset, **estimate_cost(schedule or PRESETS[preset], sigmas)}
-        report["seconds"] = 0.0
+        cost = estimate_cost(search or PRESETS[preset], sigmas)
+        report = {
+            "preset": None if search else preset,
+            "steps": cost["steps"],
+            "model_calls": cost["nfe"],
+            "model_calls_at_least": cost["nfe_least"],
+            "judged_images": cost["verifications"],
+            "seconds": 0.0,
+        }
         if guider is not None:
             report["step_seconds"] = _seconds_a_step(guider, latent_image, sigmas)
-            report["seconds"] = round(report["step_seconds"] * report["nfe"], 2)
+            report["seconds"] = round(report["step_seconds"] * cost["nfe"], 2)
         text = json.dumps(report)
-        return io.NodeOutput(report["nfe"], report["seconds"], text, ui={"text": [text]})
+        return io.NodeOutput(cost["nfe"], report["seconds"], text, ui={"text": [text]})
 
 
 def _seconds_a_step(guider, latent, sigmas):

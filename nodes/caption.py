@@ -1,4 +1,4 @@
-"""Nodes that describe pictures for a prompt, and that drop the description where the described picture is unusable."""
+"""Nodes that describe images for a prompt, and that drop the description where the described image is unusable."""
 
 import logging
 from pathlib import Path
@@ -38,7 +38,7 @@ def _report(findings):
     for number, finding in enumerate(findings, 1):
         verdict = "usable" if finding.usable else f"not usable, because {' and '.join(finding.reasons)}"
         values = ", ".join(f"{name} {value:.2f}" for name, value in finding.measured.items())
-        lines.append(f"picture {number}: {verdict}" + (f" ({values})" if values else ""))
+        lines.append(f"image {number}: {verdict}" + (f" ({values})" if values else ""))
     return "\n".join(lines)
 
 
@@ -46,30 +46,30 @@ class DegradationCheck(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="DegradationCheck",
+            node_id="FluxIRDegradationCheck",
             display_name="Degradation Check",
             category=CATEGORY,
-            description="Checks what a degradation remover made of a picture, and drops a caption of it that would mislead.",
-            search_aliases=["degradation remover", "swinir", "caption", "is usable", "fluxir"],
+            description="Checks whether a cleaned image still shows what the degraded one shows, and drops its caption if not.",
+            search_aliases=["degradation remover", "cleaning model", "swinir", "caption", "is usable", "fluxir"],
             inputs=[
-                io.Image.Input("degraded", tooltip="The degraded picture, or a batch of them."),
-                io.Image.Input("cleaned", tooltip="What a remover made of it, such as Upscale Image (using Model)."),
+                io.Image.Input("degraded", tooltip="The degraded image, or a batch of them."),
+                io.Image.Input("cleaned", tooltip="What a cleaning model made of it, for example in Upscale Image (using Model)."),
                 io.String.Input(
                     "caption",
                     optional=True,
                     lazy=True,
                     force_input=True,
-                    tooltip="What describes the cleaned picture. The node it comes from runs only when the check passes.",
+                    tooltip="A description of the cleaned image. The node it comes from runs only if the check passes.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="cleaned",
-                    tooltip="The cleaned picture; in place of one that fails, the degraded picture at its size.",
+                    tooltip="The cleaned image. One that fails is replaced by the degraded image, at the same size.",
                 ),
-                io.String.Output(display_name="caption", tooltip="The caption, or nothing when a picture fails."),
-                io.Boolean.Output(display_name="usable", tooltip="Whether every picture of the batch passes."),
-                io.String.Output(display_name="report", tooltip="What was measured of each picture, and why it fails."),
+                io.String.Output(display_name="caption", tooltip="The caption; empty if an image fails."),
+                io.Boolean.Output(display_name="usable", tooltip="Whether every image of the batch passes."),
+                io.String.Output(display_name="report", tooltip="What was measured for each image, and why it fails."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -100,13 +100,13 @@ class CaptionImage(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="CaptionImage",
+            node_id="FluxIRCaptionImage",
             display_name="Caption Image (Qwen2.5-VL)",
             category=CATEGORY,
-            description="Describes a picture in one paragraph, as a prompt for its restoration.",
+            description="Describes an image in one paragraph, as a prompt for restoring it.",
             search_aliases=["caption", "describe image", "image to text", "vlm", "qwen", "fluxir"],
             inputs=[
-                io.Image.Input("image", tooltip="The picture to describe, after a degradation remover; one, not a batch."),
+                io.Image.Input("image", tooltip="The image to describe, best after cleaning. One image, not a batch."),
                 io.Combo.Input(
                     "model",
                     options=list(_folders()),
@@ -120,7 +120,7 @@ class CaptionImage(io.ComfyNode):
     @classmethod
     def execute(cls, image, model) -> io.NodeOutput:
         if len(image) != 1:
-            raise ValueError(f"Caption Image: {len(image)} pictures; give one, because a prompt describes one picture.")
+            raise ValueError(f"Caption Image: {len(image)} images; give one, because a prompt describes one image.")
         images, progress = to_planes(image), comfy.utils.ProgressBar(MOST_TOKENS)
 
         def on_token():

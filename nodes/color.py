@@ -1,4 +1,4 @@
-"""The node that gives a restored picture the colours of its degraded input."""
+"""The node that gives a restored image the colors of its degraded input."""
 
 import comfy.model_management
 import comfy.utils
@@ -15,23 +15,34 @@ class MatchColor(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="MatchColour",
-            display_name="Match Colour",
+            node_id="FluxIRMatchColor",
+            display_name="Match Color",
             category="FluxIR/image",
-            description="Gives a restored picture the colours of its degraded input and keeps its details.",
-            search_aliases=["color match", "color fix", "color transfer", "color shift", "wavelet", "adain", "fluxir"],
+            description="Gives a restored image the colors of its degraded input and keeps its details.",
+            search_aliases=[
+                "color",
+                "color match",
+                "color correction",
+                "color fix",
+                "color transfer",
+                "color shift",
+                "colour",
+                "wavelet",
+                "adain",
+                "fluxir",
+            ],
             inputs=[
-                io.Image.Input("image", tooltip="The restored pictures. Alpha, a fourth channel, is carried through."),
+                io.Image.Input("image", tooltip="The restored images. Alpha is kept."),
                 io.Image.Input(
                     "reference",
-                    tooltip="The right colours: the degraded input, of any size; one for each picture, or one for all.",
+                    tooltip="The right colors: the degraded input, of any size. One for each image, or one for all.",
                 ),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
                     default="wavelet",
-                    tooltip="Wavelet follows casts that differ from place to place. Adain matches mean and contrast of red, "
-                    "green and blue; lab of lightness and the two colour axes. These two change all places alike.",
+                    tooltip="wavelet: follows color casts that differ from place to place. adain: matches the mean and contrast of "
+                    "red, green and blue. lab: the same for lightness and color. adain and lab change the whole image alike.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -39,10 +50,10 @@ class MatchColor(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="0 leaves the picture as it is, 1 matches it fully; linear in between.",
+                    tooltip="0 leaves the image as it is, 1 matches it fully.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The pictures with matched colours, in float.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The images with matched colors, not rounded to 8 bits.")],
         )
 
     @classmethod
@@ -59,5 +70,5 @@ class MatchColor(io.ComfyNode):
                 matched.append(match_color(plane[None].to(device), colors[None].to(device), method, strength).cpu())
                 progress.update(1)
         except ValueError as error:
-            raise ValueError(f"Match Colour: {error}") from None
+            raise ValueError(f"Match Color: {error}") from None
         return io.NodeOutput(torch.cat(matched).movedim(1, -1).contiguous())

@@ -1,4 +1,4 @@
-"""A node that spoils good pictures, for before/after graphs and data sets."""
+"""A node that degrades good images, for before/after graphs and data sets."""
 
 import comfy.model_management
 import comfy.utils
@@ -14,18 +14,30 @@ class DegradeImage(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="DegradeImage",
+            node_id="FluxIRDegradeImage",
             display_name="Degrade Image",
             category="FluxIR/data",
-            description="Spoils a picture in a known way: blur, noise, darkness, water, rain, snow, fewer pixels, or many.",
-            search_aliases=["add noise", "blur", "low quality", "real-esrgan", "dataset", "rain", "underwater", "fluxir"],
+            description="Makes a good image worse in a known way: blur, noise, darkness, water, rain, snow, low resolution or a mix.",
+            search_aliases=[
+                "add noise",
+                "blur",
+                "low quality",
+                "low light",
+                "jpeg",
+                "real-esrgan",
+                "dataset",
+                "rain",
+                "snow",
+                "underwater",
+                "fluxir",
+            ],
             inputs=[
-                io.Image.Input("image", tooltip="The good picture, or a batch. An alpha channel is passed on as it is."),
+                io.Image.Input("image", tooltip="The good image, or a batch. Alpha is kept."),
                 io.Combo.Input(
                     "degradation",
                     options=list(TASKS),
                     default="Real-ESRGAN",
-                    tooltip="What happens to the picture. Real-ESRGAN is blur, resizing, noise and JPEG, twice, at random.",
+                    tooltip="What happens to the image. Real-ESRGAN is blur, resizing, noise and JPEG, twice, at random.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -33,7 +45,7 @@ class DegradeImage(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="How much of it: 0 leaves the picture exactly as it is, 1 is the most.",
+                    tooltip="How strong it is: 0 leaves the image exactly as it is, 1 is the most.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -41,10 +53,10 @@ class DegradeImage(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="Draws everything that is random. Picture i of a batch, counted from 0, gets seed + i.",
+                    tooltip="Decides everything that is random. Image i of a batch, counted from 0, uses seed + i.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The degraded picture, of the same size.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The degraded image, at the same size.")],
         )
 
     @classmethod

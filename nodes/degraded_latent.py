@@ -1,4 +1,4 @@
-"""The degraded picture's latent beside the sampled one: in the model's space, and row for row."""
+"""The degraded image's latent beside the sampled one: in the model's space, and row for row."""
 
 
 def in_model_space(model, degraded, node):
@@ -8,7 +8,7 @@ def in_model_space(model, degraded, node):
         sides = {1: "length", 2: "height, width"}.get(latents.latent_dimensions, "frames, height, width")
         raise ValueError(
             f"{node}: the degraded latent has shape {list(samples.shape)} but this model's latents "
-            f"are (batch, {latents.latent_channels}, {sides}); encode the picture with the model's own VAE."
+            f"are (batch, {latents.latent_channels}, {sides}); encode the image with the model's own VAE."
         )
     return model.model.process_latent_in(samples)
 
@@ -22,7 +22,7 @@ def as_rows(lq, x, images, node):
     if lq.shape[2:] != x.shape[2:]:
         raise ValueError(
             f"{node}: the degraded latent is {lq.shape[-1]}x{lq.shape[-2]} but the sampled latent is "
-            f"{x.shape[-1]}x{x.shape[-2]}; sample a latent of the degraded picture's size."
+            f"{x.shape[-1]}x{x.shape[-2]}; sample a latent of the degraded image's size."
         )
     if images % lq.shape[0]:  # a search samples several candidates of the whole batch, one after the other
         raise ValueError(

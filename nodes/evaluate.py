@@ -1,4 +1,4 @@
-"""The node that measures restored pictures."""
+"""The node that measures restored images."""
 
 import json
 import math
@@ -15,34 +15,34 @@ class EvaluateRestoration(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="EvaluateRestoration",
+            node_id="FluxIREvaluateRestoration",
             display_name="Evaluate Restoration",
             category="FluxIR/image",
-            description="Measures restored pictures: alone, against the degraded ones and against the originals.",
-            search_aliases=["psnr", "ssim", "lpips", "musiq", "metrics", "image quality", "benchmark", "fluxir"],
+            description="Measures restored images: alone, against the degraded ones and against the originals.",
+            search_aliases=["compare quality", "image quality", "psnr", "ssim", "lpips", "musiq", "metrics", "benchmark", "fluxir"],
             is_output_node=True,
             inputs=[
-                io.Image.Input("restored", tooltip="The restored pictures."),
+                io.Image.Input("restored", tooltip="The restored images."),
                 io.Image.Input(
                     "degraded",
                     optional=True,
-                    tooltip="What they restore, of any size: one for each, or one for all. Adds closeness.",
+                    tooltip="The degraded images, of any size: one for each, or one for all. Adds closeness.",
                 ),
                 io.Image.Input(
                     "original",
                     optional=True,
-                    tooltip="The undamaged pictures, as large as the restored; one for each or all. Adds PSNR, SSIM, GMSD.",
+                    tooltip="The undamaged images, as large as the restored ones: one for each, or one for all. Adds PSNR, SSIM and GMSD.",
                 ),
                 io.String.Input(
                     "metrics",
                     default="",
-                    tooltip="Further metrics of the library pyiqa, by name, with commas between: lpips, maniqa, clipiqa+, "
-                    "musiq. One whose weights are not on disk is named and skipped. Empty: what needs no weights.",
+                    tooltip="More metrics of the library pyiqa, by name, with commas between: lpips, maniqa, clipiqa+, musiq. "
+                    "A metric whose weights are not on disk is named and skipped. Empty: only metrics that need no weights.",
                 ),
             ],
             outputs=[
                 io.String.Output(display_name="table", tooltip="The values, or their means, as a Markdown table."),
-                io.String.Output(display_name="values", tooltip="Every picture's values and what is skipped, as JSON."),
+                io.String.Output(display_name="values", tooltip="Every image's values and what is skipped, as JSON."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -55,7 +55,7 @@ class EvaluateRestoration(io.ComfyNode):
         for which, given in partners.items():
             if given is not None and len(given) not in (1, len(restored)):
                 raise ValueError(
-                    f"Evaluate Restoration: {len(given)} {which} pictures for {len(restored)} restored ones; "
+                    f"Evaluate Restoration: {len(given)} {which} images for {len(restored)} restored ones; "
                     "give one for each, or one for all."
                 )
         try:

@@ -1,4 +1,4 @@
-"""Nodes for few-step students: the schedule that a file was distilled for, and the noised latent it begins with."""
+"""Nodes for few-step students: the sigmas that a file was distilled for, and the noised latent it begins with."""
 
 import os
 
@@ -13,7 +13,7 @@ from .degraded_latent import in_model_space
 from .folders import ADAPTERS
 
 SIGMAS_NODE = "Distilled Sigmas"
-START_NODE = "LQ Start Latent"
+START_NODE = "Noisy Start Latent"
 FOLDERS = ("loras", ADAPTERS)
 
 
@@ -26,31 +26,31 @@ class DistilledSigmas(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="DistilledSigmas",
+            node_id="FluxIRDistilledSigmas",
             display_name=SIGMAS_NODE,
             category="FluxIR/few steps",
-            description="The schedule of a few large steps that a few-step LoRA, or an adapter, states in its file.",
-            search_aliases=["flux-ir", "few steps", "fast", "distilled", "schedule", "scheduler", "turbo", "lightning"],
+            description="The few large steps that a few-step LoRA or an adapter is made for, read from its file.",
+            search_aliases=["flux-ir", "few steps", "4 steps", "fast", "schedule", "scheduler", "turbo", "lightning"],
             inputs=[
                 io.Combo.Input(
                     "file_name",
                     options=[name for key in FOLDERS for name in folder_paths.get_filename_list(key)],
-                    tooltip="A few-step LoRA of models/loras, or an adapter of models/fluxir_adapters: "
-                    "the one that the model is sampled with.",
+                    tooltip="A few-step LoRA in models/loras, or an adapter in models/fluxir_adapters: the one that the model is "
+                    "sampled with.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=4,
                     min=1,
                     max=64,
-                    tooltip="Model calls. The file has schedules for some numbers, as a rule 1, 2 and 4.",
+                    tooltip="How many model calls. A file has sigmas for some numbers, usually 1, 2 and 4.",
                 ),
             ],
             outputs=[
                 io.Sigmas.Output(
                     display_name="sigmas",
-                    tooltip="For SamplerCustomAdvanced with the sampler euler, and for TTS "
-                    "Sampler. They begin below 1: give the degraded latent as latent_image.",
+                    tooltip="For SamplerCustomAdvanced with the sampler euler, and for TTS Sampler (test-time search). They start "
+                    "below 1: connect the degraded latent as latent_image.",
                 ),
             ],
         )
@@ -79,24 +79,24 @@ class DistilledSigmas(io.ComfyNode):
         return io.NodeOutput(torch.tensor(schedules[steps]))
 
 
-class LQStartLatent(io.ComfyNode):
+class NoisyStartLatent(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="LQStartLatent",
+            node_id="FluxIRNoisyStartLatent",
             display_name=START_NODE,
             category="FluxIR/few steps",
-            description="The degraded latent under the noise of the first sigma, where few-step students begin, for samplers "
-            "that add none. SamplerCustomAdvanced with Random Noise does the same by itself.",
-            search_aliases=["flux-ir", "noised latent", "add noise", "start latent", "few steps", "img2img"],
+            description="The degraded latent with the noise of the first sigma, where few-step sampling starts. For samplers "
+            "that add no noise; SamplerCustomAdvanced with RandomNoise does this by itself.",
+            search_aliases=["flux-ir", "noised latent", "add noise", "few steps", "img2img"],
             inputs=[
-                io.Model.Input("model", tooltip="The model that will sample: it knows how its latents are scaled and noised."),
-                io.Noise.Input("noise", tooltip="From Random Noise; its seed decides the start."),
-                io.Sigmas.Input("sigmas", tooltip="From Distilled Sigmas: the first says how much noise. It must be below 1."),
-                io.Latent.Input("degraded", tooltip="The degraded picture from VAE Encode."),
+                io.Model.Input("model", tooltip="The model that will sample. It knows how its latents are scaled and noised."),
+                io.Noise.Input("noise", tooltip="From RandomNoise. Its seed decides the start."),
+                io.Sigmas.Input("sigmas", tooltip="From Distilled Sigmas. The first one says how much noise; it must be below 1."),
+                io.Latent.Input("degraded", tooltip="The degraded image from VAE Encode."),
             ],
             outputs=[
-                io.Latent.Output(display_name="latent", tooltip="For SamplerCustomAdvanced with Disable Noise, same sigmas."),
+                io.Latent.Output(display_name="latent", tooltip="For SamplerCustomAdvanced with DisableNoise and the same sigmas."),
             ],
         )
 
@@ -110,7 +110,7 @@ class LQStartLatent(io.ComfyNode):
         if len(sigmas) == 0 or not 0 < sigmas[0] < 1:
             first = f"begin at {sigmas[0]:.3g}" if len(sigmas) else "are empty"
             raise ValueError(
-                f"{START_NODE}: the sigmas {first}, where no degraded picture is left to see; use Distilled Sigmas, or a "
+                f"{START_NODE}: the sigmas {first}, where nothing of the degraded image is left to see; use Distilled Sigmas, or a "
                 "denoise below 1."
             )
         clean = in_model_space(model, degraded, START_NODE)

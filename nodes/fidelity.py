@@ -21,20 +21,20 @@ class RestorationFidelity(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="RestorationFidelity",
+            node_id="FluxIRRestorationFidelity",
             display_name=FIDELITY_NODE,
             category="FluxIR",
-            description="Keeps what a model restores near the degraded picture: one slider, from the free restoration to "
-            "the degraded picture itself.",
-            search_aliases=["restoration guidance", "faithful", "hallucination", "creativity", "supir", "fluxir"],
+            description="Keeps the restored image close to the degraded one: one slider, from a free restoration to the "
+            "degraded image itself.",
+            search_aliases=["restoration guidance", "faithful", "hallucination", "creativity", "keep original", "supir", "fluxir"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The restoring model, for instance from Apply FluxIR Adapter. Any flow-matching model."
+                    "model", tooltip="The restoring model, for example from Apply FluxIR Adapter. Any flow-matching model."
                 ),
                 io.Latent.Input(
                     "degraded",
-                    tooltip="The degraded picture from VAE Encode: one, or one for each picture of "
-                    "the sampled batch. The sampled latent must have the same size.",
+                    tooltip="The degraded image from VAE Encode: one for the whole batch, or one for each sampled image. "
+                    "The sampled latent must have the same size.",
                 ),
                 io.Float.Input(
                     "fidelity",
@@ -43,8 +43,8 @@ class RestorationFidelity(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="0: the model is left as it is, bit for bit. 1: it gives the degraded picture back. "
-                    "In between the higher, the nearer to the degraded picture.",
+                    tooltip="0: the model restores freely. 1: it gives the degraded image back. In between: the higher, the "
+                    "closer to the degraded image.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model, for any sampler or guider.")],
@@ -74,20 +74,20 @@ class InventedDetail(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="InventedDetail",
+            node_id="FluxIRInventedDetail",
             display_name=DETAIL_NODE,
             category="FluxIR/image",
-            description="Shows where a restored picture holds detail that the degraded one gives no evidence for.",
+            description="Shows where a restored image has detail that the degraded one gives no evidence for.",
             search_aliases=["hallucination map", "heat map", "difference", "faithful", "evidence", "fluxir"],
             inputs=[
-                io.Image.Input("restored", tooltip="The restored pictures."),
-                io.Image.Input("degraded", tooltip="What they restore, of any size: one for each, or one for all."),
+                io.Image.Input("restored", tooltip="The restored images."),
+                io.Image.Input("degraded", tooltip="The degraded images, of any size: one for each, or one for all."),
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="map", tooltip="The restored picture in dim grey, with invented detail in red, yellow and white."
+                    display_name="map", tooltip="The restored image in dim gray, with invented detail in red, yellow and white."
                 ),
-                io.Mask.Output(display_name="mask", tooltip="The invented share of the local detail: 0 none, 1 all."),
+                io.Mask.Output(display_name="mask", tooltip="How much of the local detail is invented: 0 none, 1 all."),
             ],
         )
 
@@ -96,7 +96,7 @@ class InventedDetail(io.ComfyNode):
         management, device = comfy.model_management, comfy.model_management.get_torch_device()
         if len(degraded) not in (1, len(restored)):
             raise ValueError(
-                f"{DETAIL_NODE}: {len(degraded)} degraded pictures for {len(restored)} restored ones; give one for each, or "
+                f"{DETAIL_NODE}: {len(degraded)} degraded images for {len(restored)} restored ones; give one for each, or "
                 "one for all."
             )
         images, inputs = to_planes(restored), to_planes(degraded)
@@ -108,7 +108,7 @@ class InventedDetail(io.ComfyNode):
             try:
                 share = invented_detail(image, given)
             except ValueError as error:
-                raise ValueError(f"{DETAIL_NODE}: picture {number + 1}: {error}") from None
+                raise ValueError(f"{DETAIL_NODE}: image {number + 1}: {error}") from None
             maps.append(heat_map(share, image).cpu())
             masks.append(share[:, 0].cpu())
             progress.update(1)

@@ -1,4 +1,4 @@
-"""Nodes that make data to train on: choosing generated pictures, and saving pairs as shards."""
+"""Nodes that make data to train on: choosing generated images, and saving pairs as shards."""
 
 from pathlib import Path
 
@@ -24,28 +24,35 @@ class SelectImages(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="FluxGenSelectImages",
+            node_id="FluxIRSelectImages",
             display_name="Select Images (FluxGen)",
             category=CATEGORY,
-            description="Keeps the pictures of a batch that no metric puts among its worst, and says why the others go.",
+            description="Keeps the images of a batch that no metric ranks among its worst, and says why the others are dropped.",
             search_aliases=["filter images", "quality", "dataset", "musiq", "maniqa", "clip-iqa", "fluxgen", "fluxir"],
             inputs=[
-                io.Image.Input("images", tooltip="The pictures to choose from, as one batch: the more, the better."),
-                Verifier.Input("verifier", tooltip="The metrics: Natural Image Verifier, or an ensemble of PyIQA's."),
+                io.Image.Input("images", tooltip="The images to choose from, as one batch: the more, the better."),
+                Verifier.Input("verifier", tooltip="What judges them: Natural Image Verifier, or an ensemble of PyIQA Verifiers."),
                 io.Float.Input(
                     "keep",
                     default=KEEP,
                     min=0.05,
                     max=1.0,
                     step=0.01,
-                    tooltip="The share that each metric by itself keeps. FluxGen's is 0.95; 1 drops only what has no score.",
+                    tooltip="The share that each metric keeps on its own. FluxGen uses 0.95; 1 drops only images without a score.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="kept", tooltip="The pictures that every metric keeps."),
-                io.Image.Output(display_name="dropped", tooltip="The others. If there are none, what follows does not run."),
-                io.Image.Output(display_name="contact_sheet", tooltip="All of them, the kept framed, with the reasons."),
-                io.String.Output(display_name="table", tooltip="Scores, kept or not, and the metrics that drop it, as CSV."),
+                io.Image.Output(display_name="kept", tooltip="The images that every metric keeps."),
+                io.Image.Output(
+                    display_name="dropped", tooltip="The others. If there are none, the nodes behind this output do not run."
+                ),
+                io.Image.Output(
+                    display_name="contact_sheet", tooltip="All images: the kept ones framed, the others with the reason."
+                ),
+                io.String.Output(
+                    display_name="table",
+                    tooltip="For each image its scores, whether it is kept, and which metrics drop it, as CSV.",
+                ),
             ],
         )
 
@@ -64,8 +71,8 @@ class SelectImages(io.ComfyNode):
         kept, dropped = ([n for n, by in enumerate(selection.dropped_by) if bool(by) == out] for out in (False, True))
         if not kept:
             raise ValueError(
-                f"Select Images: none of {len(images)} pictures is above the limits of all metrics; raise keep from "
-                f"{keep:g} or give more pictures."
+                f"Select Images: none of {len(images)} images is above the limits of all metrics; raise keep from "
+                f"{keep:g} or give more images."
             )
         why = [f"{n + 1}: {reasons(rows[n], selection, by) or 'kept'}" for n, by in enumerate(selection.dropped_by)]
         sheet = contact_sheet([[image.nan_to_num(0)] for image in planes], why, chosen=kept)
@@ -81,28 +88,28 @@ class SaveImagePairs(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="FluxGenSaveImagePairs",
+            node_id="FluxIRSaveImagePairs",
             display_name="Save Image Pairs (FluxGen)",
             category=CATEGORY,
-            description="Saves good and degraded pictures as a WebDataset shard to train on. Every run adds a shard.",
+            description="Saves good and degraded images as pairs to train on, in a tar file (WebDataset). Every run adds one.",
             search_aliases=["dataset", "webdataset", "tar", "training data", "shard", "fluxgen", "fluxir"],
             is_output_node=True,
             inputs=[
-                io.Image.Input("good", tooltip="The good pictures; alpha is left out."),
-                io.Image.Input("degraded", tooltip="What became of them, one for each and of the same size."),
+                io.Image.Input("good", tooltip="The good images. Alpha is left out."),
+                io.Image.Input("degraded", tooltip="The degraded version of each, at the same size."),
                 io.String.Input(
                     "filename_prefix",
                     default="fluxgen/pairs",
-                    tooltip="Folder and beginning of the name inside ComfyUI's output folder; a number follows.",
+                    tooltip="Folder and start of the file name inside ComfyUI's output folder; a number follows.",
                 ),
                 io.String.Input(
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="What the pictures show, for training with text; empty for training without.",
+                    tooltip="What the images show, for training with text. Empty: training without text.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="path", tooltip="The shard that was written.")],
+            outputs=[io.String.Output(display_name="path", tooltip="The tar file that was written.")],
         )
 
     @classmethod
@@ -110,9 +117,11 @@ class SaveImagePairs(io.ComfyNode):
         pairs = [to_planes(images) for images in (good, degraded)]
         if pairs[0].shape != pairs[1].shape:
             good, degraded = (f"{len(planes)} of {planes.shape[3]} x {planes.shape[2]}" for planes in pairs)
-            raise ValueError(f"Save Image Pairs: good pictures are {good}, degraded {degraded}; give one for each, as large.")
+            raise ValueError(
+                f"Save Image Pairs: the good images are {good}, the degraded {degraded}; give one for each, at the same size."
+            )
         if not all(planes.isfinite().all() for planes in pairs):
-            raise ValueError("Save Image Pairs: a picture holds NaN or infinity; give pictures without.")
+            raise ValueError("Save Image Pairs: an image holds NaN or infinity; give images without.")
         height, width = good.shape[1:3]
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory(), width, height

@@ -51,23 +51,27 @@ def _schema(node_id, display_name, description, inputs, aliases):
         display_name=display_name,
         category=CATEGORY,
         description=description,
-        search_aliases=["verifier", "reward model", "fluxir", *aliases],
+        search_aliases=["verifier", "judge", "reward model", "fluxir", *aliases],
         inputs=inputs,
-        outputs=[Verifier.Output(display_name="verifier", tooltip="For a TTS Sampler, an ensemble or Score Images.")],
+        outputs=[
+            Verifier.Output(
+                display_name="verifier", tooltip="For TTS Sampler (test-time search), Verifier Ensemble or Score Images."
+            )
+        ],
     )
 
 
 def _prompt():
-    return io.String.Input("prompt", multiline=True, default="a sharp, detailed photo", tooltip="What the picture should show.")
+    return io.String.Input("prompt", multiline=True, default="a sharp, detailed photo", tooltip="What the image should show.")
 
 
 class CLIPScoreVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return _schema(
-            "CLIPScoreVerifier",
+            "FluxIRCLIPScoreVerifier",
             "CLIP-Score Verifier",
-            "Judges how well a picture agrees with a text.",
+            "Judges how well an image matches a text.",
             [
                 io.Combo.Input(
                     "model",
@@ -89,9 +93,9 @@ class AestheticVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return _schema(
-            "AestheticVerifier",
+            "FluxIRAestheticVerifier",
             "Aesthetic Verifier",
-            "Predicts how people would rate a picture, about 1 to 10.",
+            "Predicts how people would rate an image, about 1 to 10.",
             [
                 io.Combo.Input(
                     "model",
@@ -117,9 +121,9 @@ class ImageRewardVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return _schema(
-            "ImageRewardVerifier",
+            "FluxIRImageRewardVerifier",
             "ImageReward Verifier",
-            "Predicts which picture people would prefer for a text.",
+            "Predicts which image people would prefer for a text.",
             [
                 io.Combo.Input(
                     "model",
@@ -141,18 +145,18 @@ class PyIQAVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return _schema(
-            "PyIQAVerifier",
+            "FluxIRPyIQAVerifier",
             "PyIQA Verifier",
-            "Any metric of the library pyiqa, if you have installed it.",
+            "Any quality metric of the library pyiqa, if you have installed it.",
             [
                 io.String.Input(
                     "metric",
                     default="musiq",
-                    tooltip="A metric's name, such as musiq, maniqa, clipiqa, topiq_nr, piqe; "
-                    "full-reference ones compare with the degraded picture. Needs `pip install pyiqa` (noncommercial).",
+                    tooltip="The metric's name, such as musiq, maniqa, clipiqa, topiq_nr or piqe. Metrics such as lpips compare "
+                    "with the degraded image. Needs `pip install pyiqa` (noncommercial).",
                 ),
             ],
-            ["iqa", "musiq", "maniqa", "quality metric"],
+            ["iqa", "musiq", "maniqa", "image quality", "quality metric"],
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Nodes that sample with test-time scaling: the sampler, the same as a SAMPLER, and the chart of its report."""
+"""Nodes that sample with test-time search: the sampler, the same as a SAMPLER, and the chart of its report."""
 
 import json
 
@@ -16,6 +16,7 @@ from .search_algorithms import SearchAlgorithm
 from .search_sampler import SearchSampler
 from .verifiers import Verifier
 
+NODE, SELECT_NODE = "TTS Sampler (test-time search)", "TTS Sampler Select (test-time search)"
 METADATA = "fluxir_search"
 
 
@@ -24,30 +25,35 @@ def _search_inputs():
     return [
         io.Vae.Input(
             "vae",
-            tooltip="Decodes the candidates for the verifier. A tiny one, such as taef1, is much faster and "
-            "good enough to choose by.",
+            tooltip="Decodes the candidates for the verifier. A tiny one, such as taef1, is much faster and good enough to choose "
+            "by.",
         ),
-        Verifier.Input("verifier", tooltip="What the candidates are judged by, for example Natural Image Verifier."),
+        Verifier.Input("verifier", tooltip="The judge of the candidates, for example Natural Image Verifier."),
         io.Combo.Input(
             "preset",
             options=list(PRESETS),
             default="quick",
-            tooltip="The search. fast: four variants a step in the second half. best: from early on, until one is better. "
-            "paper: ResFlow-Tuner's. best_of_n: 15 whole pictures. Budget Plan says what each costs.",
+            tooltip="How much to search. quick: about 2 to 3 times the cost of a normal result. balanced: 2 to 5 times. thorough: "
+            "about 16 times. The others are methods of papers, about 15 times: see the help page. Budget Plan says what yours costs.",
         ),
         SearchAlgorithm.Input(
-            "schedule", optional=True, tooltip="A search of your own, from a schedule node; replaces the preset."
+            "search",
+            optional=True,
+            tooltip="A search of your own, from Evolutionary Search, Stepwise Search or Particle Search. It replaces the preset.",
         ),
         io.Image.Input(
             "degraded",
             optional=True,
-            tooltip="The degraded picture: a result that leaves it is refused, if the schedule has its guard. Any size.",
+            tooltip="The degraded image, of any size. With the baseline check, a result that is more than 1 dB further from it than "
+            "the baseline is rejected.",
         ),
-        io.Vae.Input("final_vae", optional=True, tooltip="Decodes the finalists for the last contest, when vae is a tiny one."),
+        io.Vae.Input(
+            "final_vae", optional=True, tooltip="Decodes the final candidates for the last decision, if vae is a tiny one."
+        ),
         io.Boolean.Input(
             "keep_best",
             default=False,
-            tooltip="When you cancel, go on with the best picture so far instead of stopping the whole graph.",
+            tooltip="If you cancel, go on with the best image so far instead of stopping the whole graph.",
             advanced=True,
         ),
     ]
@@ -57,33 +63,39 @@ class TTSSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="TTSSampler",
-            display_name="TTS Sampler",
+            node_id="FluxIRTTSSampler",
+            display_name=NODE,
             category="FluxIR/search",
-            description="Samples with test-time scaling: tries variants along the way and keeps what the verifier likes best. "
-            "Works with any flow-matching model.",
-            search_aliases=["test-time scaling", "best of n", "search", "resflow", "verifier", "fluxir"],
+            description="Tries variants while it samples, and keeps what the verifier likes best (test-time search). Works with any "
+            "flow-matching model.",
+            search_aliases=["test-time scaling", "tts", "best of n", "better quality", "resflow", "verifier", "fluxir"],
             hidden=[io.Hidden.extra_pnginfo],
             inputs=[
-                io.Noise.Input("noise", tooltip="The plain sample's noise; its seed also seeds the search."),
+                io.Noise.Input(
+                    "noise",
+                    tooltip="The noise of the baseline, which is the normal result without a search. Its seed also seeds the search.",
+                ),
                 io.Guider.Input("guider", tooltip="The model with its conditioning, from any guider."),
                 io.Sigmas.Input("sigmas", tooltip="The steps, down to 0."),
                 io.Latent.Input(
-                    "latent_image", tooltip="An empty latent, or one to start from with denoise below 1; a noise mask is kept to."
+                    "latent_image",
+                    tooltip="An empty latent, or one to start from with denoise below 1. Noise masks are respected.",
                 ),
                 *_search_inputs(),
             ],
             outputs=[
                 io.Latent.Output(
                     display_name="latent",
-                    tooltip="The best picture; where the schedule has a guard, never one of "
-                    "a lower value in the last contest than the plain sample.",
+                    tooltip="The best image. With the baseline check you never get something the verifier likes less than the "
+                    "normal result.",
                 ),
-                io.Latent.Output(display_name="finalists", tooltip="Everyone in the last contest, the plain sample last."),
+                io.Latent.Output(
+                    display_name="final_candidates",
+                    tooltip="All final candidates. With the baseline check the last one is the baseline, the normal result.",
+                ),
                 io.String.Output(
                     display_name="report",
-                    tooltip="The search as JSON: costs, scores and every round. Also "
-                    "saved in the picture's metadata by Save Image.",
+                    tooltip="The search as JSON: costs, scores and every round. Save Image also saves it in the image's metadata.",
                 ),
             ],
         )
@@ -98,7 +110,7 @@ class TTSSampler(io.ComfyNode):
         vae,
         verifier,
         preset,
-        schedule=None,
+        search=None,
         degraded=None,
         final_vae=None,
         keep_best=False,
@@ -108,27 +120,25 @@ class TTSSampler(io.ComfyNode):
             guider.model_patcher, latent_image["samples"], latent_image.get("downscale_ratio_spacial")
         )
         if not torch.isfinite(samples).all():
-            raise ValueError("TTS Sampler: latent_image holds NaN or infinity; encode the picture again.")
+            raise ValueError(f"{NODE}: latent_image holds NaN or infinity; encode the image again.")
         latent["samples"] = samples
         keys = [int(index) for index in latent.get("batch_index", range(len(samples)))]
-        search = SearchSampler(
-            "TTS Sampler", schedule or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keys, keep_best
-        )
+        run = SearchSampler(NODE, search or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keys, keep_best)
         sampled = guider.sample(
             noise.generate_noise(latent),
             samples,
-            search.sampler(),
+            run.sampler(),
             sigmas,
             denoise_mask=latent.get("noise_mask"),
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=noise.seed,
         ).to(comfy.model_management.intermediate_device())
-        if search.result is None:
-            raise ValueError("TTS Sampler: the sigmas hold no step; use a scheduler with at least one step.")
-        report = {"preset": None if schedule else preset, **search.result.report}
+        if run.result is None:
+            raise ValueError(f"{NODE}: the sigmas hold no step; use a scheduler with at least one step.")
+        report = {"preset": None if search else preset, **run.result.report}
         if cls.hidden is not None and cls.hidden.extra_pnginfo is not None:
             cls.hidden.extra_pnginfo[METADATA] = report
-        finalists = search.result.finalists.flatten(0, 1).to(sampled)
+        finalists = run.result.finalists.flatten(0, 1).to(sampled)
         unmasked = {k: v for k, v in latent.items() if k not in ("noise_mask", "batch_index")}
         return io.NodeOutput({**latent, "samples": sampled}, {**unmasked, "samples": finalists}, json.dumps(report))
 
@@ -137,55 +147,57 @@ class TTSSamplerSelect(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="TTSSamplerSelect",
-            display_name="TTS Sampler Select",
+            node_id="FluxIRTTSSamplerSelect",
+            display_name=SELECT_NODE,
             category="FluxIR/search",
-            description="The TTS Sampler as a SAMPLER, for SamplerCustomAdvanced and every node that takes one.",
-            search_aliases=["test-time scaling", "sampler", "fluxir"],
+            description="TTS Sampler (test-time search) as a SAMPLER, for SamplerCustomAdvanced and every node that takes one.",
+            search_aliases=["test-time scaling", "tts", "best of n", "fluxir"],
             inputs=_search_inputs(),
             outputs=[io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod
-    def execute(cls, vae, verifier, preset, schedule=None, degraded=None, final_vae=None, keep_best=False) -> io.NodeOutput:
-        search = SearchSampler(
-            "TTS Sampler Select", schedule or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keep_best=keep_best
+    def execute(cls, vae, verifier, preset, search=None, degraded=None, final_vae=None, keep_best=False) -> io.NodeOutput:
+        run = SearchSampler(
+            SELECT_NODE, search or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keep_best=keep_best
         )
-        return io.NodeOutput(search.sampler())
+        return io.NodeOutput(run.sampler())
 
 
 class SearchReportChart(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="SearchReportChart",
+            node_id="FluxIRSearchReportChart",
             display_name="Search Report Chart",
             category="FluxIR/search",
-            description="Draws a search: every candidate's score by model calls, the line of the chosen, and the finalists "
-            "with their scores.",
-            search_aliases=["plot", "search report", "candidate sheet", "contact sheet", "tts", "fluxir"],
+            description="Draws a search: every candidate's score by model calls, a line through the chosen ones, and the final "
+            "candidates with their scores.",
+            search_aliases=["plot", "graph", "contact sheet", "tts", "fluxir"],
             inputs=[
-                io.String.Input("report", force_input=True, tooltip="The report of a TTS Sampler."),
-                io.Int.Input("picture", default=0, min=0, max=4095, tooltip="Which picture of the batch, counted from 0."),
+                io.String.Input("report", force_input=True, tooltip="The report of TTS Sampler (test-time search)."),
+                io.Int.Input("image_index", default=0, min=0, max=4095, tooltip="Which image of the batch, counted from 0."),
                 io.Image.Input(
-                    "finalists",
+                    "final_candidates",
                     optional=True,
-                    tooltip="The TTS Sampler's finalists, decoded: they are shown below "
-                    "the chart with their ranks and scores, the winner framed.",
+                    tooltip="The final candidates of TTS Sampler (test-time search), decoded. They are shown below the chart with "
+                    "their ranks and scores; the winner is framed.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="chart", tooltip="A picture for Preview Image or Save Image.")],
+            outputs=[io.Image.Output(display_name="chart", tooltip="An image for Preview Image or Save Image.")],
         )
 
     @classmethod
-    def execute(cls, report, picture, finalists=None) -> io.NodeOutput:
+    def execute(cls, report, image_index, final_candidates=None) -> io.NodeOutput:
         try:
-            if finalists is None:
-                chart = search_chart(json.loads(report), picture)
+            if final_candidates is None:
+                chart = search_chart(json.loads(report), image_index)
             else:
-                chart = search_sheet(json.loads(report), to_planes(finalists), picture)
+                chart = search_sheet(json.loads(report), to_planes(final_candidates), image_index)
         except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError("Search Report Chart: the text is no search report; connect the report of a TTS Sampler.") from None
+            raise ValueError(
+                "Search Report Chart: the text is no search report; connect the report of TTS Sampler (test-time search)."
+            ) from None
         except ValueError as error:
             raise ValueError(f"Search Report Chart: {error}") from None
         return io.NodeOutput(pil_to_image(chart))

@@ -1,8 +1,8 @@
-"""Nodes that plan a search: schedules of one's own, and what a schedule costs before anything runs."""
+"""Nodes that make a search of one's own."""
 
 from comfy_api.latest import io
 
-from ..fluxir_core.flow.kernels import CPS, KERNELS, ODE, OU, FlowGRPO, Relabel, Renoise, Rotate, ZeroDrift
+from ..fluxir_core.flow.kernels import CPS, OU, FlowGRPO, Relabel, Renoise, Rotate, ZeroDrift
 from ..fluxir_core.searches.evolutionary import EvolutionarySearch
 from ..fluxir_core.searches.look_ahead import FULL, Coarse, Native
 from ..fluxir_core.searches.particles import SMC, Halving
@@ -10,41 +10,42 @@ from ..fluxir_core.searches.selectors import Argmax, PerLineage, Tournament
 from ..fluxir_core.searches.stepwise import StepwiseSearch
 from .student import student_look_ahead
 
-SearchAlgorithm = io.Custom("FLUXIR_SCHEDULE")
-
-
-CATEGORY = "FluxIR/search/schedules"
-
-
-MUTATIONS = [name for name in KERNELS if name != ODE.name]
-
-
-STEPS = [name for name in MUTATIONS if KERNELS[name].keeps_time]
-
-
+SearchAlgorithm = io.Custom("FLUXIR_SEARCH")
+CATEGORY = "FluxIR/search/algorithms"
+NOISE = {
+    "SDE step": OU,
+    "approximate SDE step": FlowGRPO,
+    "constant share": CPS,
+    "extra noise": ZeroDrift,
+    "corrected noise": Relabel,
+    "replaced noise": Rotate,
+    "one step back": Renoise,
+}
+"""The kernels, by the names that an artist chooses from."""
+STEPS = [name for name, kernel in NOISE.items() if kernel.keeps_time]
 SURVIVAL = {"best of all": Argmax, "child against parent": PerLineage, "tournament": Tournament}
-
-
-LOOKS = ("to the end", "native steps", "coarse steps")
+LOOKS = ("to the end", "normal steps", "large steps")
 
 
 def make_kernel(name, strength):
-    """The kernel `name` with `strength` as its own parameter."""
-    if name == Renoise.name:
+    """The kernel that NOISE calls `name`, with `strength` as its own parameter."""
+    kernel = NOISE[name]
+    if kernel is Renoise:
         return Renoise()
-    parameter = {OU: "a", FlowGRPO: "a", CPS: "eta", ZeroDrift: "m", Relabel: "m", Rotate: "m"}[KERNELS[name]]
-    return KERNELS[name](**{parameter: strength})
+    if kernel is CPS and strength > 1:
+        raise ValueError(f"strength is {strength:g}; {name} takes at most 1, which renews all of the noise.")
+    parameter = {OU: "a", FlowGRPO: "a", CPS: "eta", ZeroDrift: "m", Relabel: "m", Rotate: "m"}[kernel]
+    return kernel(**{parameter: strength})
 
 
-def _kernel_inputs(names, default, strength):
+def _noise_inputs(names, default, strength):
     return [
         io.Combo.Input(
-            "kernel",
+            "noise_method",
             options=names,
             default=default,
-            tooltip="How noise is added. ou: an exact SDE step. relabel: noise, "
-            "with its time corrected. zero_drift: the paper's, which leaves the model's noise level. rotate, cps, "
-            "flow_grpo, renoise: see the help page.",
+            tooltip="How variants are made: every method adds noise in its own way. The default is a good choice; the help "
+            "page explains the others.",
         ),
         io.Float.Input(
             "strength",
@@ -52,20 +53,22 @@ def _kernel_inputs(names, default, strength):
             min=0.0,
             max=2.0,
             step=0.01,
-            tooltip="How much noise: ou's and flow_grpo's a, "
-            "cps' eta, a factor on the noise elsewhere; renoise has no strength. 0 adds none.",
+            tooltip="How much noise is added: 0 adds none, more makes variants differ more. constant share takes at most 1; "
+            "one step back does not use it.",
         ),
     ]
 
 
 def _baseline_check_input():
     return io.Boolean.Input(
-        "guard", default=True, tooltip="Finish the plain sample too, and return it where nothing better was found."
+        "baseline_check",
+        default=True,
+        tooltip="Also finish the baseline, which is the normal result without a search, and return it if nothing better was found.",
     )
 
 
 def _output():
-    return [SearchAlgorithm.Output(display_name="schedule", tooltip="For a TTS Sampler or Budget Plan.")]
+    return [SearchAlgorithm.Output(display_name="search", tooltip="For TTS Sampler (test-time search) or Budget Plan.")]
 
 
 def _spread(rounds, first, last):
@@ -77,17 +80,22 @@ def _spread(rounds, first, last):
 
 def _round_inputs(rounds=4, first=0.2, last=0.8):
     return [
-        io.Int.Input("rounds", default=rounds, min=0, max=50, tooltip="Contests along the way."),
+        io.Int.Input("rounds", default=rounds, min=0, max=50, tooltip="How many selection rounds there are while sampling."),
         io.Float.Input(
             "first_round",
             default=first,
             min=0.0,
             max=0.99,
             step=0.01,
-            tooltip="Where the first is, as a share of the steps.",
+            tooltip="When the first round is: 0 at the start, 0.5 halfway through the steps.",
         ),
         io.Float.Input(
-            "last_round", default=last, min=0.0, max=0.99, step=0.01, tooltip="Where the last is, as a share of the steps."
+            "last_round",
+            default=last,
+            min=0.0,
+            max=0.99,
+            step=0.01,
+            tooltip="When the last round is: 0.5 halfway through the steps, 0.9 near the end.",
         ),
     ]
 
@@ -96,47 +104,48 @@ class EvolutionarySearchAlgorithm(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ContestSchedule",
-            display_name="Contest Schedule",
+            node_id="FluxIREvolutionarySearch",
+            display_name="Evolutionary Search",
             category=CATEGORY,
-            description="Survivors and mutants compete at some steps, judged by looking ahead; the paper's kind of search.",
-            search_aliases=["tts schedule", "mutation", "evolution", "best of n", "fluxir"],
+            description="At some steps, noisy variants compete with the images so far, and the best go on, as in the paper "
+            "ResFlow-Tuner.",
+            search_aliases=["test-time search", "tts", "evosearch", "mutation", "best of n", "fluxir"],
             inputs=[
                 io.Int.Input(
-                    "lineages",
+                    "parents",
                     default=1,
                     min=1,
                     max=64,
-                    tooltip="Pictures that are carried along; without rounds this is best of N.",
+                    tooltip="How many images are carried along. With 0 rounds all of them are finished and the best is taken (best of N).",
                 ),
-                io.Int.Input("children", default=7, min=0, max=64, tooltip="Mutants that join each contest."),
+                io.Int.Input("children", default=7, min=0, max=64, tooltip="How many new variants join each round."),
                 *_round_inputs(),
-                *_kernel_inputs(MUTATIONS, Relabel.name, 1.0),
+                *_noise_inputs(list(NOISE), "corrected noise", 1.0),
                 io.Combo.Input(
                     "look_ahead",
                     options=LOOKS,
-                    default="coarse steps",
-                    tooltip="What a contest is judged on: the "
-                    "finished picture, an estimate after some of the sampler's steps, or after a few large ones.",
+                    default="large steps",
+                    tooltip="What a round is judged on. to the end: the finished images. normal steps: an estimate after some of "
+                    "the sampler's own steps. large steps: the end, reached in a few large steps.",
                 ),
                 io.Int.Input(
-                    "look_ahead_steps", default=3, min=0, max=100, tooltip="Steps of the look-ahead; not used to the end."
+                    "look_ahead_steps", default=3, min=0, max=100, tooltip="How many steps look ahead. Not used with to the end."
                 ),
                 io.Combo.Input(
                     "survival",
                     options=list(SURVIVAL),
                     default="best of all",
-                    tooltip="Who goes on: the best of everyone, "
-                    "each lineage's better one, or the best after a tournament for parenthood.",
+                    tooltip="Who goes on. best of all: the best of everyone. child against parent: a child replaces its own parent "
+                    "if it is better. tournament: as best of all, but a child comes from the better of two images drawn at random.",
                 ),
                 _baseline_check_input(),
                 io.Guider.Input(
                     "student",
                     optional=True,
-                    tooltip="A few-step student of the sampled model: it finishes the "
-                    "candidates to be judged, in place of look_ahead. With student_sigmas.",
+                    tooltip="A fast version of the model (student), for example with a few-step LoRA. It finishes the images to be "
+                    "judged, in place of look_ahead. Needs student_sigmas.",
                 ),
-                io.Sigmas.Input("student_sigmas", optional=True, tooltip="The student's schedule, from Distilled Sigmas."),
+                io.Sigmas.Input("student_sigmas", optional=True, tooltip="The student's steps, from Distilled Sigmas."),
             ],
             outputs=_output(),
         )
@@ -144,71 +153,69 @@ class EvolutionarySearchAlgorithm(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        lineages,
+        parents,
         children,
         rounds,
         first_round,
         last_round,
-        kernel,
+        noise_method,
         strength,
         look_ahead,
         look_ahead_steps,
         survival,
-        guard,
+        baseline_check,
         student=None,
         student_sigmas=None,
     ) -> io.NodeOutput:
         try:
             looks = {
                 "to the end": lambda: FULL,
-                "native steps": lambda: Native(look_ahead_steps),
-                "coarse steps": lambda: Coarse(look_ahead_steps),
+                "normal steps": lambda: Native(look_ahead_steps),
+                "large steps": lambda: Coarse(look_ahead_steps),
             }
             look = student_look_ahead(student, student_sigmas) or looks[look_ahead]()
-            if survival == "child against parent" and children not in (0, lineages):
-                raise ValueError(
-                    f"{children} children for {lineages} lineages; each lineage has one child there, so make them equal."
-                )
+            if survival == "child against parent" and children not in (0, parents):
+                raise ValueError(f"{children} children for {parents} parents; here each parent has one child, so make them equal.")
             return io.NodeOutput(
                 EvolutionarySearch(
-                    lineages,
+                    parents,
                     children,
                     _spread(rounds, first_round, last_round),
-                    make_kernel(kernel, strength),
+                    make_kernel(noise_method, strength),
                     look,
                     SURVIVAL[survival](),
-                    baseline_check=guard,
+                    baseline_check=baseline_check,
                 )
             )
         except ValueError as error:
-            raise ValueError(f"Contest Schedule: {error}") from None
+            raise ValueError(f"Evolutionary Search: {error}") from None
 
 
 class StepwiseSearchAlgorithm(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="StepwiseSchedule",
-            display_name="Stepwise Schedule",
+            node_id="FluxIRStepwiseSearch",
+            display_name="Stepwise Search",
             category=CATEGORY,
-            description="The best of several noisy children is taken at every step; the kind of search that fast and best are.",
-            search_aliases=["tts schedule", "step-greedy", "beam", "fluxir"],
+            description="Tries several noisy variants of every step and goes on with the best, as the presets quick and balanced do.",
+            search_aliases=["test-time search", "tts", "greedy", "beam", "fluxir"],
             inputs=[
-                io.Int.Input("children", default=4, min=0, max=64, tooltip="Variants of each step."),
+                io.Int.Input("children", default=4, min=0, max=64, tooltip="How many variants of each step are tried."),
                 io.Float.Input(
                     "window",
                     default=0.5,
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="The sigma from which on there are "
-                    "variants: 1 is every step, 0.5 those after the picture's layout is fixed.",
+                    tooltip="The sigma from which on variants are tried. 1: at every step. 0.5: once the layout of the image is "
+                    "fixed.",
                 ),
-                *_kernel_inputs(STEPS, OU.name, 1.41),
+                *_noise_inputs(STEPS, "SDE step", 1.41),
                 io.Boolean.Input(
                     "first_improvement",
                     default=False,
-                    tooltip="Try variants one by one and take the first that is better; what a step saves, later steps may use.",
+                    tooltip="Try variants one by one and take the first that is better. What a step saves, later steps may use.",
                 ),
                 _baseline_check_input(),
                 io.Int.Input(
@@ -218,38 +225,40 @@ class StepwiseSearchAlgorithm(io.ComfyNode):
                     max=8192,
                     step=64,
                     advanced=True,
-                    tooltip="0: one winner a step for the whole picture. Otherwise tiles of this many pixels choose their "
-                    "own winners, for one more model call a step with variants; not with first_improvement.",
+                    tooltip="0: every step has one winner for the whole image. Otherwise tiles of this many pixels have winners "
+                    "of their own, for one more model call per step. Not with first_improvement.",
                 ),
             ],
             outputs=_output(),
         )
 
     @classmethod
-    def execute(cls, children, window, kernel, strength, first_improvement, guard, tile=0) -> io.NodeOutput:
+    def execute(cls, children, window, noise_method, strength, first_improvement, baseline_check, tile=0) -> io.NodeOutput:
         try:
-            return io.NodeOutput(StepwiseSearch(children, window, make_kernel(kernel, strength), first_improvement, guard, tile))
+            kernel = make_kernel(noise_method, strength)
+            return io.NodeOutput(StepwiseSearch(children, window, kernel, first_improvement, baseline_check, tile))
         except ValueError as error:
-            raise ValueError(f"Stepwise Schedule: {error}") from None
+            raise ValueError(f"Stepwise Search: {error}") from None
 
 
 class ParticleSearchAlgorithm(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ParticleSchedule",
-            display_name="Particle Schedule",
+            node_id="FluxIRParticleSearch",
+            display_name="Particle Search",
             category=CATEGORY,
-            description="Many samples at once: SMC copies the promising ones at each round, halving drops the worse half.",
-            search_aliases=["tts schedule", "smc", "sequential monte carlo", "successive halving", "fluxir"],
+            description="Samples many images at once. At each round the promising ones are copied, or the worse ones dropped.",
+            search_aliases=["test-time search", "tts", "smc", "sequential monte carlo", "successive halving", "fluxir"],
             inputs=[
                 io.Combo.Input(
                     "method",
-                    options=["smc", "halving"],
-                    default="smc",
-                    tooltip="smc: resample, then go on with noise. halving: keep the better share, without noise.",
+                    options=["resampling", "halving"],
+                    default="resampling",
+                    tooltip="resampling: promising images replace others and go on with new noise (sequential Monte Carlo). "
+                    "halving: only the better share goes on, without new noise.",
                 ),
-                io.Int.Input("particles", default=15, min=1, max=64, tooltip="Samples at the start."),
+                io.Int.Input("particles", default=15, min=1, max=64, tooltip="How many images are sampled at the start."),
                 *_round_inputs(),
                 io.Float.Input(
                     "pressure",
@@ -257,10 +266,15 @@ class ParticleSearchAlgorithm(io.ComfyNode):
                     min=0.0,
                     max=20.0,
                     step=0.1,
-                    tooltip="smc: how sharply good samples are preferred. Not used by halving.",
+                    tooltip="For resampling: how strongly good images are preferred. Not used by halving.",
                 ),
                 io.Float.Input(
-                    "keep", default=0.5, min=0.05, max=1.0, step=0.05, tooltip="halving: the share that goes on. Not used by smc."
+                    "keep",
+                    default=0.5,
+                    min=0.05,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="For halving: the share that goes on at each round. Not used by resampling.",
                 ),
                 _baseline_check_input(),
             ],
@@ -268,11 +282,11 @@ class ParticleSearchAlgorithm(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, method, particles, rounds, first_round, last_round, pressure, keep, guard) -> io.NodeOutput:
+    def execute(cls, method, particles, rounds, first_round, last_round, pressure, keep, baseline_check) -> io.NodeOutput:
         try:
             shares = _spread(rounds, first_round, last_round)
-            if method == "smc":
-                return io.NodeOutput(SMC(particles, shares, strength=pressure, baseline_check=guard))
-            return io.NodeOutput(Halving(particles, shares, keep, guard))
+            if method == "resampling":
+                return io.NodeOutput(SMC(particles, shares, strength=pressure, baseline_check=baseline_check))
+            return io.NodeOutput(Halving(particles, shares, keep, baseline_check))
         except ValueError as error:
-            raise ValueError(f"Particle Schedule: {error}") from None
+            raise ValueError(f"Particle Search: {error}") from None

@@ -76,10 +76,10 @@ class ComfyTask:
                 "flow-matching model such as FLUX, SD3.5 or Qwen-Image."
             )
         if getattr(x, "is_nested", False):
-            raise ValueError(f"{settings.name}: the latent holds sound and video together; use a picture's latent.")
+            raise ValueError(f"{settings.name}: the latent holds sound and video together; use an image's latent.")
         if settings.degraded is not None and len(settings.degraded) not in (1, len(x)):
             raise ValueError(
-                f"{settings.name}: {len(settings.degraded)} degraded pictures for a sampled batch of {len(x)}; give one, or one each."
+                f"{settings.name}: {len(settings.degraded)} degraded images for a sampled batch of {len(x)}; give one, or one each."
             )
         self.batch, self.shape = len(x), x.shape[1:]
         self.calls = MicroBatches(self.batch, self._at_once(x))
@@ -158,7 +158,7 @@ class ComfyTask:
         images = to_planes(images.reshape(-1, *images.shape[-3:])).cpu()
         if len(images) != len(latents):
             raise ValueError(
-                f"{len(latents)} latents decode to {len(images)} frames; video cannot be searched, use one picture each."
+                f"{len(latents)} latents decode to {len(images)} frames; video cannot be searched, use one image each."
             )
         return images
 

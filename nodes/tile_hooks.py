@@ -130,7 +130,7 @@ class TileHooks:
         """
         if "default" in cond:
             raise ValueError(
-                f"{NODE}: a default conditioning (Cond Set Default Combine) cannot be tiled; give the rest of the picture "
+                f"{NODE}: a default conditioning (Cond Set Default Combine) cannot be tiled; give the rest of the image "
                 "a conditioning with a mask of its own."
             )
         part = comfy.samplers.get_area_and_mult(cond, x, timestep)
@@ -159,7 +159,7 @@ class TileHooks:
         if key not in self._controls:
             if getattr(control, "cond_hint_original", None) is None:
                 raise ValueError(
-                    f"{NODE}: the control is a {type(control).__name__}, whose picture cannot be cut into tiles; use a "
+                    f"{NODE}: the control is a {type(control).__name__}, whose image cannot be cut into tiles; use a "
                     "ControlNet of ComfyUI's own, or leave it out."
                 )
             own = copy.copy(control)

@@ -12,32 +12,33 @@ class TileModel(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="TileModel",
+            node_id="FluxIRTileModel",
             display_name=NODE,
             category="FluxIR",
-            description="Samples pictures of any size: the latent is sampled as one, from one noise, but the model sees it "
-            "tile by tile, and the tiles are blended at every step.",
+            description="Samples images of any size: the model sees the latent tile by tile, and the tiles are blended at every "
+            "step, so that no seam shows.",
             search_aliases=[
                 "tiled diffusion",
                 "multidiffusion",
+                "tiled upscale",
                 "ultimate upscale",
                 "tiled sampler",
-                "large picture",
-                "tiles",
+                "large image",
+                "high resolution",
                 "mixture of diffusers",
                 "out of memory",
                 "fluxir",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="The model; adapters and LoRAs are applied before or after this node."),
+                io.Model.Input("model", tooltip="The model. Adapters and LoRAs may be applied before or after this node."),
                 io.Int.Input(
                     "tile",
                     default=0,
                     min=0,
                     max=8192,
                     step=64,
-                    tooltip="Largest side of a tile in pixels. 0 chooses it: 1024, less where ComfyUI predicts "
-                    "that the memory is short. A latent that is not larger is sampled as without this node.",
+                    tooltip="Largest side of a tile in pixels. 0 chooses it: 1024, or less if ComfyUI predicts that memory is "
+                    "short. A latent that fits into one tile is sampled as without this node.",
                 ),
                 io.Float.Input(
                     "overlap",
@@ -46,11 +47,13 @@ class TileModel(io.ComfyNode):
                     max=0.5,
                     step=0.01,
                     advanced=True,
-                    tooltip="How much neighbouring tiles share at least, of a tile's side. 0 shows seams.",
+                    tooltip="How much neighboring tiles share at least, as a part of a tile's side. 0 shows seams.",
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The model, for any sampler or guider, also TTS Sampler."),
+                io.Model.Output(
+                    display_name="model", tooltip="The model, for any sampler or guider, also for TTS Sampler (test-time search)."
+                ),
             ],
         )
 

@@ -1,4 +1,4 @@
-"""Nodes that show a FLUX model condition pictures: Unified Multi-Modal Fusion, OminiControl's LoRAs, FLUX.1 Kontext."""
+"""Nodes that show a FLUX model condition images: Unified Multi-Modal Fusion, OminiControl's LoRAs, FLUX.1 Kontext."""
 
 import logging
 from functools import partial
@@ -31,43 +31,42 @@ class UMMFConditioning(io.ComfyNode):
             return io.MultiType.Input(name, [io.Latent, io.Image], **kwargs)
 
         return io.Schema(
-            node_id="UMMFConditioning",
+            node_id="FluxIRUMMFConditioning",
             display_name=CONDITIONING_NODE,
             category="FluxIR/conditioning",
-            description="Shows the model a degraded picture beside the prompt, as tokens in one sequence with the text and "
-            "the noise. For a FLUX model with Apply UMMF LoRA, or a FLUX.1 Kontext model as it is.",
-            search_aliases=["ummf", "resflow", "ominicontrol", "kontext", "reference latent", "condition image", "restore"],
+            description="Shows the model the degraded image beside the prompt (UMMF: unified multi-modal fusion). For FLUX.1 "
+            "with Apply UMMF LoRA, or for FLUX.1 Kontext as it is.",
+            search_aliases=["resflow", "ominicontrol", "kontext", "reference latent", "condition image", "restore", "fluxir"],
             inputs=[
                 io.Conditioning.Input(
                     "conditioning",
-                    tooltip="The prompt: a caption of the picture, or an empty one. With "
-                    "cfg above 1 give the negative prompt a node of its own.",
+                    tooltip="The prompt: a caption of the image, or an empty one. With cfg above 1, give the negative prompt a "
+                    "node of its own.",
                 ),
                 image_input(
                     "degraded",
-                    tooltip="The degraded picture: a LATENT from VAE Encode, or an IMAGE if a VAE is "
-                    "connected. Any size; one, or one for each picture of the sampled batch.",
+                    tooltip="The degraded image: a LATENT from VAE Encode, or an IMAGE if a VAE is connected. Any size; one for "
+                    "the whole batch, or one for each sampled image.",
                 ),
                 image_input(
                     "reference",
                     optional=True,
-                    tooltip="A second picture to look at, for instance a degradation "
-                    "remover's. Leave it out unless the LoRA was trained with one.",
+                    tooltip="A second image to look at, for example one from a cleaning model. Leave it out unless the LoRA was "
+                    "trained with one.",
                 ),
-                io.Vae.Input("vae", optional=True, tooltip="Encodes pictures given as IMAGE; not needed for LATENTs."),
+                io.Vae.Input("vae", optional=True, tooltip="Encodes images given as IMAGE. Not needed for LATENT."),
                 io.Float.Input(
                     "strength",
                     default=1.0,
                     min=0.0,
                     max=4.0,
                     step=0.01,
-                    tooltip="How much the output looks at the pictures: a factor on the attention they get. 1 is "
-                    "what models are trained for, 0 leaves them out.",
+                    tooltip="How much the result looks at the images. 1 is what models are trained for; 0 leaves them out.",
                 ),
             ],
             outputs=[
                 io.Conditioning.Output(
-                    display_name="conditioning", tooltip="The prompt with its pictures, for any guider or sampler."
+                    display_name="conditioning", tooltip="The prompt with its images, for any guider or sampler."
                 ),
             ],
         )
@@ -97,11 +96,11 @@ def _latents(name, value, vae):
         samples = vae.encode(value[..., :3])
     if samples.ndim != 4:
         raise ValueError(
-            f"{CONDITIONING_NODE}: {name} is a latent of shape {list(samples.shape)}, not of pictures; encode the picture with "
+            f"{CONDITIONING_NODE}: {name} is a latent of shape {list(samples.shape)}, not of images; encode the image with "
             "the model's VAE."
         )
     if not torch.isfinite(samples).all():
-        raise ValueError(f"{CONDITIONING_NODE}: {name} holds NaN or infinity; encode the picture again, or check its source.")
+        raise ValueError(f"{CONDITIONING_NODE}: {name} holds NaN or infinity; encode the image again, or check its source.")
     return samples
 
 
@@ -109,22 +108,22 @@ class ApplyUMMFLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ApplyUMMFLoRA",
+            node_id="FluxIRApplyUMMFLoRA",
             display_name=LORA_NODE,
             category="FluxIR/conditioning",
-            description="Teaches a FLUX model to read the pictures of UMMF Conditioning, by a LoRA that `fluxir train ummf` "
-            "made or a public one of OminiControl.",
-            search_aliases=["ummf", "resflow", "ominicontrol", "omini", "condition lora", "load lora", "restore"],
+            description="Teaches a FLUX model to read the images of UMMF Conditioning, with a LoRA made by `fluxir train ummf` or "
+            "a public one of OminiControl.",
+            search_aliases=["resflow", "ominicontrol", "omini", "condition lora", "load lora", "restore", "fluxir"],
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="A FLUX model of the size that the LoRA was made for, with or without other LoRAs and adapters.",
+                    tooltip="A FLUX model of the size the LoRA was made for, with or without other LoRAs and adapters.",
                 ),
                 io.Combo.Input(
                     "lora_name",
                     options=folder_paths.get_filename_list("loras"),
-                    tooltip="A file of models/loras. How it reads pictures is written in the file; OminiControl's "
-                    "are recognised by their keys.",
+                    tooltip="A file in models/loras. The file says how it reads images; OminiControl's LoRAs are recognized by "
+                    "their keys.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -151,7 +150,7 @@ class ApplyUMMFLoRA(io.ComfyNode):
         except WeightFileError as error:
             raise WeightFileError(f"{LORA_NODE}: {error}") from None
         if loaded.metadata.get("kind") == FEW_STEPS:
-            raise WeightFileError(f"{LORA_NODE}: {lora_name} is a few-step LoRA, which reads no picture; load it with Load LoRA.")
+            raise WeightFileError(f"{LORA_NODE}: {lora_name} is a few-step LoRA, which reads no image; load it with Load LoRA.")
         try:
             check_lora_base(loaded, dims)
         except WeightFileError as error:

@@ -80,7 +80,7 @@ class UMMFHooks:
         if any(start + size > whole for size, start, whole in zip(tile[:2], tile[2:], full)):
             raise ValueError(
                 f"UMMF Conditioning: the condition's latent is {full[1]}x{full[0]}, but a tile of the sampled latent "
-                f"reaches {tile[3] + tile[1]}x{tile[2] + tile[0]}; encode the degraded picture at the sampled size."
+                f"reaches {tile[3] + tile[1]}x{tile[2] + tile[0]}; encode the degraded image at the sampled size."
             )
         return crop_to_tile(latents, tile, full)
 

@@ -1,4 +1,4 @@
-"""Nodes that judge pictures: the verifiers of a search, ensembles of them, and scores for any pictures."""
+"""Nodes that judge images: the verifiers of a search, ensembles of them, and scores for any images."""
 
 import json
 import math
@@ -13,9 +13,7 @@ from ..fluxir_core.verify.aggregate import mean_z, rank_sum
 from ..fluxir_core.verify.ensemble import DefaultEnsemble, Ensemble
 from .runtime import load_whole, pil_to_image, to_planes
 
-AGGREGATORS = {"mean z-score": mean_z, "rank sum": rank_sum}
-
-
+AGGREGATORS = {"by score": mean_z, "by rank": rank_sum}
 Verifier = io.Custom("FLUXIR_VERIFIER")
 
 
@@ -56,13 +54,17 @@ class NaturalImageVerifier(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="NaturalImageVerifier",
+            node_id="FluxIRNaturalImageVerifier",
             display_name="Natural Image Verifier",
             category="FluxIR/search",
-            description="Judges pictures by natural-image statistics and closeness to the degraded input. Needs no download.",
-            search_aliases=["verifier", "niqe", "no reference quality", "image quality", "fluxir"],
+            description="Judges how natural an image looks, and how close it stays to the degraded input. Needs no download.",
+            search_aliases=["judge", "niqe", "no reference quality", "image quality", "fluxir"],
             inputs=[],
-            outputs=[Verifier.Output(display_name="verifier", tooltip="For the TTS Sampler, an ensemble or Score Images.")],
+            outputs=[
+                Verifier.Output(
+                    display_name="verifier", tooltip="For TTS Sampler (test-time search), Verifier Ensemble or Score Images."
+                )
+            ],
         )
 
     @classmethod
@@ -74,16 +76,16 @@ class VerifierEnsemble(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="VerifierEnsemble",
+            node_id="FluxIRVerifierEnsemble",
             display_name="Verifier Ensemble",
             category="FluxIR/search",
-            description="Several verifiers that choose together.",
-            search_aliases=["combine verifiers", "rank sum", "aggregate", "fluxir"],
+            description="Lets several verifiers choose together.",
+            search_aliases=["combine verifiers", "rank sum", "z-score", "judges", "fluxir"],
             inputs=[
                 io.Autogrow.Input(
                     "verifiers",
                     template=io.Autogrow.TemplatePrefix(
-                        Verifier.Input("verifier", tooltip="A verifier; each may be connected once."),
+                        Verifier.Input("verifier", tooltip="A verifier. Connect each one only once."),
                         "verifier",
                         min=1,
                         max=8,
@@ -92,12 +94,12 @@ class VerifierEnsemble(io.ComfyNode):
                 io.Combo.Input(
                     "aggregation",
                     options=list(AGGREGATORS),
-                    default="mean z-score",
-                    tooltip="How scores become one value among the candidates of a round. Mean z-score weighs how much "
-                    "better a candidate is; rank sum, the paper's, only whether it is.",
+                    default="by score",
+                    tooltip="How the scores of a round become one value. by score: it counts how much better a candidate is than "
+                    "the others. by rank: it counts only that it is better, as in the paper ResFlow-Tuner.",
                 ),
             ],
-            outputs=[Verifier.Output(display_name="verifier", tooltip="For the TTS Sampler or Score Images.")],
+            outputs=[Verifier.Output(display_name="verifier", tooltip="For TTS Sampler (test-time search) or Score Images.")],
         )
 
     @classmethod
@@ -114,28 +116,28 @@ class ScoreImages(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ScoreImages",
+            node_id="FluxIRScoreImages",
             display_name="Score Images",
             category="FluxIR/search",
-            description="Scores the pictures of a batch against each other and gives the best.",
-            search_aliases=["rank images", "choose best", "candidate sheet", "contact sheet", "image quality", "fluxir"],
+            description="Scores the images of a batch against each other and gives the best.",
+            search_aliases=["compare quality", "rank images", "choose best", "contact sheet", "image quality", "fluxir"],
             inputs=[
-                io.Image.Input("images", tooltip="The pictures to compare, as one batch."),
+                io.Image.Input("images", tooltip="The images to compare, as one batch."),
                 Verifier.Input("verifier", tooltip="What judges them."),
-                io.Image.Input("degraded", optional=True, tooltip="The degraded input they should stay true to; any size."),
+                io.Image.Input("degraded", optional=True, tooltip="The degraded input they should stay true to. Any size."),
             ],
             outputs=[
-                io.Image.Output(display_name="best", tooltip="The picture with the highest value."),
+                io.Image.Output(display_name="best", tooltip="The image with the highest value."),
                 io.Int.Output(display_name="index", tooltip="Its place in the batch, counted from 0."),
-                io.String.Output(display_name="scores", tooltip="Every verifier's scores and the values, as JSON."),
-                io.Image.Output(display_name="sheet", tooltip="All pictures with their ranks and scores, the best framed."),
+                io.String.Output(display_name="scores", tooltip="The value of each image and every verifier's scores, as JSON."),
+                io.Image.Output(display_name="sheet", tooltip="All images with their ranks and scores; the best is framed."),
             ],
         )
 
     @classmethod
     def execute(cls, images, verifier, degraded=None) -> io.NodeOutput:
         if degraded is not None and len(degraded) != 1:
-            raise ValueError(f"Score Images: {len(degraded)} degraded pictures; give the one that all pictures restore.")
+            raise ValueError(f"Score Images: {len(degraded)} degraded images; give the one that all images restore.")
         try:
             scores = verifier.measure(to_planes(images), None if degraded is None else to_planes(degraded))
         except ValueError as error:

@@ -220,4 +220,4 @@ def settings(base):
     """Writes SETTINGS for the server whose base folder is `base`, before it is asked for them."""
     path = base / "user" / "default" / "comfy.settings.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(SETTINGS))
+    path.write_text(json.dumps(SETTINGS), encoding="utf-8")

@@ -34,47 +34,46 @@ MISSING = {
     "Qwen2.5-VL-7B-Instruct/config.json": "models/fluxir_captioners",
 }
 
-
-JUDGES = [["verifier", "TTSSampler", "verifier"], ["verifier", "VerifierEnsemble", "verifiers.verifier0"]]
-
-
-SEARCHES = [["schedule", "TTSSampler", "schedule"], ["schedule", "BudgetPlan", "schedule"]]
-
-
+JUDGES = [["verifier", "FluxIRTTSSampler", "verifier"], ["verifier", "FluxIRVerifierEnsemble", "verifiers.verifier0"]]
+SEARCHES = [["search", "FluxIRTTSSampler", "search"], ["search", "FluxIRBudgetPlan", "search"]]
 COMPANY = {
-    "AestheticVerifier": {"after": JUDGES},
-    "CLIPScoreVerifier": {"after": JUDGES},
-    "ImageRewardVerifier": {"after": JUDGES},
-    "NaturalImageVerifier": {"after": JUDGES},
-    "PyIQAVerifier": {"after": JUDGES},
-    "VerifierEnsemble": {
-        "before": [["verifiers.verifier0", "NaturalImageVerifier"], ["verifiers.verifier1", "CLIPScoreVerifier"]],
-        "after": [["verifier", "TTSSampler", "verifier"]],
+    "FluxIRAestheticVerifier": {"after": JUDGES},
+    "FluxIRCLIPScoreVerifier": {"after": JUDGES},
+    "FluxIRImageRewardVerifier": {"after": JUDGES},
+    "FluxIRNaturalImageVerifier": {"after": JUDGES},
+    "FluxIRPyIQAVerifier": {"after": JUDGES},
+    "FluxIRVerifierEnsemble": {
+        "before": [["verifiers.verifier0", "FluxIRNaturalImageVerifier"], ["verifiers.verifier1", "FluxIRCLIPScoreVerifier"]],
+        "after": [["verifier", "FluxIRTTSSampler", "verifier"]],
     },
-    "ContestSchedule": {"after": SEARCHES},
-    "ParticleSchedule": {"after": SEARCHES},
-    "StepwiseSchedule": {"after": SEARCHES},
-    "DistilledSigmas": {"after": [["sigmas", "SamplerCustomAdvanced", "sigmas"]]},
-    "EvaluateRestoration": {"before": [["restored", "VAEDecode"], ["degraded", "LoadImage"], ["original", "LoadImage"]]},
-    "LQStartLatent": {
+    "FluxIRDegradeImage": {
+        "before": [["image", "LoadImage"]],
+        "after": [["image", "FluxIRSaveImagePairs", "degraded"], ["image", "ImageCompare", "image_a"]],
+    },
+    "FluxIREvolutionarySearch": {"after": SEARCHES},
+    "FluxIRParticleSearch": {"after": SEARCHES},
+    "FluxIRStepwiseSearch": {"after": SEARCHES},
+    "FluxIRDistilledSigmas": {"after": [["sigmas", "SamplerCustomAdvanced", "sigmas"]]},
+    "FluxIREvaluateRestoration": {"before": [["restored", "VAEDecode"], ["degraded", "LoadImage"], ["original", "LoadImage"]]},
+    "FluxIRNoisyStartLatent": {
         "before": [
             ["model", "UNETLoader"],
             ["noise", "RandomNoise"],
-            ["sigmas", "DistilledSigmas"],
+            ["sigmas", "FluxIRDistilledSigmas"],
             ["degraded", "VAEEncode"],
         ],
         "after": [["latent", "SamplerCustomAdvanced", "latent_image"]],
     },
-    "MatchColour": {
+    "FluxIRMatchColor": {
         "before": [["image", "VAEDecode"], ["reference", "LoadImage"]],
         "after": [["image", "SaveImage", "images"]],
     },
-    "ScoreImages": {
-        "before": [["images", "VAEDecode"], ["verifier", "NaturalImageVerifier"], ["degraded", "LoadImage"]],
+    "FluxIRScoreImages": {
+        "before": [["images", "VAEDecode"], ["verifier", "FluxIRNaturalImageVerifier"], ["degraded", "LoadImage"]],
         "after": [["best", "SaveImage", "images"], ["sheet", "PreviewImage", "images"]],
     },
-    "TTSSamplerSelect": {
-        "before": [["vae", "VAELoader"], ["verifier", "NaturalImageVerifier"], ["degraded", "LoadImage"]],
+    "FluxIRTTSSamplerSelect": {
+        "before": [["vae", "VAELoader"], ["verifier", "FluxIRNaturalImageVerifier"], ["degraded", "LoadImage"]],
         "after": [["sampler", "SamplerCustomAdvanced", "sampler"]],
     },
 }
@@ -193,7 +192,7 @@ def image(frontend, node, number):
         frontend.page.evaluate(PLACE, [node, COMPANY[node]])
     else:
         workflow = richest_workflow(node)
-        frontend.load(json.loads(workflow.read_text()), workflow.stem)
+        frontend.load(json.loads(workflow.read_text(encoding="utf-8")), workflow.stem)
     frontend.page.evaluate(ALONE, node)
     bounds = frontend.page.evaluate(BOUNDS)
     clip = {
@@ -212,7 +211,7 @@ def richest_workflow(node):
     """
 
     def rank(path):
-        graph = json.loads(path.read_text())
+        graph = json.loads(path.read_text(encoding="utf-8"))
         links = max((own_links(own) for own in graph["nodes"] if own["type"] == node), default=-1)
         return path.stem.endswith("_miniature") and links > 0, links, -len(graph["nodes"])
 

@@ -106,7 +106,7 @@ def before_after(studio, degradation):
 
 def adapter(studio):
     strengths = {
-        f"strength {strength}": studio.restored("fluxir_restore_miniature", ApplyFluxIRAdapter={"strength": strength})
+        f"strength {strength}": studio.restored("fluxir_restore_miniature", FluxIRApplyAdapter={"strength": strength})
         for strength in (0.5, 1.0)
     }
     return strip({"degraded": studio.degraded["noise"], **strengths})
@@ -119,7 +119,9 @@ def ummf(studio):
 
 def few_steps(studio):
     counts = {
-        f"{steps} {'step' if steps == 1 else 'steps'}": studio.restored("fluxir_fast_miniature", DistilledSigmas={"steps": steps})
+        f"{steps} {'step' if steps == 1 else 'steps'}": studio.restored(
+            "fluxir_few_steps_miniature", FluxIRDistilledSigmas={"steps": steps}
+        )
         for steps in (1, 2, 4)
     }
     slow = studio.restored("fluxir_restore_miniature")
@@ -128,14 +130,14 @@ def few_steps(studio):
 
 def fidelity(studio):
     values = {
-        f"fidelity {value}": studio.restored("fluxir_fidelity_miniature", RestorationFidelity={"fidelity": value})
+        f"fidelity {value}": studio.restored("fluxir_fidelity_miniature", FluxIRRestorationFidelity={"fidelity": value})
         for value in (0.0, 0.5, 1.0)
     }
     return strip({"degraded": studio.degraded["noise"], **values})
 
 
 def invented(studio):
-    graph = workflow_with("fluxir_fidelity_miniature", RestorationFidelity={"fidelity": 0.0})
+    graph = workflow_with("fluxir_fidelity_miniature", FluxIRRestorationFidelity={"fidelity": 0.0})
     studio.place(studio.degraded["noise"])
     restored, mapped = studio.run(graph)[0], studio.run(graph, "PreviewImage")[0]
     return strip({"degraded": studio.degraded["noise"], "restored": restored, "invented detail": mapped})
@@ -143,7 +145,9 @@ def invented(studio):
 
 def tiles(studio):
     by_overlap = {
-        f"128, overlap {overlap}": studio.restored("fluxir_large_picture_miniature", TileModel={"tile": 128, "overlap": overlap})
+        f"128, overlap {overlap}": studio.restored(
+            "fluxir_large_photo_miniature", FluxIRTileModel={"tile": 128, "overlap": overlap}
+        )
         for overlap in (0.0, 0.25)
     }
     return strip({"degraded": studio.degraded["noise"], **by_overlap})
@@ -163,8 +167,8 @@ def scores(studio):
     graph = {name: api_node("LoadImage", image=f"{name}.png") for name in (*rivals, "degraded")} | {
         "two": api_node("ImageBatch", image1=["restored", 0], image2=["blurred", 0]),
         "three": api_node("ImageBatch", image1=["two", 0], image2=["oversharpened", 0]),
-        "judge": api_node("NaturalImageVerifier"),
-        "score": api_node("ScoreImages", images=["three", 0], verifier=["judge", 0], degraded=["degraded", 0]),
+        "judge": api_node("FluxIRNaturalImageVerifier"),
+        "score": api_node("FluxIRScoreImages", images=["three", 0], verifier=["judge", 0], degraded=["degraded", 0]),
         "sheet": api_node("SaveImage", images=["score", 3], filename_prefix="scores"),
     }
     return to_pil(studio.run(graph)[0])
@@ -193,7 +197,7 @@ def selection(studio):
 
 def pairs(studio):
     graph = workflow_with("fluxgen_miniature")
-    degrade = id_of(graph, "DegradeImage")
+    degrade = id_of(graph, "FluxIRDegradeImage")
     for name, images in {"good": graph[degrade]["inputs"]["image"], "degraded": [degrade, 0]}.items():
         graph[name] = api_node("SaveImage", images=images, filename_prefix=name)
     images = {name: studio.run(graph, name)[:2] for name in ("good", "degraded")}
@@ -201,25 +205,25 @@ def pairs(studio):
 
 
 HELP = {
-    "ApplyFluxIRAdapter": adapter,
-    "ApplyUMMFLoRA": ummf,
-    "DegradeImage": degradations,
-    "DistilledSigmas": few_steps,
-    "FluxGenSaveImagePairs": pairs,
-    "FluxGenSelectImages": selection,
-    "InventedDetail": invented,
-    "MatchColour": color,
-    "RestorationFidelity": fidelity,
-    "ScoreImages": scores,
-    "SearchReportChart": chart,
-    "TileModel": tiles,
+    "FluxIRApplyAdapter": adapter,
+    "FluxIRApplyUMMFLoRA": ummf,
+    "FluxIRDegradeImage": degradations,
+    "FluxIRDistilledSigmas": few_steps,
+    "FluxIRSaveImagePairs": pairs,
+    "FluxIRSelectImages": selection,
+    "FluxIRInventedDetail": invented,
+    "FluxIRMatchColor": color,
+    "FluxIRRestorationFidelity": fidelity,
+    "FluxIRScoreImages": scores,
+    "FluxIRSearchReportChart": chart,
+    "FluxIRTileModel": tiles,
 }
 """By node id: functions of a Studio that give the image of what the node does."""
 
 
 def workflow_with(name, **inputs):
     """The shipped workflow `name` in API format, with `inputs` ({class: {input: value}}) changed."""
-    graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
+    graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
     for node in graph.values():
         node["inputs"] |= inputs.get(node["class_type"], {})
     return graph

@@ -24,12 +24,12 @@ PHOTO = {"degraded": ("1", 0)}
 SHOWN = {
     "fluxgen_miniature": {"good": ("9", 0), "degraded": ("10", 0)},
     "fluxir_evaluate_miniature": {"degraded": ("6", 0), "restored": ("14", 0), "original": ("5", 0)},
-    "fluxir_fast_miniature": PHOTO | {"restored in 4 steps": ("14", 0)},
+    "fluxir_few_steps_miniature": PHOTO | {"restored in 4 steps": ("14", 0)},
     "fluxir_fidelity_miniature": PHOTO | {"fidelity 0.5": ("11", 0), "invented detail": ("16", 0)},
-    "fluxir_large_picture_miniature": PHOTO | {"restored in tiles": ("11", 0)},
+    "fluxir_large_photo_miniature": PHOTO | {"restored in tiles": ("11", 0)},
     "fluxir_restore_miniature": PHOTO | {"restored": ("11", 0)},
     "fluxir_search_miniature": PHOTO | {"restored": ("16", 0), "the search": ("19", 0)},
-    "tts_own_search_miniature": PHOTO | {"stepwise": ("25", 0), "contests": ("26", 0), "particles": ("27", 0)},
+    "search_your_own_miniature": PHOTO | {"stepwise": ("25", 0), "evolutionary": ("26", 0), "particles": ("27", 0)},
     "ummf_restore_miniature": PHOTO | {"restored (UMMF)": ("12", 0)},
 }
 """By workflow: what its thumbnail shows, as labels and outputs (node id, slot)."""

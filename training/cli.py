@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ COMMANDS = {
     "schedule": ("schedule", "find the cheapest few-step schedules of a model"),
     "bench": ("bench", "measure what the adapter costs"),
     "fit": ("fit", "fit a model that ships with the package"),
-    "results": ("results", "regenerate the README's tables"),
+    "results": ("results", "regenerate the tables of docs/results"),
 }
 DEBUG = "--debug"
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
@@ -50,6 +51,8 @@ class Parser(argparse.ArgumentParser):
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else list(argv)
     debug, argv = DEBUG in argv, [argument for argument in argv if argument != DEBUG]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # arrows on any system, and file names that are no text
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a missing CPU kernel whenever it is imported
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd files, which the image reader names itself
@@ -91,7 +94,7 @@ def explain(error):
         return text, REFUSED
     if isinstance(error, ImportError):
         library = (error.name or text).partition(".")[0]
-        return f"the library {library} cannot be imported; pip install 'comfyui-fluxir[train]' installs what it needs.", REFUSED
+        return f"the library {library} cannot be imported; run `pip install -e .[train]` in the pack's folder.", REFUSED
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename} cannot be used ({error.strerror})" if error.filename else f"a file failed ({error.strerror})"
         return f"{where}; check the path, its rights and the free space.", REFUSED

@@ -130,7 +130,7 @@ class ShardWriter:
     def __enter__(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():  # of an earlier run that was asked for fewer samples
-            self.path.rename(self.partial)
+            self.path.replace(self.partial)
         self.file = open(self.partial, "ab")
         try:
             lock(self.file)

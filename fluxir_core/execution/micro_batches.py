@@ -36,7 +36,7 @@ class MicroBatches:
                     raise
             # Behind the except block: the exception keeps the failed call's tensors alive.
             self.size //= 2
-            logging.warning("TTS: out of memory; going on with %d candidates at once", self.size)
+            logging.warning("Out of memory; going on with %d candidates at once", self.size)
             torch.cuda.empty_cache()
         return _joined(outputs) if isinstance(outputs[0], dict) else torch.cat(outputs)
 

@@ -39,7 +39,7 @@ def search_sheet(report, finalists, image=0):
     values = report["finalist_values"][image] if report["finalist_values"] else []
     if len(finalists) != batch * max(1, len(values)):
         raise ValueError(
-            f"{len(finalists)} finalists for a report of {batch * max(1, len(values))}; decode the finalists of the same search."
+            f"{len(finalists)} final candidates for a report of {batch * max(1, len(values))}; decode those of the same search."
         )
     own = finalists[image::batch]
     if values:

@@ -18,7 +18,7 @@ def search_chart(report, image=0, size=(768, 432)):
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     draw.text(
         (MARGIN, 8),
-        f"{report['algorithm']['type']}: {report['nfe']} model calls, {report['verifications']} verifications",
+        f"{report.get('preset') or report['algorithm']['type']}: {report['nfe']} model calls, {report['verifications']} images judged",
         fill=INK,
         font=font,
     )
@@ -57,7 +57,7 @@ def search_chart(report, image=0, size=(768, 432)):
 
 def _round(entry, image):
     if not 0 <= image < len(entry["chosen"]):
-        raise ValueError(f"search_chart: image {image} of a batch of {len(entry['chosen'])}; count from 0.")
+        raise ValueError(f"image {image} of a batch of {len(entry['chosen'])}; count from 0.")
     return {
         "nfe": entry["nfe"],
         "chosen": entry["chosen"][image],

@@ -20,7 +20,9 @@ def save_few_steps(path, lora, schedules, metadata):
 
 def add_schedules(path, schedules):
     """Writes `schedules` {steps: sigmas} into the header of the safetensors file `path`."""
-    metadata, weights = read_safetensors(path)
+    metadata, mapped = read_safetensors(path)
+    weights = {name: tensor.clone() for name, tensor in mapped.items()}
+    del mapped  # Windows replaces no file that is mapped to memory
     write_safetensors(path, weights, {**metadata, SCHEDULES: _text(schedules)})
 
 

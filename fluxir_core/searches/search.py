@@ -107,13 +107,15 @@ def describe(part):
 
 def _check(noise, sigmas, keys):
     if not torch.isfinite(noise).all():
-        raise ValueError("TTS: the noise holds NaN or infinity; connect a noise source that does not.")
+        raise ValueError("the noise holds NaN or infinity; connect a noise source that does not.")
     values = [float(sigma) for sigma in sigmas]
     if len(values) < 2:
-        raise ValueError("TTS: the sigmas hold no step; use at least two sigmas.")
+        raise ValueError("the sigmas hold no step; use at least two sigmas.")
     if any(b >= a for a, b in zip(values, values[1:])) or values[0] > 1.001:
-        raise ValueError(f"TTS: the sigmas {values} do not fall from 1 or less; use a flow-matching model's sigmas.")
+        raise ValueError(
+            f"the sigmas, {values[0]:.3g} to {values[-1]:.3g}, do not fall from 1 or less; use a flow-matching model's sigmas."
+        )
     if values[-1] != 0:
-        raise ValueError(f"TTS: the last sigma is {values[-1]:.3g}; a search needs the whole way to 0, so do not split it there.")
+        raise ValueError(f"the last sigma is {values[-1]:.3g}; a search needs the whole way to 0, so do not split it there.")
     if len(keys) != len(noise):
-        raise ValueError(f"TTS: {len(keys)} keys for {len(noise)} images; give one each.")
+        raise ValueError(f"{len(keys)} keys for {len(noise)} images; give one each.")

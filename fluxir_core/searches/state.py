@@ -56,7 +56,7 @@ class SearchState:
         scores = self.task.score(images)
         bad = {name: tuple(values.shape) for name, values in scores.items() if values.shape != (len(images),)}
         if bad:
-            raise ValueError(f"TTS: the verifiers gave scores of shapes {bad} for {len(images)} images; give one an image.")
+            raise ValueError(f"the verifiers gave scores of shapes {bad} for {len(images)} images; give one an image.")
         sizes = latents.shape[:2]
         scores = {name: values.detach().float().cpu().unflatten(0, sizes) for name, values in scores.items()}
         return ScoredCandidates(scores, images.unflatten(0, sizes), latents)

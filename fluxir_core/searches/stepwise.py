@@ -31,7 +31,7 @@ class StepwiseSearch:
 
     def __post_init__(self):
         if self.tile and self.first_improvement:
-            raise ValueError("StepwiseSearch: tiles cannot choose the first improvement; switch one of the two off.")
+            raise ValueError("tiles cannot take the first improvement; set tile to 0 or switch first_improvement off.")
         if self.children < 0:
             raise ValueError(f"StepwiseSearch: {self.children} children; use at least 0.")
         if not 0 <= self.window <= 1:

@@ -24,7 +24,7 @@ def choose_by_tile(state, estimates, tile):
     Raises ValueError when the task cannot judge crops.
     """
     if state.task.score_tile is None:
-        raise ValueError("TTS: this host cannot judge tiles; use a search algorithm that chooses for the whole image.")
+        raise ValueError("this host cannot judge tiles; use a search algorithm that chooses for the whole image.")
     state.verifications += len(estimates)
     images = state.task.decode(estimates.flatten(0, 1))
     full, sizes = images.shape[-2:], estimates.shape[:2]

@@ -34,7 +34,9 @@ def verifier_named(name, folder, prompt="", device="cpu"):
     try:
         verifier = MADE[name](Path(folder), prompt)
     except ImportError as error:
-        raise ValueError(f"the verifier {name} needs a library ({error}); pip install comfyui-fluxir[train].") from None
+        raise ValueError(
+            f"the verifier {name} needs a library ({error}); run `pip install -e .[train]` in the pack's folder."
+        ) from None
     verifier.module.to(device)
     return verifier
 

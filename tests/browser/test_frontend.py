@@ -103,7 +103,7 @@ def test_a_workflow_loads_runs_and_shows_its_result(frontend, base, name):
     assert shown.size == written.size and shown.tobytes() == written.tobytes()
     assert alike(frontend.on_screen(saver), written) > 0.9
     assert frontend.overlaps() == []
-    for sampler in frontend.nodes("TTSSampler"):
+    for sampler in frontend.nodes("FluxIRTTSSampler"):
         watch_the_montage(frontend, sampler, shown_at)
 
 
@@ -146,12 +146,12 @@ def test_a_node_that_nobody_has_is_noticed(frontend):
 
 def test_a_nodes_help_shows_its_images(frontend):
     frontend.load(read("fluxir_fidelity_miniature.json"), "help")
-    files = re.findall(r"!\[.+?\]\((.+?)\)", (DOCS / "InventedDetail.md").read_text())
+    files = re.findall(r"!\[.+?\]\((.+?)\)", (DOCS / "FluxIRInventedDetail.md").read_text(encoding="utf-8"))
     sizes = [Image.open(DOCS / file).size for file in files]
-    assert sizes and [shown.size for shown in frontend.help_images("InventedDetail")] == sizes
+    assert sizes and [shown.size for shown in frontend.help_images("FluxIRInventedDetail")] == sizes
 
 
-@pytest.mark.parametrize(("node", "number"), [("TileModel", 1), ("MatchColour", 2)])
+@pytest.mark.parametrize(("node", "number"), [("FluxIRTileModel", 1), ("FluxIRMatchColor", 2)])
 def test_the_image_of_a_node_is_what_the_frontend_draws_now(frontend, node, number):
     drawn, shipped = image(frontend, node, number), Image.open(IMAGES / f"{node}.webp")
     assert np.abs(np.subtract(drawn.size, shipped.size)).max() < 8 and alike(drawn, shipped, size=(96, 80)) > 0.9
@@ -159,12 +159,12 @@ def test_the_image_of_a_node_is_what_the_frontend_draws_now(frontend, node, numb
 
 @pytest.mark.usefixtures("in_chinese")
 def test_a_node_is_shown_in_the_frontends_language(frontend):
-    texts = json.loads((PACK / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["TTSSampler"]
+    texts = json.loads((PACK / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["FluxIRTTSSampler"]
     frontend.load(read("fluxir_search_miniature.json"), "chinese")
-    (sampler,) = frontend.nodes("TTSSampler")
+    (sampler,) = frontend.nodes("FluxIRTTSSampler")
     node = frontend.page.locator(f"[data-node-id='{sampler}']")
     node.get_by_text(texts["display_name"], exact=True).wait_for()
     names = {part["name"] for id, part in texts["inputs"].items() if id != "keep_best"}  # it is among the advanced ones
     names |= {part["name"] for part in texts["outputs"].values()}
     assert names <= set(node.inner_text().splitlines())
-    assert frontend.page.evaluate("LiteGraph.registered_node_types.DistilledSigmas.category") == "FluxIR/少步采样"
+    assert frontend.page.evaluate("LiteGraph.registered_node_types.FluxIRDistilledSigmas.category") == "FluxIR/少步采样"

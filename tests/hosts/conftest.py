@@ -1,5 +1,6 @@
 """A real ComfyUI for the tests: in this process (the newest) and as a server (the newest and the oldest supported)."""
 
+import asyncio
 import os
 import sys
 
@@ -28,6 +29,20 @@ def comfy():
     import nodes  # noqa: F401
 
     return sys.modules["comfy"]
+
+
+@pytest.fixture(scope="session")
+def schemas(comfy):
+    """{node_id: Schema} of every node of the pack."""
+    import comfyui_fluxir
+
+    async def listed():
+        extension = await comfyui_fluxir.comfy_entrypoint()
+        await extension.on_load()
+        return await extension.get_node_list()
+
+    nodes = asyncio.run(listed())
+    return {schema.node_id: schema for schema in (node.define_schema() for node in nodes)}
 
 
 @pytest.fixture(scope="session", params=[NEWEST, OLDEST])

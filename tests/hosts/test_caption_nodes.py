@@ -59,7 +59,7 @@ def test_a_good_image_goes_on_with_its_caption(nodes, caplog):
     clean, noisy = photo()
     cleaned, caption, usable, report = check(nodes, noisy, clean, "an astronaut")
     assert cleaned is clean and caption == "an astronaut" and usable is True
-    assert report.startswith("picture 1: usable (agreement 1.00, contrast ")
+    assert report.startswith("image 1: usable (agreement 1.00, contrast ")
     assert check(nodes, noisy, clean)[1] == ""
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -70,7 +70,7 @@ def test_a_bad_one_is_replaced_by_the_degraded_one_with_a_warning(nodes, caplog)
         output = nodes.DegradationCheck.execute(noisy, 1 - clean, "a negative")
     cleaned, caption, usable, report = output.result
     assert torch.equal(cleaned, noisy) and caption == "" and usable is False
-    assert report.startswith("picture 1: not usable, because its large shapes agree with the degraded image's by -")
+    assert report.startswith("image 1: not usable, because its large shapes agree with the degraded image's by -")
     assert output.ui.as_dict() == {"text": (report,)}
     assert f"Degradation Check: {report.strip()}. There is no caption." in caplog.text
 
@@ -94,7 +94,7 @@ def test_a_batch_is_usable_if_all_of_it_is_and_the_report_says_which_is_not(node
     assert (caption, usable) == ("", False)
     assert torch.equal(cleaned, torch.stack([both[0][0], both[1][1]]))
     first, second = report.splitlines()
-    assert first.startswith("picture 1: usable (") and second.startswith("picture 2: not usable, because ")
+    assert first.startswith("image 1: usable (") and second.startswith("image 2: not usable, because ")
     with pytest.raises(ValueError, match="^Degradation Check: verify: 1 cleaned images for 2 degraded ones; give one for"):
         check(nodes, both[1], both[0][:1])
 
@@ -105,7 +105,7 @@ def test_nan_is_replaced(nodes):
     broken[0, 3, 3, 0] = torch.nan
     cleaned, _, usable, report = check(nodes, noisy, broken)
     assert torch.equal(cleaned, noisy) and not usable
-    assert report == "picture 1: not usable, because it holds NaN or infinity"
+    assert report == "image 1: not usable, because it holds NaN or infinity"
 
 
 def test_the_caption_is_asked_for_only_when_connected_missing_and_safe(nodes):
@@ -172,7 +172,7 @@ def test_missing_files_and_batches_are_refused_in_one_sentence(nodes):
     clean, _ = photo()
     with pytest.raises(ValueError, match=r"^Caption Image: caption: config\.json is missing; put it into .*another, from"):
         nodes.CaptionImage.execute(clean, "another")
-    with pytest.raises(ValueError, match=r"^Caption Image: 2 pictures; give one, because a prompt describes one picture\.$"):
+    with pytest.raises(ValueError, match=r"^Caption Image: 2 images; give one, because a prompt describes one image\.$"):
         nodes.CaptionImage.execute(clean.repeat(2, 1, 1, 1), FOLDER)
     with pytest.raises(ValueError, match=r"^Caption Image: caption: image 1 holds NaN or infinity; give one without\.$"):
         nodes.CaptionImage.execute(clean * torch.nan, FOLDER)
@@ -202,12 +202,12 @@ def run(server, cleaned, model):
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "noisy.png"}},
         "2": {"class_type": "LoadImage", "inputs": {"image": f"{cleaned}.png"}},
-        "3": {"class_type": "DegradationCheck", "inputs": {"degraded": ["1", 0], "cleaned": ["2", 0]}},
+        "3": {"class_type": "FluxIRDegradationCheck", "inputs": {"degraded": ["1", 0], "cleaned": ["2", 0]}},
         "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
         "5": {"class_type": "PreviewAny", "inputs": {"source": ["3", 1]}},
     }
     if model is not None:
-        graph["6"] = {"class_type": "CaptionImage", "inputs": {"image": ["2", 0], "model": model}}
+        graph["6"] = {"class_type": "FluxIRCaptionImage", "inputs": {"image": ["2", 0], "model": model}}
         graph["3"]["inputs"]["caption"] = ["6", 0]
     image = np.asarray(Image.open(server.run(graph)["4"][0]))
     texts = list(server.get("/history").values())[-1]["outputs"]
@@ -221,11 +221,11 @@ def stored(server, name):
 def test_a_failing_check_skips_the_captioner_and_a_passing_one_runs_it(stocked):
     image, caption, report = run(stocked, "ruined", "empty")  # a captioner without files cannot run
     assert (image == stored(stocked, "noisy")).all() and caption == "" and "not usable, because" in report
-    assert "Degradation Check: picture 1: not usable" in (stocked.base / "comfyui.log").read_text()
+    assert "Degradation Check: image 1: not usable" in (stocked.base / "comfyui.log").read_text(encoding="utf-8")
     with pytest.raises(ComfyUIError, match=r"CaptionImage: Caption Image: caption: config\.json is missing; put it into"):
         run(stocked, "clean", "empty")
     image, caption, report = run(stocked, "clean", FOLDER)
-    assert (image == stored(stocked, "clean")).all() and report.startswith("picture 1: usable")
+    assert (image == stored(stocked, "clean")).all() and report.startswith("image 1: usable")
     captioner = core.Captioner(stocked.base / "models" / "fluxir_captioners" / FOLDER)
     planes = torch.from_numpy(stored(stocked, "clean").copy()).permute(2, 0, 1)[None].float() / 255
     assert [caption] == captioner(planes) and caption

@@ -1,4 +1,4 @@
-"""Match Colour in the real ComfyUI of this process, and in a graph on servers of both releases."""
+"""Match Color in the real ComfyUI of this process, and in a graph on servers of both releases."""
 
 import numpy as np
 import pytest
@@ -105,12 +105,12 @@ def test_it_can_be_interrupted(nodes, photo):
 
 
 def test_what_cannot_be_matched_is_refused_in_one_sentence(nodes, photo):
-    sentence = r"^Match Colour: 2 references for a batch of 1; give one for each image, or one for all\.$"
+    sentence = r"^Match Color: 2 references for a batch of 1; give one for each image, or one for all\.$"
     with pytest.raises(ValueError, match=sentence):
         run(nodes, photo, photo.repeat(2, 1, 1, 1))
-    with pytest.raises(ValueError, match=r"^Match Colour: the image has 2 channels; give 3, or 4 with alpha\.$"):
+    with pytest.raises(ValueError, match=r"^Match Color: the image has 2 channels; give 3, or 4 with alpha\.$"):
         run(nodes, photo[..., :2], photo)
-    sentence = r"^Match Colour: image 1 of the reference holds NaN or infinity; give one without\.$"
+    sentence = r"^Match Color: image 1 of the reference holds NaN or infinity; give one without\.$"
     with pytest.raises(ValueError, match=sentence):
         run(nodes, photo, photo * torch.nan)
 
@@ -122,7 +122,7 @@ def test_in_a_graph(server, photo):
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "drifted.png"}},
         "2": {"class_type": "LoadImage", "inputs": {"image": "right.png"}},
-        "3": {"class_type": "MatchColour", "inputs": {"image": ["1", 0], "reference": ["2", 0], "method": "wavelet"}},
+        "3": {"class_type": "FluxIRMatchColor", "inputs": {"image": ["1", 0], "reference": ["2", 0], "method": "wavelet"}},
         "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
     }
     graph["3"]["inputs"]["strength"] = 1.0

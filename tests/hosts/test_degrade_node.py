@@ -9,7 +9,7 @@ from comfyui_fluxir.fluxir_core.degrade.tasks import TASKS
 from comfyui_fluxir.training.miniature.scenes import load_photo
 from PIL import Image
 
-PAGE = Path(__file__).resolve().parents[2] / "web" / "docs" / "DegradeImage.md"
+PAGE = Path(__file__).resolve().parents[2] / "web" / "docs" / "FluxIRDegradeImage.md"
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_a_graph_degrades_a_file_and_leaves_it_alone_at_strength_zero(server, ba
                 server.run(
                     {
                         "1": {"class_type": "LoadImage", "inputs": {"image": "good.png"}},
-                        "2": {"class_type": "DegradeImage", "inputs": {"image": ["1", 0], **settings}},
+                        "2": {"class_type": "FluxIRDegradeImage", "inputs": {"image": ["1", 0], **settings}},
                         "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
                     }
                 )["3"][0]

@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
     (folder / "photos").mkdir()
     for i, caption in enumerate(("red house", "blue sky", "red sky")):
         save_image(torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i)), folder / "photos" / f"{i}.png")
-        (folder / "photos" / f"{i}.txt").write_text(caption)
+        (folder / "photos" / f"{i}.txt").write_text(caption, encoding="utf-8")
     return folder
 
 
@@ -67,7 +67,7 @@ def config(folder, work, recipe, **data):
         "log": [],
     }
     path = work / "config.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return str(path)
 
 
@@ -157,7 +157,7 @@ def test_a_resumed_run_does_not_load_the_text_encoders_and_another_vae_is_encode
 
 
 def test_prompts_draw_different_images(folder, tmp_path):
-    (tmp_path / "prompts.txt").write_text("red house\nblue sky\n")
+    (tmp_path / "prompts.txt").write_text("red house\nblue sky\n", encoding="utf-8")
     main(
         [
             "fluxgen",

@@ -83,7 +83,7 @@ def test_metrics_are_read_with_commas_moved_by_comfyui_and_skipped_by_name(nodes
 
 
 def test_what_cannot_be_measured_is_refused_in_one_sentence(nodes, photo):
-    sentence = r"^Evaluate Restoration: 2 degraded pictures for 1 restored ones; give one for each, or one for all\.$"
+    sentence = r"^Evaluate Restoration: 2 degraded images for 1 restored ones; give one for each, or one for all\.$"
     with pytest.raises(ValueError, match=sentence):
         run(nodes, photo, degraded=photo.repeat(2, 1, 1, 1))
     with pytest.raises(ValueError, match=r"^Evaluate Restoration: the original has 64 x 64 .*; bring them to one size\.$"):
@@ -111,7 +111,7 @@ def test_in_a_graph_it_needs_no_node_after_it(server, photo):
     evaluate = {"restored": ["1", 0], "degraded": ["1", 0], "metrics": ""}
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "restored.png"}},
-        "2": {"class_type": "EvaluateRestoration", "inputs": evaluate},
+        "2": {"class_type": "FluxIREvaluateRestoration", "inputs": evaluate},
     }
     server.run(graph)
     evaluate["metrics"] = "niqe"

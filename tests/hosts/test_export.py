@@ -36,7 +36,7 @@ def train(host, photos, recipe, work, out):
         "log": [],
     }
     work.mkdir()
-    (work / "config.yaml").write_text(yaml.safe_dump(values))
+    (work / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     main(["train", recipe, "--config", str(work / "config.yaml"), "--work", str(work), "--out", str(work / "bf16.safetensors")])
     main(["export", str(work), str(out), "--weights", "last", "--dtype", "float32"])
     config = {"fluxir": FluxIRConfig, "ummf": UMMFConfig}[recipe].load(work / "config.yaml")

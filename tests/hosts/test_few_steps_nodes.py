@@ -104,7 +104,7 @@ def test_the_start_latent_without_noise_is_cores_start_with_it(host, nodes):
 
     lq, sigmas = random_latent(1), distilled(nodes, 4)
     with torch.inference_mode():
-        start = nodes.LQStartLatent.execute(host.model, noise(), sigmas, {"samples": lq, "batch_index": [0]}).result[0]
+        start = nodes.NoisyStartLatent.execute(host.model, noise(), sigmas, {"samples": lq, "batch_index": [0]}).result[0]
     assert start["batch_index"] == [0]
     model = host.apply()
     ours = sampled(model, sigmas, start["samples"], Noise_EmptyNoise())
@@ -113,8 +113,8 @@ def test_the_start_latent_without_noise_is_cores_start_with_it(host, nodes):
 
 @pytest.mark.parametrize(("sigmas", "said"), [(torch.tensor([1.0, 0.0]), "begin at 1,"), (torch.tensor([]), "are empty,")])
 def test_pure_noise_is_no_start(host, nodes, sigmas, said):
-    with pytest.raises(ValueError, match=f"^LQ Start Latent: the sigmas {said}.*use Distilled Sigmas"):
-        nodes.LQStartLatent.execute(host.model, noise(), sigmas, {"samples": random_latent(1)})
+    with pytest.raises(ValueError, match=f"^Noisy Start Latent: the sigmas {said}.*use Distilled Sigmas"):
+        nodes.NoisyStartLatent.execute(host.model, noise(), sigmas, {"samples": random_latent(1)})
 
 
 @pytest.mark.parametrize("steps", STUDENT_SCHEDULES)
@@ -170,17 +170,17 @@ def evolutionary_search(nodes, student=None, **options):
     from comfyui_fluxir.nodes.search_algorithms import EvolutionarySearchAlgorithm
 
     settings = dict(
-        lineages=1,
+        parents=1,
         children=3,
         rounds=2,
         first_round=0.0,
         last_round=0.5,
-        kernel="relabel",
+        noise_method="corrected noise",
         strength=1.0,
         look_ahead="to the end",
         look_ahead_steps=0,
         survival="best of all",
-        guard=True,
+        baseline_check=True,
     )
     given = {"student": guider(student), "student_sigmas": distilled(nodes, 2)} if student else {}
     return EvolutionarySearchAlgorithm.execute(**settings, **{**given, **options}).result[0]
@@ -193,10 +193,10 @@ def test_a_student_looks_ahead_for_the_slow_model(host, vae, nodes, shared):
 
     base = host.model if shared else comfy.sd.load_diffusion_model(str(host.paths["diffusion_models"]))
     slow, lq = host.apply(), random_latent(1)
-    best, finalists, report = run(host, vae, model=slow, schedule=evolutionary_search(nodes, with_student(host.apply(base))))
+    best, finalists, report = run(host, vae, model=slow, search=evolutionary_search(nodes, with_student(host.apply(base))))
     assert report["nfe"] == report["nfe_planned"] == 6 + 6 and report["student_calls"] == 4 * 3 + 4 * 2
     torch.testing.assert_close(finalists["samples"][-1:], sampled(slow, torch.linspace(1, 0, 7), torch.zeros_like(lq)))
-    _, _, own = run(host, vae, model=slow, schedule=evolutionary_search(nodes))
+    _, _, own = run(host, vae, model=slow, search=evolutionary_search(nodes))
     assert own["nfe"] > report["nfe"] and own["log"][0]["values"] != report["log"][0]["values"]
 
 
@@ -214,10 +214,10 @@ def test_cancelling_while_a_student_looks_ahead_keeps_the_best(host, vae, nodes,
 
     monkeypatch.setattr(_Finisher, "_sample", cancelled)
     search = evolutionary_search(nodes, with_student(host.apply(host.model)))
-    best, _, report = run(host, vae, model=host.apply(), schedule=search, keep_best=True)
+    best, _, report = run(host, vae, model=host.apply(), search=search, keep_best=True)
     assert report["stopped"] and report["log"] and best["samples"].isfinite().all()
 
 
 def test_half_a_student_is_refused(host, nodes):
-    with pytest.raises(ValueError, match="^Contest Schedule: a student needs both student and student_sigmas"):
+    with pytest.raises(ValueError, match="^Evolutionary Search: a student needs both student and student_sigmas"):
         evolutionary_search(nodes, student_sigmas=distilled(nodes, 2))

@@ -39,14 +39,14 @@ def miniature(comfy):
     """The bundled miniature as the nodes load it: (model, adapter, vae, conditioning)."""
     import comfy.sd
     import comfy.utils
-    from comfyui_fluxir.nodes.adapter import LoadFluxIRAdapter, NullTextConditioning
+    from comfyui_fluxir.nodes.adapter import EmptyPrompt, LoadFluxIRAdapter
     from comfyui_fluxir.nodes.folders import register_model_folders
 
     register_model_folders()
     adapter = LoadFluxIRAdapter.execute("mini-flux-fluxir.safetensors").result[0]
     model = comfy.sd.load_diffusion_model(str(MINIATURE / "diffusion_models" / "mini-flux.safetensors"))
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(MINIATURE / "vae" / "mini-flux-vae.safetensors")))
-    return model, adapter, vae, NullTextConditioning.execute(adapter).result[0]
+    return model, adapter, vae, EmptyPrompt.execute(adapter).result[0]
 
 
 def guided(nodes, model, lq, fidelity):
@@ -153,7 +153,7 @@ def test_a_search_looks_ahead_through_it(nodes, host, vae):
     assert (distances.diff(dim=0) < 0).all() and (distances[-1] < 1e-4).all(), distances
     assert all(report["verifications"] > 4 for _, _, report in found)
     assert torch.equal(
-        run(host, vae, model=models[1], latent=latent, schedule=EvolutionarySearch(1, 0))[0]["samples"],
+        run(host, vae, model=models[1], latent=latent, search=EvolutionarySearch(1, 0))[0]["samples"],
         baseline(host, model=models[1], latent=latent),
     )
 
@@ -180,7 +180,7 @@ def test_both_hosts_give_the_same_image(nodes, host):
     import comfy.sample
     import comfy.sd
     import comfy.utils
-    from comfyui_fluxir.nodes.adapter import NullTextConditioning
+    from comfyui_fluxir.nodes.adapter import EmptyPrompt
     from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 
     degraded = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -188,7 +188,7 @@ def test_both_hosts_give_the_same_image(nodes, host):
     with torch.inference_mode():
         vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(host.paths["vae"])))
         latent = vae.encode(degraded.movedim(1, -1))
-        conditioning = NullTextConditioning.execute(host.adapter).result[0]
+        conditioning = EmptyPrompt.execute(host.adapter).result[0]
         model = guided(nodes, host.apply(lq=latent), latent, 0.4)
         restored = host.sample(model, noise=comfy.sample.prepare_noise(latent, 5), positive=conditioning)
         in_comfyui = vae.decode(restored).movedim(-1, 1)
@@ -206,7 +206,7 @@ def test_the_command_line_has_the_slider(degraded, tmp_path):
         return load_image(tmp_path / "out.png")
 
     free, near, input = restored(0), restored(0.6), restored(1)
-    assert json.loads((tmp_path / "report.json").read_text())["fidelity"] == 1
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["fidelity"] == 1
     assert (near - input).square().mean() < (free - input).square().mean()
     assert torch.equal(restored(1, "--preset", "quick"), input)
     with pytest.raises(SystemExit, match="^fluxir restore: --fidelity is 1.5; use a value from 0 to 1.$"):
@@ -242,9 +242,9 @@ def test_the_map_computes_on_comfyuis_device_after_asking_for_memory_and_can_be_
 
 def test_what_has_no_map_is_refused_in_one_sentence(nodes, degraded):
     images = degraded.movedim(1, -1)
-    with pytest.raises(ValueError, match="^Invented Detail: 2 degraded pictures for 1 restored ones; give one for"):
+    with pytest.raises(ValueError, match="^Invented Detail: 2 degraded images for 1 restored ones; give one for"):
         detail(nodes, images[:1], images)
     broken = images.clone()
     broken[1, 0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="^Invented Detail: picture 2: the restored images hold NaN or infinity; "):
+    with pytest.raises(ValueError, match="^Invented Detail: image 2: the restored images hold NaN or infinity; "):
         detail(nodes, broken, images)

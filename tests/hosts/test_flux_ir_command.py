@@ -89,7 +89,7 @@ def test_the_schedules_are_in_both_files(stages):
     schedules = read_schedules(stages.reinforced / ADAPTER)
     assert sorted(schedules) == [1, 2, 4] and read_schedules(stages.reinforced / STUDENT) == schedules
     assert read_schedules(stages.teacher / ADAPTER) == {}
-    costs = json.loads((stages.folder / "costs.json").read_text())
+    costs = json.loads((stages.folder / "costs.json").read_text(encoding="utf-8"))
     assert len(costs["jumps"]) == len(costs["grid"]) == GRID + 1 and costs["schedules"].keys() == {"1", "2", "4"}
 
 
@@ -131,7 +131,7 @@ def test_few_steps_from_the_command_line(stages, tmp_path):
     photo, out, report = MINIATURE.parents[1] / "demo" / "photo_degraded.png", tmp_path / "o.png", tmp_path / "o.json"
     command = ["restore", str(photo), str(out), "--model", str(stages.reinforced), "--json", str(report)]
     main([*command, "--few-steps", "1"])
-    assert out.exists() and json.loads(report.read_text())["nfe"] == 1
+    assert out.exists() and json.loads(report.read_text(encoding="utf-8"))["nfe"] == 1
     for options, message in (
         (["--few-steps", "3"], "no schedule for 3 steps"),
         (["--few-steps", "2", "--preset", "quick"], "--few-steps goes with neither --preset nor --tile"),

@@ -126,7 +126,7 @@ def test_a_finished_run_draws_nothing_and_a_larger_one_only_what_is_new(whole, m
 def test_prompts_are_taken_in_turn(tmp_path):
     if not list(MINIATURE.glob("*/*.safetensors")):
         pytest.skip("the miniature's words need its weights")
-    (tmp_path / "prompts.txt").write_text("red scene\n\nphoto\n")
+    (tmp_path / "prompts.txt").write_text("red scene\n\nphoto\n", encoding="utf-8")
     out = tmp_path / "out"
     main(command(out, "--prompts", tmp_path / "prompts.txt", "--count", 3))
     source = ImageSource(out)
@@ -151,4 +151,4 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence(tmp_path, more, sentenc
 def test_other_settings_do_not_mix_with_a_run_that_is_there(whole, models):
     with pytest.raises(SystemExit, match="was begun with steps 2, not 3; give another output folder"):
         main(command(whole[1], "--model", models, "--steps", 3))
-    assert json.loads((whole[1] / "fluxgen.json").read_text())["steps"] == 2
+    assert json.loads((whole[1] / "fluxgen.json").read_text(encoding="utf-8"))["steps"] == 2

@@ -86,7 +86,7 @@ def test_that_nothing_is_left_is_said_in_one_sentence(nodes, batch):
             number = next(self.scores)
             return {"a": torch.tensor([number]), "b": torch.tensor([-number])}
 
-    sentence = r"^Select Images: none of 2 pictures is above .*; raise keep from 0.95 or give more pictures\.$"
+    sentence = r"^Select Images: none of 2 images is above .*; raise keep from 0.95 or give more images\.$"
     with pytest.raises(ValueError, match=sentence):
         choose(nodes, batch[:2], Divided(1.0, 2.0))
     with pytest.raises(ValueError, match="^Select Images: no metric has a number"):
@@ -133,9 +133,9 @@ def test_a_cancelled_run_leaves_no_shard_and_the_next_one_is_whole(nodes, batch,
 
 
 def test_images_that_are_no_pairs_are_refused(nodes, batch, output):
-    with pytest.raises(ValueError, match="^Save Image Pairs: good pictures are 5 of 80 x 64, degraded 1 of 80 x 64; give"):
+    with pytest.raises(ValueError, match="^Save Image Pairs: the good images are 5 of 80 x 64, the degraded 1 of 80 x 64; give"):
         save(nodes, batch, batch[:1])
-    with pytest.raises(ValueError, match="^Save Image Pairs: a picture holds NaN or infinity"):
+    with pytest.raises(ValueError, match="^Save Image Pairs: an image holds NaN or infinity"):
         save(nodes, batch, batch * torch.nan)
     with pytest.raises(Exception, match="outside the output folder"):
         save(nodes, batch, batch, prefix="../escape")
@@ -147,8 +147,8 @@ def test_the_shipped_graph_makes_a_data_set_of_what_it_keeps(server, tmp_path):
         stock(server.base, tmp_path)
     graph = read("fluxgen_miniature.json", "workflows/api")
     graph[node_of(graph, "KSampler")]["inputs"].update(steps=2, seed=11)
-    graph[node_of(graph, "FluxGenSaveImagePairs")]["inputs"]["filename_prefix"] = f"{tmp_path.name}/pairs"
-    keep, sheets = graph[node_of(graph, "FluxGenSelectImages")], []
+    graph[node_of(graph, "FluxIRSaveImagePairs")]["inputs"]["filename_prefix"] = f"{tmp_path.name}/pairs"
+    keep, sheets = graph[node_of(graph, "FluxIRSelectImages")], []
     for share in (0.8, 1.0):
         keep["inputs"]["keep"] = share
         sheets.append(server.run(graph)[node_of(graph, "SaveImage")][0])

@@ -1,27 +1,11 @@
 """Every node's help page in web/docs, against the node as the real ComfyUI knows it."""
 
-import asyncio
 import re
 
-import pytest
 from comfyui_fluxir.tools.help_images import COMPANY, DOCS, IMAGES, richest_workflow
 from PIL import Image
 
 IMAGE = re.compile(r"!\[(.*?)\]\((.*?)\)")
-
-
-@pytest.fixture(scope="module")
-def schemas(comfy):
-    """{node_id: Schema} of every node of the pack."""
-    import comfyui_fluxir
-
-    async def listed():
-        extension = await comfyui_fluxir.comfy_entrypoint()
-        await extension.on_load()
-        return await extension.get_node_list()
-
-    nodes = asyncio.run(listed())
-    return {schema.node_id: schema for schema in (node.define_schema() for node in nodes)}
 
 
 def shown(part):
@@ -77,11 +61,18 @@ def test_every_choice_of_a_search_is_explained_on_its_page(schemas):
         for name, schema in schemas.items()
         if schema.category.startswith("FluxIR/search") and not schema.category.endswith("verifiers")
         for part in schema.inputs
-        if name != "BudgetPlan" and getattr(part, "options", None)
+        if name != "FluxIRBudgetPlan" and getattr(part, "options", None)
         for option in part.options
         if f"`{option}`" not in (DOCS / f"{name}.md").read_text(encoding="utf-8")
     ]
     assert not missing
+
+
+def test_every_combo_begins_with_one_of_its_choices(schemas):
+    for name, schema in schemas.items():
+        for part in schema.inputs:
+            if getattr(part, "options", None) and part.default is not None:
+                assert part.default in part.options, f"{name}: {part.id} {part.default}"
 
 
 def test_every_input_and_output_has_a_tooltip(schemas):

@@ -48,7 +48,7 @@ def test_the_recipe_makes_files_that_restore_an_image(quick, photo, tmp_path):
     report = tmp_path / "report.json"
     restored = restore(photo, tmp_path / "out.png", "--model", str(quick / "out"), "--seed", "3", "--json", str(report))
     assert restored.shape == (3, 40, 53)
-    written = json.loads(report.read_text())
+    written = json.loads(report.read_text(encoding="utf-8"))
     assert (written["nfe"], written["seed"], written["width"], written["height"]) == (2, 3, 53, 40)
     assert written["seconds"] > 0
 
@@ -133,7 +133,7 @@ def test_wrong_options_are_refused_in_one_sentence(photo, tmp_path, options, mes
 
 
 def test_a_file_that_is_no_image_is_refused_in_one_sentence(tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no picture", encoding="utf-8")
     for name, message in (("text.png", "cannot be read as an image"), ("none.png", "There is no image at")):
         with pytest.raises(SystemExit, match=message):
             main(["restore", str(tmp_path / name), str(tmp_path / "out.png")])

@@ -43,17 +43,16 @@ def apply(nodes, tiny, model=None, samples=None, strength=1.0, start=0.0, end=1.
 # Texts
 
 
-@pytest.mark.parametrize("name", ["LoadFluxIRAdapter", "ApplyFluxIRAdapter", "NullTextConditioning"])
+@pytest.mark.parametrize("name", ["LoadFluxIRAdapter", "ApplyFluxIRAdapter", "EmptyPrompt"])
 def test_every_node_explains_itself(nodes, name):
     schema = getattr(nodes, name).define_schema()
-    assert schema.node_id == name
     assert schema.display_name and schema.description and schema.search_aliases and schema.category == "FluxIR"
     for part in [*schema.inputs, *schema.outputs]:
         assert part.tooltip, f"{name}: {part.id} has no tooltip"
-    page = (PACK / "web" / "docs" / f"{name}.md").read_text()
+    page = (PACK / "web" / "docs" / f"{schema.node_id}.md").read_text(encoding="utf-8")
     assert page.startswith(f"# {schema.display_name}\n")
     for part in [*schema.inputs, *schema.outputs]:
-        assert f"`{part.id or part.display_name}`" in page, f"{name}.md does not mention {part.id}"
+        assert f"`{part.id or part.display_name}`" in page, f"{schema.node_id}.md does not mention {part.id}"
 
 
 def test_every_float_input_has_a_step(nodes):
@@ -95,11 +94,11 @@ def test_a_broken_file_is_refused_by_the_loader(nodes, tiny):
         nodes.LoadFluxIRAdapter.execute("broken.safetensors")
 
 
-# Null Text Conditioning
+# Empty Prompt
 
 
 def test_without_a_stored_embedding_the_empty_prompt_is_zero(nodes, tiny):
-    [[text, extra]] = nodes.NullTextConditioning.execute(tiny.adapter).result[0]
+    [[text, extra]] = nodes.EmptyPrompt.execute(tiny.adapter).result[0]
     assert text.shape == (1, 8, TINY.context_dim) and not text.any()
     assert extra["pooled_output"].shape == (1, TINY.vec_dim) and not extra["pooled_output"].any()
     assert extra["guidance"] == 4.0
@@ -112,7 +111,7 @@ def test_a_stored_embedding_is_the_empty_prompt(nodes, tiny):
     weights = load_file(tiny.paths["fluxir_adapters"]) | stored
     save_file(weights, tiny.folder / "with-null.safetensors", metadata)
     adapter = nodes.LoadFluxIRAdapter.execute("with-null.safetensors").result[0]
-    [[text, extra]] = nodes.NullTextConditioning.execute(adapter).result[0]
+    [[text, extra]] = nodes.EmptyPrompt.execute(adapter).result[0]
     assert torch.equal(text[0], stored["null_text"])
     assert torch.equal(extra["pooled_output"][0], stored["null_pooled"])
 

@@ -138,7 +138,7 @@ def images(folder):
         Image.fromarray(np.roll(pixels, 9 * number, 1)).save(place / name)
     (place / "broken.png").write_bytes(b"no image")
     (place / "deep" / "empty.tif").touch()
-    (place / "notes.txt").write_text("text")
+    (place / "notes.txt").write_text("text", encoding="utf-8")
     return place
 
 
@@ -151,7 +151,7 @@ def test_a_folder_is_restored_into_a_folder_as_each_image_alone(folder, images, 
     assert "deep/empty.tif cannot be read" in said
     alone = restore(folder, "images/a.png", "alone.png")
     assert alone.read_bytes() == (folder / "out" / "a.png").read_bytes()
-    report = json.loads((folder / "report.json").read_text())
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert [len(report[name]) for name in ("restored", "skipped")] == [3, 2]
 
 
@@ -226,7 +226,7 @@ def test_a_prompt_needs_text_encoders_and_changes_the_result(folder, tmp_path):
 def test_a_search_chooses_by_the_verifiers_that_are_named(folder):
     options = ("--preset", "best_of_n", "--json", str(folder / "report.json"))
     restore(folder, "in.png", "out.png", *options, "--verifiers", "niqe", "coherent_gradient")
-    assert set(json.loads((folder / "report.json").read_text())["finalist_scores"]) >= {"niqe", "coherent_gradient"}
+    assert set(json.loads((folder / "report.json").read_text(encoding="utf-8"))["finalist_scores"]) >= {"niqe", "coherent_gradient"}
     for verifiers, sentence in (
         (["beauty"], "the metric beauty is missing"),
         (["clip_score"], "--verifiers clip_score compares the image with a text; add --prompt"),

@@ -45,7 +45,7 @@ def test_restore_searches_and_reports_what_it_did(folder, preset):
             str(report),
         ]
     )
-    found, planned = json.loads(report.read_text()), estimate_cost(PRESETS[preset], flux_sigmas(7))
+    found, planned = json.loads(report.read_text(encoding="utf-8")), estimate_cost(PRESETS[preset], flux_sigmas(7))
     assert found["preset"] == preset and found["seed"] == 3 and found["nfe_planned"] == planned["nfe"]
     assert planned["nfe_least"] <= found["nfe"] <= planned["nfe"]
     assert {"score", "baseline_score", "winner", "log", "finalist_scores"} <= set(found)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.flow.kernels import CPS, KERNELS, ODE, OU, FlowGRPO, Relabel, Rotate
+from comfyui_fluxir.fluxir_core.flow.kernels import CPS, KERNELS, ODE, OU, FlowGRPO, Relabel, Renoise, Rotate, ZeroDrift
 from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
 from comfyui_fluxir.fluxir_core.searches.look_ahead import FULL, Coarse, Native
 from comfyui_fluxir.fluxir_core.searches.particles import SMC, Halving
@@ -15,17 +15,17 @@ from comfyui_fluxir.fluxir_core.searches.stepwise import StepwiseSearch
 
 SIGMAS = torch.linspace(1, 0, 26)
 EVOLUTION = dict(
-    lineages=2,
+    parents=2,
     children=2,
     rounds=3,
     first_round=0.2,
     last_round=0.6,
-    kernel="rotate",
+    noise_method="replaced noise",
     strength=0.7,
-    look_ahead="coarse steps",
+    look_ahead="large steps",
     look_ahead_steps=4,
     survival="best of all",
-    guard=False,
+    baseline_check=False,
 )
 
 
@@ -52,33 +52,35 @@ def test_an_evolutionary_search_holds_what_its_widgets_say(nodes):
     found = made(nodes.EvolutionarySearchAlgorithm, **EVOLUTION)
     assert (found.lineages, found.children, found.baseline_check) == (2, 2, False)
     assert found.rounds == pytest.approx((0.2, 0.4, 0.6)) and found.kernel == Rotate(0.7) and found.look_ahead == Coarse(4)
-    for look, expected in (("to the end", FULL), ("native steps", Native(4))):
+    for look, expected in (("to the end", FULL), ("normal steps", Native(4))):
         assert made(nodes.EvolutionarySearchAlgorithm, **{**EVOLUTION, "look_ahead": look}).look_ahead == expected
     for survival, selector in (("best of all", Argmax), ("child against parent", PerLineage), ("tournament", Tournament)):
         assert isinstance(made(nodes.EvolutionarySearchAlgorithm, **{**EVOLUTION, "survival": survival}).selector, selector)
 
 
 def test_no_rounds_is_best_of_n(nodes):
-    found = made(nodes.EvolutionarySearchAlgorithm, **{**EVOLUTION, "lineages": 15, "rounds": 0})
+    found = made(nodes.EvolutionarySearchAlgorithm, **{**EVOLUTION, "parents": 15, "rounds": 0})
     assert estimate_cost(found, SIGMAS)["nfe"] == 15 * 25
 
 
-@pytest.mark.parametrize("name", [name for name in KERNELS if name != ODE.name])
-def test_every_kernel_can_be_chosen_and_strength_is_its_own_parameter(nodes, name):
-    kernel = nodes.make_kernel(name, 0.5)
-    assert kernel.name == name
-    if name != "renoise":
-        assert kernel in (OU(0.5), CPS(0.5), FlowGRPO(0.5), Rotate(0.5), Relabel(0.5), KERNELS["zero_drift"](0.5))
+def test_every_kernel_can_be_chosen_and_strength_is_its_own_parameter(nodes):
+    assert set(nodes.NOISE.values()) == set(KERNELS.values()) - {ODE}
+    made = {nodes.make_kernel(name, 0.5) for name in nodes.NOISE}
+    assert made == {OU(0.5), CPS(0.5), FlowGRPO(0.5), ZeroDrift(0.5), Relabel(0.5), Rotate(0.5), Renoise()}
 
 
 def test_a_stepwise_search_holds_what_its_widgets_say(nodes):
-    widgets = dict(children=3, window=0.6, kernel="cps", strength=0.2, first_improvement=True, guard=False)
+    widgets = dict(
+        children=3, window=0.6, noise_method="constant share", strength=0.2, first_improvement=True, baseline_check=False
+    )
     assert made(nodes.StepwiseSearchAlgorithm, **widgets) == StepwiseSearch(3, 0.6, CPS(0.2), True, False)
 
 
 def test_a_particle_search_holds_what_its_widgets_say(nodes):
-    widgets = dict(particles=9, rounds=2, first_round=0.25, last_round=0.75, pressure=1.5, keep=0.4, guard=False)
-    assert made(nodes.ParticleSearchAlgorithm, method="smc", **widgets) == SMC(9, (0.25, 0.75), strength=1.5, baseline_check=False)
+    widgets = dict(particles=9, rounds=2, first_round=0.25, last_round=0.75, pressure=1.5, keep=0.4, baseline_check=False)
+    assert made(nodes.ParticleSearchAlgorithm, method="resampling", **widgets) == SMC(
+        9, (0.25, 0.75), strength=1.5, baseline_check=False
+    )
     assert made(nodes.ParticleSearchAlgorithm, method="halving", **widgets) == Halving(9, (0.25, 0.75), 0.4, False)
 
 
@@ -87,30 +89,39 @@ def test_a_particle_search_holds_what_its_widgets_say(nodes):
     [
         ({"first_round": 0.7}, "first round 0.7 is after the last 0.6; lower the first"),
         ({"look_ahead_steps": 0}, "calls is 0; use at least 1"),
-        ({"survival": "child against parent", "children": 5}, "5 children for 2 lineages"),
-        ({"kernel": "cps", "strength": 1.5}, "eta is 1.5"),
+        ({"survival": "child against parent", "children": 5}, "5 children for 2 parents"),
+        ({"noise_method": "constant share", "strength": 1.5}, "strength is 1.5; constant share takes at most 1"),
     ],
 )
 def test_contradictions_are_refused_with_one_sentence(nodes, change, message):
-    with pytest.raises(ValueError, match=f"^Contest Schedule: .*{message}"):
+    with pytest.raises(ValueError, match=f"^Evolutionary Search: .*{message}"):
         made(nodes.EvolutionarySearchAlgorithm, **{**EVOLUTION, **change})
 
 
 def test_a_stepwise_search_names_itself(nodes):
-    with pytest.raises(ValueError, match="^Stepwise Schedule: cps: eta is 2.0"):
-        made(nodes.StepwiseSearchAlgorithm, children=3, window=0.6, kernel="cps", strength=2.0, first_improvement=True, guard=False)
+    with pytest.raises(ValueError, match="^Stepwise Search: strength is 2; constant share takes at most 1"):
+        made(
+            nodes.StepwiseSearchAlgorithm,
+            children=3,
+            window=0.6,
+            noise_method="constant share",
+            strength=2.0,
+            first_improvement=True,
+            baseline_check=False,
+        )
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_budget_of_every_preset_is_the_planners(budget, name):
-    nfe, seconds, report = budget(SIGMAS, name)
-    report = json.loads(report)
-    assert seconds == 0 and report.items() >= estimate_cost(PRESETS[name], SIGMAS).items() and nfe == report["nfe"]
+    calls, seconds, report = budget(SIGMAS, name)
+    report, cost = json.loads(report), estimate_cost(PRESETS[name], SIGMAS)
+    assert seconds == 0 and calls == report["model_calls"] == cost["nfe"] and report["preset"] == name
+    assert (report["model_calls_at_least"], report["judged_images"]) == (cost["nfe_least"], cost["verifications"])
 
 
 def test_an_algorithm_replaces_the_preset_and_timing_needs_both_inputs(budget):
     own = EvolutionarySearch(1, 2, (0.5,))
-    assert budget(SIGMAS, "paper", schedule=own)[0] == estimate_cost(own, SIGMAS)["nfe"]
+    assert budget(SIGMAS, "paper", search=own)[0] == estimate_cost(own, SIGMAS)["nfe"]
     with pytest.raises(ValueError, match="Budget Plan: timing a step needs both guider and latent_image"):
         budget(SIGMAS, "quick", latent_image={"samples": torch.zeros(1, 16, 8, 8)})
     with pytest.raises(ValueError, match="Budget Plan: the sigmas hold no step"):

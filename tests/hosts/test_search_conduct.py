@@ -178,13 +178,17 @@ def test_the_degraded_image_keeps_the_search_near_it(host, vae):
 
 def test_bad_input_is_refused_with_one_sentence(host, vae):
     nan = {"samples": torch.full((1, 16, 8, 8), float("nan"))}
-    with pytest.raises(ValueError, match="TTS Sampler: latent_image holds NaN or infinity; encode"):
+    with pytest.raises(ValueError, match=r"TTS Sampler \(test-time search\): latent_image holds NaN or infinity; encode"):
         run(host, vae, latent=nan)
-    with pytest.raises(ValueError, match="TTS Sampler: TTS: the last sigma is .*; a search needs the whole way to 0"):
+    with pytest.raises(
+        ValueError, match=r"TTS Sampler \(test-time search\): the last sigma is .*; a search needs the whole way to 0"
+    ):
         run(host, vae, steps=sigmas()[:3])
-    with pytest.raises(ValueError, match="TTS Sampler: the sigmas hold no step"):
+    with pytest.raises(ValueError, match=r"TTS Sampler \(test-time search\): the sigmas hold no step"):
         run(host, vae, steps=sigmas()[:1])
-    with pytest.raises(ValueError, match="TTS Sampler: 2 degraded pictures for a sampled batch of 3; give one, or one each"):
+    with pytest.raises(
+        ValueError, match=r"TTS Sampler \(test-time search\): 2 degraded images for a sampled batch of 3; give one, or one each"
+    ):
         run(host, vae, latent={"samples": torch.zeros(3, 16, 8, 8)}, degraded=torch.zeros(2, 64, 64, 3))
 
 
@@ -196,12 +200,14 @@ def test_a_model_that_is_no_flow_model_is_refused(host, vae):
 
     model = host.model.clone()
     model.add_object_patch("model_sampling", Eps(model.model.model_config))
-    with pytest.raises(ValueError, match="TTS Sampler: the model is a Flux of another kind than flow matching; use a flow"):
+    with pytest.raises(
+        ValueError, match=r"TTS Sampler \(test-time search\): the model is a Flux of another kind than flow matching; use a flow"
+    ):
         run(host, vae, model=model, steps=torch.tensor([14.0, 7.0, 0.0]))
 
 
 def test_a_model_that_returns_nan_is_named(host, vae):
     model = host.model.clone()
     model.set_model_unet_function_wrapper(lambda f, a: torch.full_like(a["input"], float("nan")))
-    with pytest.raises(ValueError, match="TTS Sampler: the model returned NaN or infinity; use a data type"):
+    with pytest.raises(ValueError, match=r"TTS Sampler \(test-time search\): the model returned NaN or infinity; use a data type"):
         run(host, vae, model=model)

@@ -26,7 +26,7 @@ def test_a_search_of_nothing_is_cores_euler_sampler_bit_for_bit(host, vae, case)
         "mask": {"latent": masked()},
         "batch": {"latent": {"samples": torch.zeros(3, 16, 8, 8)}},
     }[case]
-    best, _, report = run(host, vae, schedule=EvolutionarySearch(1, 0), **options)
+    best, _, report = run(host, vae, search=EvolutionarySearch(1, 0), **options)
     assert torch.equal(best["samples"], baseline(host, **options))
     assert report["nfe"] == report["nfe_planned"] == len(options.get("steps", sigmas())) - 1
 
@@ -85,7 +85,7 @@ def test_the_finalists_stand_below_the_chart_with_their_scores(host, vae):
     if winner >= 0:  # the values are of the finalists in their order: the winner's is the best picture
         torch.testing.assert_close(finalists["samples"][2 * winner + 1], best["samples"][1], atol=1e-4, rtol=1e-4)
         assert report["finalist_values"][1][winner] == report["score"][1]
-    with pytest.raises(ValueError, match="^Search Report Chart: 31 finalists for a report of 32; decode the finalists of "):
+    with pytest.raises(ValueError, match="^Search Report Chart: 31 final candidates for a report of 32; decode those of "):
         SearchReportChart.execute(json.dumps(report), 1, images[1:])
 
 

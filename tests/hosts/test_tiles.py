@@ -296,7 +296,7 @@ def test_a_search_runs_over_the_whole_of_a_tiled_image(host, tile, vae):
 
     model, latent = tile(host.apply(lq=random_latent(1, 1, *SIZE))), {"samples": torch.zeros(1, 16, *SIZE)}
     options = dict(model=model, latent=latent, steps=search_host.sigmas(3))
-    found, _, report = search_host.run(host, vae, schedule=EvolutionarySearch(1, 0), **options)
+    found, _, report = search_host.run(host, vae, search=EvolutionarySearch(1, 0), **options)
     torch.testing.assert_close(found["samples"], search_host.baseline(host, **options))
     assert report["nfe"] == 3
 
@@ -319,7 +319,7 @@ def test_a_search_chooses_for_each_tile_against_its_part_of_the_degraded_image(h
         model=tile(host.apply(lq=random_latent(1, 1, *SIZE))),
         latent={"samples": torch.zeros(1, 16, *SIZE)},
         steps=search_host.sigmas(3),
-        schedule=StepwiseSearch(3, 1.0, tile=64),
+        search=StepwiseSearch(3, 1.0, tile=64),
         judge=search_host.verifier(Near()),
         degraded=torch.rand(1, 2 * SIZE[0] * 8, 2 * SIZE[1] * 8, 3),
     )

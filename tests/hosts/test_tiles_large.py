@@ -41,6 +41,7 @@ def test_no_seam_shows_and_the_gate_would_see_one(images):
     assert ours < GATE < naive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", [NEWEST], indirect=True)
 def test_four_megapixels_by_the_shipped_workflow(server):
     side = 2048
@@ -50,7 +51,7 @@ def test_four_megapixels_by_the_shipped_workflow(server):
     degraded = degrade_named(original, "noise", seed=0)
     (server.base / "input").mkdir(exist_ok=True)
     save_image(degraded, server.base / "input" / "four_megapixels.png")
-    graph = read("fluxir_large_picture_miniature.json", "workflows/api")
+    graph = read("fluxir_large_photo_miniature.json", "workflows/api")
     graph[node_of(graph, "LoadImage")]["inputs"]["image"] = "four_megapixels.png"
     graph[node_of(graph, "KSampler")]["inputs"]["steps"] = 2
     for coder in ("VAEEncodeTiled", "VAEDecodeTiled"):  # as many pixels in fewer tiles take two thirds of the time
@@ -63,7 +64,7 @@ def test_four_megapixels_by_the_shipped_workflow(server):
         return (image - original).square().mean()
 
     assert error(restored) < error(degraded) / 2
-    asked = graph[node_of(graph, "TileModel")]["inputs"]
+    asked = graph[node_of(graph, "FluxIRTileModel")]["inputs"]
     grid = TileGrid(side // 8, side // 8, asked["tile"] // 8, asked["overlap"])
     assert len(grid.tiles) == 121
     assert seam_score(restored - original, *([8 * place for place in axis] for axis in grid.borders)) < LARGE_GATE
@@ -82,7 +83,7 @@ def test_the_command_line_restores_in_tiles(degraded, tmp_path):
 
     whole, tiled, enough = restore(), restore("--tile", "128"), restore("--tile", "256")
     assert tiled.shape == (45, 256, 3) and torch.equal(enough, whole)
-    assert json.loads(report.read_text())["tile"] == 256
+    assert json.loads(report.read_text(encoding="utf-8"))["tile"] == 256
     assert 0 < (tiled - whole).abs().mean() < 10
 
 

@@ -43,7 +43,7 @@ def command(folder, work, recipe="fluxir", precision="float32", processes=1, att
         "log": [],
     }
     work.mkdir(parents=True, exist_ok=True)
-    (work / "config.yaml").write_text(yaml.safe_dump(values))
+    (work / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     module = [
         "comfyui_fluxir.training.cli",
         "train",
@@ -143,5 +143,5 @@ def test_sigterm_saves_in_every_process_and_exits_well(folder, tmp_path):
 
 
 def _children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
         return [int(child) for child in file.read().split()]

@@ -50,7 +50,7 @@ def config(folder, **sections):
     for name, given in sections.items():
         values[name] = {**values.get(name, {}), **given} if isinstance(given, dict) else given
     path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return str(path)
 
 
@@ -104,7 +104,7 @@ def test_ummf_trains_and_its_lora_restores_and_searches(folder, tmp_path):
                 *options,
             ]
         )
-        found = json.loads(report.read_text())
+        found = json.loads(report.read_text(encoding="utf-8"))
         assert found["adapter"] == name and (not options or found["nfe"] == found["nfe_planned"])
     one, other = (load_image(tmp_path / f"{name}.png") for name in ("ummf", "fluxir"))
     assert one.shape == other.shape == (3, 72, 80) and (one - other).abs().mean() > 0.0005

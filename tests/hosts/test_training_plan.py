@@ -22,11 +22,11 @@ def small(tmp_path):
     """Writes a shipped miniature configuration with micro-batches of 2; its path."""
 
     def write(recipe, checkpointing, batch=2):
-        values = yaml.safe_load((CONFIGS / f"{recipe}-miniature.yaml").read_text())
+        values = yaml.safe_load((CONFIGS / f"{recipe}-miniature.yaml").read_text(encoding="utf-8"))
         values["base"]["gradient_checkpointing"] = checkpointing
         values["run"].update(batch=batch, micro_batch=2)
         path = tmp_path / "config.yaml"
-        path.write_text(yaml.safe_dump(values))
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
         return path
 
     return write

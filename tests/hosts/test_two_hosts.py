@@ -51,7 +51,7 @@ def test_fluxir_restore_and_the_graph_give_the_same_image(host):
     import comfy.sample
     import comfy.sd
     import comfy.utils
-    from comfyui_fluxir.nodes.adapter import NullTextConditioning
+    from comfyui_fluxir.nodes.adapter import EmptyPrompt
     from comfyui_fluxir.training.diffusers_host.restorer import Restorer
 
     degraded = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -60,7 +60,7 @@ def test_fluxir_restore_and_the_graph_give_the_same_image(host):
         vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(host.paths["vae"])))
         latent = vae.encode(degraded.movedim(1, -1))
         noise = comfy.sample.prepare_noise(latent, 5)
-        conditioning = NullTextConditioning.execute(host.adapter).result[0]
+        conditioning = EmptyPrompt.execute(host.adapter).result[0]
         restored = host.sample(host.apply(lq=latent), noise=noise, positive=conditioning)
         in_comfyui = vae.decode(restored).movedim(-1, 1)
     torch.testing.assert_close(in_comfyui, in_diffusers, rtol=0, atol=1e-3)

@@ -270,7 +270,7 @@ def test_what_cannot_work_is_refused(host, nodes, loras, tmp_path):
     import nodes as core
 
     tiled = core.ConditioningSetArea().append(conditioned(nodes, strength=0.5), 64, 64, 64, 64, 1.0)[0]
-    with pytest.raises(ValueError, match="encode the degraded picture at the sampled size"):
+    with pytest.raises(ValueError, match="encode the degraded image at the sampled size"):
         host.sample(host.model, noise=random_latent(2, 1, 16, 16), positive=tiled)
     assert torch.isfinite(host.sample(model, noise=random_latent(2, 1, 16, 16), positive=tiled)).all()
 

@@ -106,7 +106,7 @@ def test_the_papers_ensemble_ranks_by_three_reward_models(loaded):
     from comfyui_fluxir.nodes.verifiers import VerifierEnsemble
 
     members = {f"verifier{i}": make() for i, make in enumerate(loaded.values())}
-    both = [VerifierEnsemble.execute(members, how).result[0] for how in ("rank sum", "mean z-score")]
+    both = [VerifierEnsemble.execute(members, how).result[0] for how in ("by rank", "by score")]
     reports = [score(verifier, noisy_images(count=4))[2] for verifier in both]
     assert set(reports[0]["scores"]) == set(loaded)
     assert all(abs(6 * value - round(6 * value)) < 1e-4 for value in reports[0]["values"])  # ranks are multiples of 1/3
@@ -130,7 +130,7 @@ def test_the_same_verifier_twice_is_refused(loaded):
     from comfyui_fluxir.nodes.verifiers import VerifierEnsemble
 
     with pytest.raises(ValueError, match="Verifier Ensemble: Ensemble: the verifiers .* share a name; leave the second out"):
-        VerifierEnsemble.execute({"verifier0": loaded["aesthetic"](), "verifier1": loaded["aesthetic"]()}, "rank sum")
+        VerifierEnsemble.execute({"verifier0": loaded["aesthetic"](), "verifier1": loaded["aesthetic"]()}, "by rank")
 
 
 def test_the_natural_image_verifier_prefers_the_undistorted_and_knows_the_input(comfy):
@@ -145,5 +145,5 @@ def test_the_natural_image_verifier_prefers_the_undistorted_and_knows_the_input(
     assert score(verifier, batch)[1] == 1
     _, _, report = score(verifier, batch, degraded=batch[:1])
     assert "consistency" in report["scores"]
-    with pytest.raises(ValueError, match="Score Images: 2 degraded pictures; give the one"):
+    with pytest.raises(ValueError, match="Score Images: 2 degraded images; give the one"):
         score(verifier, batch, degraded=batch[:2])

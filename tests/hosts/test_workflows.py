@@ -39,7 +39,7 @@ def test_a_workflow_runs_as_shipped(stocked, name):
     (saved,) = stocked.run(graph, ui=read(name))[node_of(graph, "SaveImage")]
     with Image.open(saved) as image:
         assert image.size == SIZES.get(name, (104, 72))
-        assert ("fluxir_search" in image.text) == any(node["class_type"] == "TTSSampler" for node in graph.values())
+        assert ("fluxir_search" in image.text) == any(node["class_type"] == "FluxIRTTSSampler" for node in graph.values())
         pixels = np.asarray(image)
     assert pixels.std() > 0
 
@@ -50,7 +50,7 @@ def test_before_and_after_stand_in_cores_own_comparison(name):
     shown = graph[node_of(graph, "ImageCompare")]["inputs"]
     assert shown["image_a"] != shown["image_b"]
     if name not in SIZES:  # those start from a photo, or degrade a good one, and save the restored one
-        assert graph[shown["image_a"][0]]["class_type"] in ("LoadImage", "DegradeImage")
+        assert graph[shown["image_a"][0]]["class_type"] in ("LoadImage", "FluxIRDegradeImage")
         assert shown["image_b"] == graph[node_of(graph, "SaveImage")]["inputs"]["images"]
 
 
@@ -95,7 +95,7 @@ def texts_of(stocked, graph):
 def test_the_caption_of_the_cleaned_image_is_the_prompt(stocked):
     graph = on_miniature_weights(read("ummf_flux_search.json", "workflows/api"))
     texts = texts_of(stocked, graph)
-    assert texts[PROMPT] == texts[node_of(graph, "CaptionImage")] and texts[PROMPT].strip()
+    assert texts[PROMPT] == texts[node_of(graph, "FluxIRCaptionImage")] and texts[PROMPT].strip()
 
 
 def test_a_cleaned_image_that_shows_something_else_is_not_described(stocked):
@@ -103,7 +103,7 @@ def test_a_cleaned_image_that_shows_something_else_is_not_described(stocked):
     scaled = graph[node_of(graph, "ImageScale")]
     scaled |= {"class_type": "ImageInvert", "inputs": {"image": scaled["inputs"]["image"]}}
     texts = texts_of(stocked, graph)
-    assert texts[PROMPT] == "" and node_of(graph, "CaptionImage") not in texts
+    assert texts[PROMPT] == "" and node_of(graph, "FluxIRCaptionImage") not in texts
 
 
 def test_a_search_is_in_the_images_metadata_and_replays_to_the_identical_image(stocked):
@@ -116,7 +116,7 @@ def test_a_search_is_in_the_images_metadata_and_replays_to_the_identical_image(s
     assert report["preset"] == "quick" and report["nfe"] == report["nfe_planned"] and len(report["log"]) > 0
     assert json.loads(image.text["workflow"]) == ui
     # It changes nothing in the picture, but makes ComfyUI run it again.
-    kept[node_of(kept, "TTSSampler")]["inputs"]["keep_best"] = True
+    kept[node_of(kept, "FluxIRTTSSampler")]["inputs"]["keep_best"] = True
     (replayed,) = stocked.run(kept, ui=ui)[saver]
     with Image.open(replayed) as image:
         assert np.array_equal(np.asarray(image), first)
@@ -126,11 +126,11 @@ def test_a_search_is_in_the_images_metadata_and_replays_to_the_identical_image(s
 def test_the_muted_verifier_judges_too_once_its_weights_are_there(stocked):
     from comfy_cli.workflow_to_api import convert_ui_to_api
 
-    ui = read("tts_own_search_miniature.json")
+    ui = read("search_your_own_miniature.json")
     (muted,) = (node for node in ui["nodes"] if node["mode"] != 0)
     muted["mode"] = 0
     graph = convert_ui_to_api(ui, stocked.get("/object_info"))
-    shown = ("PreviewImage", "ImageCompare", "BudgetPlan")  # only what is saved runs: one search
+    shown = ("PreviewImage", "ImageCompare", "FluxIRBudgetPlan")  # only what is saved runs: one search
     kept = {node: content for node, content in graph.items() if content["class_type"] not in shown}
     (saved,) = stocked.run(kept, ui=ui)[node_of(graph, "SaveImage")]
     with Image.open(saved) as image:
@@ -140,7 +140,7 @@ def test_the_muted_verifier_judges_too_once_its_weights_are_there(stocked):
 
 def test_an_evaluation_measures_the_restored_photo_against_the_one_before_it_was_degraded(stocked):
     graph = read("fluxir_evaluate_miniature.json", "workflows/api")
-    degraded = node_of(graph, "DegradeImage")
+    degraded = node_of(graph, "FluxIRDegradeImage")
     graph[degraded]["inputs"]["strength"] = 0.0  # then the degraded photo is the original
     texts = texts_of(stocked, graph)
     before, after = (
@@ -152,7 +152,7 @@ def test_an_evaluation_measures_the_restored_photo_against_the_one_before_it_was
 
 def test_cancelling_a_search_leaves_the_server_as_it_was(stocked):
     graph = read("fluxir_search_miniature.json", "workflows/api")
-    sampler = node_of(graph, "TTSSampler")
+    sampler = node_of(graph, "FluxIRTTSSampler")
     graph[sampler]["inputs"]["preset"] = "best_of_n"
     asked = []
 
@@ -160,7 +160,7 @@ def test_cancelling_a_search_leaves_the_server_as_it_was(stocked):
         if node == sampler and not asked:
             asked.append(urllib.request.urlopen(urllib.request.Request(f"{stocked.url}/interrupt", method="POST")).status)
 
-    with pytest.raises(ComfyUIError, match="^TTSSampler: interrupted"):
+    with pytest.raises(ComfyUIError, match="^FluxIRTTSSampler: interrupted"):
         stocked.run(graph, progress=cancel)
     assert asked == [200]
     graph[sampler]["inputs"]["preset"] = "quick"
@@ -169,16 +169,17 @@ def test_cancelling_a_search_leaves_the_server_as_it_was(stocked):
 
 def test_the_budget_plan_is_kept_to(stocked):
     graph = read("fluxir_search_miniature.json", "workflows/api")
-    budget = node_of(graph, "BudgetPlan")
+    budget = node_of(graph, "FluxIRBudgetPlan")
     # Of no other test: a graph that ran before would come from ComfyUI's cache.
     graph[node_of(graph, "RandomNoise")]["inputs"]["noise_seed"] = 4711
     steps = []
     stocked.run(graph, progress=lambda node, step, total: steps.append((node, step, total)))
     (entry,) = list(stocked.get("/history?max_items=1").values())
     report = json.loads(entry["outputs"][budget]["text"][0])
-    assert report["seconds"] == pytest.approx(report["step_seconds"] * report["nfe"], abs=0.02) and report["step_seconds"] > 0
-    sampler = node_of(graph, "TTSSampler")
-    assert [(step, total) for node, step, total in steps if node == sampler][-1] == (report["nfe"], report["nfe"])
+    calls = report["model_calls"]
+    assert report["seconds"] == pytest.approx(report["step_seconds"] * calls, abs=0.02) and report["step_seconds"] > 0
+    sampler = node_of(graph, "FluxIRTTSSampler")
+    assert [(step, total) for node, step, total in steps if node == sampler][-1] == (calls, calls)
 
 
 def test_the_image_size_need_not_be_a_multiple_of_the_latents(stocked):

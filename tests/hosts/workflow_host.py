@@ -33,7 +33,7 @@ def free_port():
 
 
 def read(name, folder="workflows"):
-    return json.loads((PACK / folder / name).read_text())
+    return json.loads((PACK / folder / name).read_text(encoding="utf-8"))
 
 
 def node_of(graph, kind):
@@ -80,9 +80,9 @@ def on_miniature_weights(graph):
         inputs = node["inputs"]
         inputs |= {key: STANDS_IN[value] for key, value in inputs.items() if isinstance(value, str) and value in STANDS_IN}
         if node["class_type"] == "DualCLIPLoader":
-            node |= {"class_type": "LoadFluxIRAdapter", "inputs": {"adapter_name": "mini-flux-fluxir.safetensors"}}
+            node |= {"class_type": "FluxIRLoadAdapter", "inputs": {"adapter_name": "mini-flux-fluxir.safetensors"}}
         elif node["class_type"] == "CLIPTextEncode":
-            node |= {"class_type": "NullTextConditioning", "inputs": {"adapter": inputs["clip"]}}
+            node |= {"class_type": "FluxIREmptyPrompt", "inputs": {"adapter": inputs["clip"]}}
             if isinstance(inputs["text"], list):
                 graph[PROMPT] = {"class_type": "PreviewAny", "inputs": {"source": inputs["text"]}}
     return graph

@@ -102,8 +102,8 @@ def write_qwen_folder(folder, shards=1):
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     for name, content in {"config": CONFIG, "preprocessor_config": PREPARATION, "generation_config": GENERATION}.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    (folder / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}), encoding="utf-8")
     write_tokenizer(folder)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -129,7 +129,7 @@ def write_weights(folder, state, shards):
         save_file({name: state[name] for name in state if files[name] == file}, folder / file, {"format": "pt"})
     size = sum(value.nbytes for value in state.values())
     index = {"metadata": {"total_size": size}, "weight_map": files}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 def write_tokenizer(folder):
@@ -138,8 +138,8 @@ def write_tokenizer(folder):
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = list(bytes_to_unicode().values())
-    (folder / "vocab.json").write_text(json.dumps({letter: index for index, letter in enumerate(letters)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "vocab.json").write_text(json.dumps({letter: index for index, letter in enumerate(letters)}), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     form = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     described = {
         "add_prefix_space": False,
@@ -156,5 +156,5 @@ def write_tokenizer(folder):
         "tokenizer_class": "Qwen2Tokenizer",
         "unk_token": None,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(described))
+    (folder / "tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")
     Qwen2TokenizerFast.from_pretrained(str(folder)).backend_tokenizer.save(str(folder / "tokenizer.json"))

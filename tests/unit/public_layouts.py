@@ -51,11 +51,11 @@ def write_clip_folder(folder):
     text = tower | {"vocab_size": 514, "bos_token_id": 512, "eos_token_id": 513, "max_position_embeddings": 77}
     vision = tower | {"image_size": SIDE, "patch_size": PATCH}
     config = {"model_type": "clip", "projection_dim": 24, "text_config": text, "vision_config": vision}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     letters = list(bytes_to_unicode().values())
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     state = random_state(clip_shapes())
     for which, length in (("text", 77), ("vision", 5)):  # the public file has these two
         state[f"{which}_model.embeddings.position_ids"] = torch.arange(length)[None]
@@ -87,7 +87,7 @@ def write_image_reward_folder(folder):
     state = random_state(image_reward_shapes(), scale=0.2)
     state["blip.text_encoder.embeddings.position_ids"] = torch.arange(48)[None]
     torch.save(state, folder / "ImageReward.pt")
-    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in BERT_WORDS))
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in BERT_WORDS), encoding="utf-8")
     return folder
 
 

@@ -110,7 +110,7 @@ def test_the_arrow_tests_see_wrong_arrows(tmp_path):
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     found = graph(tmp_path)
     assert wrong_parts(found, "fluxir_core") == {("fluxir_core/flow/bad", "comfy"), ("fluxir_core/flow/bad", "training/host")}
     assert wrong_parts(found, "training") == {("training/host", "nodes")}

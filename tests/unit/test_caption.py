@@ -125,8 +125,8 @@ def test_several_files_of_weights_are_one_model(folder, captioner, tmp_path):
 
 def test_files_in_half_precision_stay_so(folder, tmp_path):
     copy(folder, tmp_path, ["model.safetensors"])
-    config = json.loads((folder / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16"}))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16"}), encoding="utf-8")
     halved = {name: value.bfloat16() for name, value in load_file(folder / "model.safetensors").items()}
     save_file(halved, tmp_path / "model.safetensors", {"format": "pt"})
     captioner = Captioner(tmp_path)
@@ -136,8 +136,8 @@ def test_files_in_half_precision_stay_so(folder, tmp_path):
 
 def test_the_3b_models_tied_words_are_not_missing(folder, tmp_path):
     copy(folder, tmp_path, ["model.safetensors"])
-    config = json.loads((folder / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}), encoding="utf-8")
     weights = load_file(folder / "model.safetensors")
     del weights["lm_head.weight"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
@@ -180,12 +180,12 @@ def test_files_of_another_model_or_broken_ones_are_refused(folder, tmp_path):
     with pytest.raises(CaptionerFileError, match=r"caption: the weights in .* cannot be read \(.*\); get them from"):
         Captioner(tmp_path).module
     (tmp_path / "model.safetensors").unlink()
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    (tmp_path / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CaptionerFileError, match=r"index\.json names no files of weights"):
         Captioner(tmp_path)
     copy(folder, tmp_path)
     for described, kind in (('{"model_type": "qwen3_vl"}', "qwen3_vl"), ("<!DOCTYPE html>", "nothing")):
-        (tmp_path / "config.json").write_text(described)
+        (tmp_path / "config.json").write_text(described, encoding="utf-8")
         with pytest.raises(CaptionerFileError, match=f"config.json describes {kind}, not Qwen2.5-VL; get it from Qwen/"):
             Captioner(tmp_path)
 
@@ -205,7 +205,7 @@ def test_importing_the_captioner_imports_no_transformers():
     import ast
     from pathlib import Path
 
-    tree = ast.parse(Path(caption.__file__).read_text())
+    tree = ast.parse(Path(caption.__file__).read_text(encoding="utf-8"))
     at_top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = {a.name for node in at_top for a in node.names} | {getattr(node, "module", "") for node in at_top}
     assert "transformers" not in names

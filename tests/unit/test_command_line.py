@@ -55,7 +55,7 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(capsys, arguments, sent
     "arguments",
     [
         ["restore", "IN", "OUT.png", "--model", "nowhere"],
-        ["restore", "IN", "OUT.png", "--model", "/dev/null"],
+        ["restore", "IN", "OUT.png", "--model", os.devnull],
         ["fluxgen", "generate", "OUT", "--count", 1, "--model", "nowhere"],
         ["schedule", "--model", "nowhere"],
         ["train", "reinforce", "--model", "nowhere"],
@@ -95,7 +95,9 @@ def test_a_number_that_is_none_in_a_csv_is_measured_again(tmp_path):
     command = ["eval", str(tmp_path / "lq"), str(tmp_path / "out"), "--metrics", "--csv", str(tmp_path / "t.csv")]
     main(command)
     whole = read_rows(tmp_path / "t.csv")
-    (tmp_path / "t.csv").write_text((tmp_path / "t.csv").read_text().replace(whole["a"]["niqe"], "x12"))
+    (tmp_path / "t.csv").write_text(
+        (tmp_path / "t.csv").read_text(encoding="utf-8").replace(whole["a"]["niqe"], "x12"), encoding="utf-8"
+    )
     main(command)
     assert read_rows(tmp_path / "t.csv") == whole
 
@@ -104,7 +106,7 @@ def test_a_number_that_is_none_in_a_csv_is_measured_again(tmp_path):
     ("error", "sentence", "status"),
     [
         (ValueError("two\nlines"), "two lines", 2),
-        (ImportError("No module named 'peft'", name="peft.tuners"), "the library peft cannot be imported; pip install", 2),
+        (ImportError("No module named 'peft'", name="peft.tuners"), "the library peft cannot be imported; run `pip install", 2),
         (PermissionError(13, "Permission denied", "/a/b"), "/a/b cannot be used (Permission denied); check", 2),
         (OSError(28, "No space left on device"), "a file failed (No space left on device); check", 2),
         (MemoryError(), "memory ran out; use smaller images", 1),
@@ -127,18 +129,25 @@ def test_every_exception_is_said_in_one_sentence_and_traced_only_when_asked(monk
 
 def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch, capsys):
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(plan, "run", lambda _: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5))
+    monkeypatch.setattr(plan, "run", lambda _: signal.raise_signal(signal.SIGTERM) or time.sleep(5))
     assert refused(capsys, "plan", status=130) == "fluxir plan: stopped."
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_who_asks_twice_does_not_wait():
     with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert stop.asked
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_the_process_ends_with_the_status_and_the_sentence():
     done = subprocess.run([sys.executable, "-m", cli.__name__, "plan", "--steps", "0"], capture_output=True, text=True)
     assert (done.returncode, done.stderr, done.stdout) == (2, "fluxir plan: --steps is 0; use at least 1.\n", "")
+
+
+def test_what_is_written_goes_through_an_output_of_any_encoding():
+    code = "from comfyui_fluxir.training import cli; cli._run = lambda _: print('a \\u2193 \\udcff'); cli.main([])"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert done.stdout.split() == [b"a", "\u2193".encode(), rb"\udcff"], done.stderr

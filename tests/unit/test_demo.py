@@ -119,7 +119,7 @@ def test_a_port_in_use_is_refused(tmp_path):
 
 
 def test_a_server_that_dies_at_once_is_reported_with_its_last_line(tmp_path):
-    (tmp_path / "main.py").write_text("raise SystemExit('no such GPU')")
+    (tmp_path / "main.py").write_text("raise SystemExit('no such GPU')", encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -152,7 +152,7 @@ def test_images_stand_side_by_side_under_their_labels():
 
 
 def test_the_readme_shows_the_images_that_the_demo_makes():
-    readme = (environment.ROOT / "README.md").read_text()
+    readme = (environment.ROOT / "README.md").read_text(encoding="utf-8")
     shown = [environment.ROOT / file for file in re.findall(r"!\[.+?\]\((.+?)\)", readme)]
     assert shown == [README_IMAGES / f"{name}.jpg" for name in SHOWN]
     assert sum(path.stat().st_size for path in shown) < 150_000
@@ -162,7 +162,10 @@ def test_the_readme_shows_the_images_that_the_demo_makes():
 
 
 def test_every_workflow_for_the_miniature_has_a_thumbnail_that_a_command_makes_again():
-    workflows = {path.stem: json.loads(path.read_text()) for path in (environment.ROOT / "workflows/api").glob("*_miniature.json")}
+    workflows = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in (environment.ROOT / "workflows/api").glob("*_miniature.json")
+    }
     assert set(thumbnails.SHOWN) == set(workflows)
     for name, outputs in thumbnails.SHOWN.items():
         assert {node for node, _slot in outputs.values()} <= set(workflows[name]), name

@@ -90,12 +90,12 @@ def test_a_vetos_refusal_drops_however_many_it_refuses():
 
 def test_a_table_is_read_back_as_what_was_kept(tmp_path):
     scores = {"a": [0.1, 5.0, 6.0], "b": [1.0, 1.0, 1.0]}
-    (tmp_path / "t.csv").write_text(table(["x, y", "z", "w"], scores, select(scores), [("q", "it is empty")]))
+    (tmp_path / "t.csv").write_text(table(["x, y", "z", "w"], scores, select(scores), [("q", "it is empty")]), encoding="utf-8")
     rows = rows_of(tmp_path / "t.csv")
     assert rows["x, y"]["dropped by"] == "a"
     assert rows["q"] == {"file": "q", "a": "", "b": "", "kept": "no", "dropped by": "it is empty"}
     assert read_table(tmp_path / "t.csv") == {"z": {"a": 5.0, "b": 1.0}, "w": {"a": 6.0, "b": 1.0}}
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     for name in ("other.csv", "missing.csv"):
         with pytest.raises(ValueError, match=rf"{name} is no table of fluxir fluxgen select"):
             read_table(tmp_path / name)
@@ -111,7 +111,7 @@ def test_select_scores_photos_and_says_what_drops_each(photos, crops, tmp_path, 
     assert "cannot be read as an image" in rows["broken.png"]["dropped by"]
     said = capsys.readouterr().out
     assert "broken.png: broken.png cannot be read" in said and "empty.jpg: the file is empty" in said
-    assert (tmp_path / "out" / "skipped" / "source.csv").read_text() == "empty.jpg,the file is empty\n"
+    assert (tmp_path / "out" / "skipped" / "source.csv").read_text(encoding="utf-8") == "empty.jpg,the file is empty\n"
     with Image.open(tmp_path / "out" / "dropped.png") as sheet:
         assert np.asarray(sheet).std() > 0
 
@@ -134,7 +134,7 @@ def test_select_measures_only_what_is_missing(shards, crops, tmp_path, monkeypat
     call = NIQE.__call__
     monkeypatch.setattr(NIQE, "__call__", lambda self, *given: seen.append(1) or call(self, *given))
     scores = tmp_path / "out" / "scores" / "s1.jsonl"
-    scores.write_text(scores.read_text()[:-20])  # the last line was being written
+    scores.write_text(scores.read_text(encoding="utf-8")[:-20], encoding="utf-8")  # the last line was being written
     run("select", shards, tmp_path / "out", "--metrics", "niqe")
     assert len(seen) == 1 and (tmp_path / "out" / "selection.csv").read_bytes() == first
     run("select", shards, tmp_path / "out", *OWN)
@@ -239,8 +239,11 @@ def test_who_is_interrupted_waits_for_the_items_at_hand_alone():
 def test_a_score_that_was_changed_is_measured_again(shards, tmp_path):
     run("select", shards, tmp_path / "out", "--metrics", "niqe")
     first, scores = (tmp_path / "out" / "selection.csv").read_bytes(), tmp_path / "out" / "scores" / "s1.jsonl"
-    for broken in (scores.read_text().replace('"niqe": -', '"niqe": -1', 1), "[1, 2]\n5\nnull\n{}\n" + scores.read_text()):
-        scores.write_text(broken)
+    for broken in (
+        scores.read_text(encoding="utf-8").replace('"niqe": -', '"niqe": -1', 1),
+        "[1, 2]\n5\nnull\n{}\n" + scores.read_text(encoding="utf-8"),
+    ):
+        scores.write_text(broken, encoding="utf-8")
         run("select", shards, tmp_path / "out", "--metrics", "niqe")
         assert (tmp_path / "out" / "selection.csv").read_bytes() == first
 

@@ -120,7 +120,7 @@ def test_each_image_of_the_batch_has_its_own_finalists():
 def test_finalists_of_another_search_are_refused():
     found = report("best_of_n")
     count = 2 * len(found["finalist_values"][0])
-    with pytest.raises(ValueError, match=f"^{count - 1} finalists for a report of {count}; decode the finalists of "):
+    with pytest.raises(ValueError, match=f"^{count - 1} final candidates for a report of {count}; decode those of "):
         candidates.search_sheet(found, torch.rand(count - 1, 3, 8, 8))
     with pytest.raises(ValueError, match="image 2 of a batch of 2; count from 0"):
         candidates.search_sheet(found, torch.rand(count, 3, 8, 8), 2)

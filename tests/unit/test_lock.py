@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -44,11 +43,11 @@ def test_who_comes_second_is_told_who_holds_the_folder(tmp_path, holder):
 
 
 def test_a_killed_run_holds_nothing(tmp_path, holder):
-    holder.send_signal(signal.SIGKILL)
+    holder.kill()
     holder.wait()
     with locked(tmp_path / "work", "--work"):
-        assert f'"pid": {os.getpid()}' in (tmp_path / "work" / ".fluxir-lock").read_text()
-    assert (tmp_path / "work" / ".fluxir-lock").read_text() == ""
+        assert f'"pid": {os.getpid()}' in (tmp_path / "work" / ".fluxir-lock").read_text(encoding="utf-8")
+    assert (tmp_path / "work" / ".fluxir-lock").read_text(encoding="utf-8") == ""
 
 
 def test_the_parts_of_a_shared_run_do_not_exclude_each_other(tmp_path):

@@ -230,10 +230,10 @@ def test_files_of_another_layout_are_refused(tmp_path, files):
         reward(lambda state: named(state, "blip.text_encoder.embeddings.LayerNorm.weight", torch.zeros(3)))
     with pytest.raises(VerifierFileError, match=r"is not laid out as ImageReward"):
         reward(lambda state: [state.pop(name) for name in list(state) if name.startswith("blip")])
-    (tmp_path / "vocab.txt").write_text("\n".join(BERT_WORDS[:-1]))
+    (tmp_path / "vocab.txt").write_text("\n".join(BERT_WORDS[:-1]), encoding="utf-8")
     with pytest.raises(VerifierFileError, match=r"gives 14 tokens, ImageReward knows 15"):
         reward(lambda state: None)
-    (tmp_path / "vocab.txt").write_text("a\nb\n")
+    (tmp_path / "vocab.txt").write_text("a\nb\n", encoding="utf-8")
     with pytest.raises(VerifierFileError, match=r"is not BERT's vocabulary"):
         reward(lambda state: None)
     for wrong in (random_state(layers("layers.", **{"0": (8, 24), "2": (1, 8)})), random_state(head_shapes(24, "net."))):
@@ -264,7 +264,7 @@ def test_fluxs_clip_l_without_the_text_projection_is_refused(tmp_path, files):
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(VerifierFileError, match=r"lacks text_projection\.weight"):
         CLIPScore(tmp_path, "a house")
-    (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
+    (tmp_path / "config.json").write_text('{"model_type": "siglip"}', encoding="utf-8")
     with pytest.raises(VerifierFileError, match="describes siglip, not a full CLIP model"):
         CLIPScore(tmp_path, "a house")
 
@@ -274,7 +274,7 @@ def test_importing_the_verifiers_imports_neither_transformers_nor_pyiqa():
     from pathlib import Path
 
     for module in ("pretrained", "clip_score", "aesthetic", "image_reward", "pyiqa_metric"):
-        tree = ast.parse((Path(pretrained.__file__).parent / f"{module}.py").read_text())
+        tree = ast.parse((Path(pretrained.__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
         at_top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
         names = {a.name for node in at_top for a in node.names} | {getattr(node, "module", "") for node in at_top}
         assert not names & {"transformers", "pyiqa", "huggingface_hub", "huggingface_hub.constants"}

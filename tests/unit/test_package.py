@@ -54,4 +54,4 @@ def test_installing_the_pack_into_comfyuis_environment_changes_no_package():
         check=True,
     )
     names = {entry["metadata"]["name"].lower() for entry in json.loads(report.stdout)["install"]}
-    assert names <= {"comfyui-fluxir"}
+    assert names <= {"fluxir"}

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from comfyui_fluxir.demo.environment import NEWEST, OLDEST
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,21 @@ def test_every_field_that_the_registry_asks_for_is_there(config):
     assert project.supported_comfyui_version == f">={OLDEST}"
 
 
+def test_the_name_is_one_that_the_registry_asks_for(config):
+    assert config.project.name == "fluxir" and "comfy" not in config.project.name
+
+
+@pytest.mark.parametrize(("field", "size"), [("icon", (400, 400)), ("banner_url", (1050, 450))])
+def test_icon_and_banner_are_in_the_repository(config, field, size):
+    address = getattr(config.tool_comfy, field)
+    branch = config.project.urls.repository.replace("//github.com/", "//raw.githubusercontent.com/") + "/main/"
+    assert address.startswith(branch)
+    with Image.open(ROOT / address.removeprefix(branch)) as image:
+        assert image.size == size  # at most 400 x 400; 21:9
+
+
 def test_the_supported_versions_are_stated_where_people_look(config):
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert OLDEST in readme and NEWEST in readme
     section = CHANGELOG.split(f"## {config.project.version}")[1].split("\n## ")[0]
     assert f"ComfyUI {OLDEST} to {NEWEST}" in section
@@ -63,14 +77,14 @@ def archive_of(tmp_path, monkeypatch):
 
 def test_the_published_archive_is_what_git_tracks_without_tests_tools_and_ci(archive_of):
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    left_out = ("tests/", "tools/", ".ci/", ".github/", ".gitignore", ".comfyignore")
+    left_out = ("tests/", "tools/", ".ci/", ".github/", ".gitattributes", ".gitignore", ".comfyignore", ".pre-commit-config.yaml")
     expected = {name for name in tracked if not name.startswith(left_out) and (ROOT / name).exists()}
     assert archive_of(ROOT) == expected
     assert {"__init__.py", "pyproject.toml", "LICENSE", "README.md"} <= expected
 
 
 def test_an_archive_that_is_made_without_git_holds_no_cache(archive_of, tmp_path):
-    (tmp_path / ".comfyignore").write_text((ROOT / ".comfyignore").read_text())
+    (tmp_path / ".comfyignore").write_text((ROOT / ".comfyignore").read_text(encoding="utf-8"), encoding="utf-8")
     for name in ("nodes/a.py", "nodes/__pycache__/a.pyc", ".venv/b", ".cache/comfyui/c", "output/d.png", "tests/e.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -80,10 +94,12 @@ def test_an_archive_that_is_made_without_git_holds_no_cache(archive_of, tmp_path
 @pytest.fixture
 def changes_step(tmp_path):
     """Runs the publish workflow's first step for a tag. Returns its process, and the file that it wrote."""
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "publish_action.yml").read_text())
+    if os.name == "nt":
+        pytest.skip("the workflow runs on Linux")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "publish_action.yml").read_text(encoding="utf-8"))
     (script,) = (step["run"] for step in workflow["jobs"]["publish"]["steps"] if "GITHUB_REF_NAME" in step.get("run", ""))
     for name in ("pyproject.toml", "CHANGELOG.md"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
 
     def run(tag):
         environment = {**os.environ, "GITHUB_REF_NAME": tag}
@@ -96,7 +112,11 @@ def changes_step(tmp_path):
 def test_publishing_a_version_sends_its_section_of_the_changelog(changes_step, config):
     ended, changes = changes_step(f"v{config.project.version}")
     assert ended.returncode == 0
-    assert changes.read_text().strip() and changes.read_text() in CHANGELOG and "\n## " not in changes.read_text()
+    assert (
+        changes.read_text(encoding="utf-8").strip()
+        and changes.read_text(encoding="utf-8") in CHANGELOG
+        and "\n## " not in changes.read_text(encoding="utf-8")
+    )
 
 
 def test_a_tag_of_another_version_publishes_nothing(changes_step):

@@ -1,6 +1,10 @@
-"""The README's tables come from measured rows, and the gates can fail."""
+"""The tables of docs/results come from measured rows, and the gates can fail."""
+
+import argparse
+import re
 
 import pytest
+from comfyui_fluxir.training.commands import results
 from comfyui_fluxir.training.commands.results import replace_block
 from comfyui_fluxir.training.miniature.evaluate import gates, mean_over_photos
 from comfyui_fluxir.training.studies.bench_few_steps import few_step_gates, few_step_table
@@ -41,15 +45,28 @@ def test_a_poor_one_misses_the_gates_it_should(restored, gmsd, missed):
 
 
 def test_a_table_replaces_its_own_block_only(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("a\n<!-- results: one -->\n<!-- end -->\nb\n<!-- results: two -->\nkept\n<!-- end -->\n")
+    page = tmp_path / "one.md"
+    page.write_text("a\n<!-- results: one -->\n<!-- end -->\nb\n<!-- results: two -->\nkept\n<!-- end -->\n", encoding="utf-8")
     for _ in range(2):  # writing twice is writing once
-        replace_block(readme, "one", "new \\1 | table")
-    assert readme.read_text() == (
+        replace_block(page, "one", "new \\1 | table")
+    assert page.read_text(encoding="utf-8") == (
         "a\n<!-- results: one -->\nnew \\1 | table\n<!-- end -->\nb\n<!-- results: two -->\nkept\n<!-- end -->\n"
     )
     with pytest.raises(ValueError, match="no block `<!-- results: three -->`"):
-        replace_block(readme, "three", "table")
+        replace_block(page, "three", "table")
+    with pytest.raises(ValueError, match=r"--page: .*two\.md cannot be read; run this in the repository"):
+        replace_block(tmp_path / "two.md", "two", "table")
+
+
+def test_every_table_has_a_page_of_its_own():
+    parser = argparse.ArgumentParser()
+    results.add_arguments(parser)
+    (tables,) = (action.choices for action in parser._actions if action.dest == "table")
+    pages = {page.stem for page in results.PAGES.glob("*.md")} - {"README"}
+    assert pages == set(tables)
+    for name in tables:
+        page = (results.PAGES / f"{name}.md").read_text(encoding="utf-8")
+        assert re.findall(r"<!-- results: (\S+) -->\n.+?<!-- end -->", page, re.S) == [name]
 
 
 def fast_rows(**psnr):

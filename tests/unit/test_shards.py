@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import sys
 import tarfile
 
@@ -76,7 +75,6 @@ def test_until_it_is_complete_a_shard_has_no_name(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.tar.partial"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no flock")
 def test_two_processes_do_not_write_one_shard(tmp_path):
     with ShardWriter(tmp_path / "a.tar"):
         with pytest.raises(ValueError, match="a.tar is being written by another process; .* RANK and WORLD_SIZE"):
@@ -177,7 +175,7 @@ def test_of_a_shard_cut_off_anywhere_the_whole_samples_remain_and_the_rest_is_re
     whole = path.read_bytes()
     write(tmp_path / "good.tar", [9])
     (tmp_path / "none.tar").write_bytes(b"")
-    (tmp_path / "text.tar").write_text("no tar file" * 99)
+    (tmp_path / "text.tar").write_text("no tar file" * 99, encoding="utf-8")
     # Between two samples nothing is lost; anywhere else it is not lost in silence.
     ends = [len(write(tmp_path / "part" / f"{count}.tar", range(count)).read_bytes()) - 1024 for count in (1, 2, 3)]
     for length in (*range(0, len(whole) - 1024, 331), *ends):

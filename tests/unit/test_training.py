@@ -3,7 +3,6 @@
 import gc
 import io
 import logging
-import os
 import signal
 import weakref
 from datetime import timedelta
@@ -74,7 +73,7 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path):
 def test_a_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number):
     whole, before = run(tmp_path / "whole"), signal.getsignal(number)
     with pytest.raises(Stopped, match="stopped after 3 of 6 steps; run the same command"):
-        run(tmp_path / "stopped", batches=FlatImages(stop=(2, lambda: os.kill(os.getpid(), number))))
+        run(tmp_path / "stopped", batches=FlatImages(stop=(2, lambda: signal.raise_signal(number))))
     assert RunFolder(tmp_path / "stopped").steps() == [3] and signal.getsignal(number) == before
     assert_equal(run(tmp_path / "stopped"), whole)
 
@@ -111,7 +110,7 @@ def test_a_signal_during_validation_saves_and_stops(tmp_path):
 
     def validate(_model, step, stopping):
         assert not stopping()
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         seen.append(stopping())
         return {}
 
@@ -292,7 +291,7 @@ def test_a_signal_saves_and_stops_a_stage_of_the_miniature_and_it_goes_on(tmp_pa
             module.weight.data.fill_(step)
             taken.append(step)
             if step == 1:
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)
     assert taken == [0, 1] and signal.getsignal(number) == before
     resumed = torch.nn.Linear(2, 2)
     for step in Checkpoint(tmp_path / "a.pt").steps(4, resumed):

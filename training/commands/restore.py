@@ -36,7 +36,7 @@ def add_arguments(parser):
     parser.add_argument("input", type=Path, metavar="IN", help="the degraded image, or a folder of images and folders")
     parser.add_argument("output", type=Path, metavar="OUT", help="the restored image's file, or the folder for all; resumes there")
     parser.add_argument("--scale", type=number(0.25, 8), default=1.0, help="size of the output over the input's (default 1)")
-    parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see the README)")
+    parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see docs/command-line.md)")
     parser.add_argument("--adapter", choices=("fluxir", "ummf"), default="fluxir", help="what shows the model the image")
     parser.add_argument("--prompt", default="", help="what the image shows; needs the model's text encoders (default: no prompt)")
     parser.add_argument("--steps", type=steps, default=20, help="sampling steps (default 20)")

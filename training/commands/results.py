@@ -1,4 +1,4 @@
-"""`fluxir results`: measures what the README's tables say, and writes the tables."""
+"""`fluxir results`: measures what the tables of docs/results say, and writes each into its page."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from ..arguments import whole
 from ..outputs import check_apart, check_file, deliver_data
 from ..studies import tables
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "results"
 
 
 def add_arguments(parser):
@@ -41,23 +41,24 @@ def add_arguments(parser):
     )
     tiles = subparsers.add_parser("tiles", help="the seams of tiled restorations, by overlap")
     tiles.add_argument("--model", default="miniature", help="'miniature' or a model folder")
-    training = subparsers.add_parser("training", help="what training needs at FLUX.1-dev's size, and how near plans are to runs")
-    for table in (training, tiles, miniature, ablation, curve, cost, tts, fusion, few_steps):
-        table.add_argument("--readme", type=Path, default=README, help="the README to write the table to")
+    subparsers.add_parser("training", help="what training needs at FLUX.1-dev's size, and how near plans are to runs")
+    for name, table in subparsers.choices.items():
+        page = PAGES / f"{name}.md"
+        table.add_argument("--page", type=Path, default=page, help=f"the page to write to (default docs/results/{page.name})")
         table.add_argument("--json", type=Path, metavar="FILE", help="write every measured row")
 
 
 def run(arguments):
-    block_of(arguments.readme, arguments.table)
-    check_file("--readme", arguments.readme)
+    block_of(arguments.page, arguments.table)
+    check_file("--page", arguments.page)
     if arguments.json:
         check_file("--json", arguments.json)
-    check_apart({"--readme": arguments.readme, "--json": arguments.json})
+    check_apart({"--page": arguments.page, "--json": arguments.json})
     with locked(arguments.work, "--work") if "work" in arguments else nullcontext():
         rows, table = _measure(arguments)
     if arguments.json:
         deliver_data(arguments.json, json.dumps(rows, indent=1) + "\n")
-    replace_block(arguments.readme, arguments.table, table)
+    replace_block(arguments.page, arguments.table, table)
     print(table)
 
 
@@ -85,25 +86,25 @@ def _labeled(models):
     return dict(pairs)
 
 
-def block_of(readme, name):
-    """(the text of `readme`, where in it what is between `<!-- results: name -->` and `<!-- end -->` begins and ends).
+def block_of(page, name):
+    """(the text of `page`, where in it what is between `<!-- results: name -->` and `<!-- end -->` begins and ends).
 
     Raises ValueError when the comments are not there.
     """
     try:
-        content = readme.read_text(encoding="utf-8")
+        content = page.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise ValueError(f"--readme: {readme} cannot be read; give a Markdown file.") from None
+        raise ValueError(f"--page: {page} cannot be read; run this in the repository, or give a Markdown file.") from None
     found = re.search(rf"<!-- results: {re.escape(name)} -->\n(.*?)<!-- end -->", content, re.S)
     if not found:
-        raise ValueError(f"{readme} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs.")
+        raise ValueError(f"{page} has no block `<!-- results: {name} -->` ... `<!-- end -->`; add one where the table belongs.")
     return content, *found.span(1)
 
 
-def replace_block(readme, name, text):
-    """Puts `text` between the comments `<!-- results: name -->` and `<!-- end -->` of `readme`.
+def replace_block(page, name, text):
+    """Puts `text` between the comments `<!-- results: name -->` and `<!-- end -->` of `page`.
 
     Raises ValueError when the comments are not there.
     """
-    content, begin, end = block_of(readme, name)
-    deliver_data(readme, f"{content[:begin]}{text}\n{content[end:]}")
+    content, begin, end = block_of(page, name)
+    deliver_data(page, f"{content[:begin]}{text}\n{content[end:]}")

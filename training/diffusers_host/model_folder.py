@@ -114,7 +114,9 @@ def model_folder(name):
     own = find(name)
     folder = own.folder if own else Path(name)
     if not folder.is_dir():
-        raise ValueError(f"--model: there is no model folder {name}; give the path of one (see the README), or 'miniature'.")
+        raise ValueError(
+            f"--model: there is no model folder {name}; give the path of one (see docs/command-line.md), or 'miniature'."
+        )
     return folder
 
 

@@ -32,7 +32,9 @@ class OptimizerConfig:
         try:
             return MAKERS[self.name](parameters, self)
         except ImportError as error:
-            raise ValueError(f"optimizer: {self.name} needs a library ({error}); pip install comfyui-fluxir[train].") from None
+            raise ValueError(
+                f"optimizer: {self.name} needs a library ({error}); run `pip install -e .[train]` in the pack's folder."
+            ) from None
 
     def learning_rate_at(self, step, steps):
         """The learning rate of step `step` of `steps`."""

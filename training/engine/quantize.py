@@ -34,7 +34,7 @@ def _to_nf4(block):
     try:
         from bitsandbytes import nn
     except ImportError:
-        raise ValueError("base: precision nf4 needs bitsandbytes; pip install comfyui-fluxir[train].") from None
+        raise ValueError("base: precision nf4 needs bitsandbytes; run `pip install -e .[train]` in the pack's folder.") from None
     for module in list(block.modules()):
         for name, child in list(module.named_children()):
             if type(child) is torch.nn.Linear:

@@ -81,7 +81,7 @@ def _size(text):
 def add_arguments(parser):
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help="where the shards are written; a run there is resumed")
     parser.add_argument("--count", type=whole(1, 100_000_000), required=True, help="how many images, by all processes together")
-    parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see the README)")
+    parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see docs/command-line.md)")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt a line, taken in turn (default: no prompt)")
     parser.add_argument("--size", default="1024x768", help="width and height in pixels (default 1024x768)")
     parser.add_argument("--steps", type=steps, default=20, help="sampling steps (default 20)")

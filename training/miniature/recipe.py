@@ -96,6 +96,6 @@ def load_trained(work, plan, device="cpu"):
 
 def _check_plan(plan, path):
     written = json.dumps(asdict(plan), indent=2)
-    if path.exists() and path.read_text() != written:
+    if path.exists() and path.read_text(encoding="utf-8") != written:
         raise ValueError(f"{path.parent} holds another plan's work; choose another --work folder.")
-    path.write_text(written)
+    path.write_text(written, encoding="utf-8")

@@ -1,7 +1,7 @@
 """What one model call costs with an adapter, and without, on random weights."""
 
-import resource
 import statistics
+import sys
 import time
 
 import torch
@@ -138,4 +138,10 @@ class _Base:
     def _peak_bytes(self):
         if self.device == "cuda":
             return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if sys.platform == "win32":
+            import psutil
+
+            return psutil.Process().memory_info().peak_wset
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # kB on Linux only

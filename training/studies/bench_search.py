@@ -173,7 +173,7 @@ def table(on, rows):
             f"{_mean(own, 'overhead'):.1%} |"
         )
     planned = ", ".join(
-        f"{name} {estimate_cost(PRESETS[name], flux_sigmas(STEPS, 0))['nfe']}" for name in ("paper", "quick", "balanced")
+        f"{name} {estimate_cost(PRESETS[name], flux_sigmas(STEPS, 0))['nfe']}" for name in ("quick", "balanced", "paper")
     )
     lines += ["", f"Planned NFE on {STEPS} uniform steps: {planned}."]
     return "\n".join(lines)
