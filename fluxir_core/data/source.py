@@ -104,9 +104,12 @@ class ImageSource:
             if entry.metadata:
                 metadata |= json.loads(entry.metadata.read())
             if not isinstance(metadata.get("prompt", ""), str):
-                raise ValueError("its prompt is no text")
-        except (ValueError, TypeError, OSError, RecursionError) as error:
-            raise ValueError(f"the text beside {entry.name} cannot be read ({error}); write it again.") from None
+                raise TypeError
+        except (ValueError, TypeError, OSError, RecursionError):
+            raise ValueError(
+                f"the text beside {entry.name} cannot be read (it is no UTF-8 text, or no JSON object whose prompt is a text); "
+                "write it again."
+            ) from None
         return metadata
 
     def parts(self, size=256):
@@ -165,4 +168,4 @@ def _read(function, span, name):
         with span.open() as file:
             return function(file, name)
     except OSError as error:
-        raise ValueError(f"{name} cannot be read ({error}); make the list of images again.") from None
+        raise ValueError(f"{name} cannot be read ({error.strerror}); make the list of images again.") from None

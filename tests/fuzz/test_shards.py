@@ -98,7 +98,9 @@ def test_of_a_damaged_shard_nothing_else_is_read_than_was_written(tmp_path):
                 if isinstance(record, str):
                     assert_sentence(record)
                 elif key in samples:  # a name may have been damaged as well; the pixels have a checksum of their own
-                    assert torch.equal(record.hq, samples[key][0]) or any(torch.equal(record.hq, own) for own, _ in samples.values())
+                    assert torch.equal(record.hq, samples[key][0]) or any(
+                        torch.equal(record.hq, own) for own, _ in samples.values()
+                    )
             assert all(reason for _, reason in skipped)
 
 

@@ -67,8 +67,8 @@ def _read(path, dtype):
     try:
         return {key: value.to(dtype) for key, value in load_file(path).items()}
     except (SafetensorError, OSError) as error:
-        name = Path(path).name
-        raise ValueError(f"{name} cannot be read as a safetensors file ({error}); download it again.") from None
+        reason = getattr(error, "strerror", None) or "it is cut off, or something else"
+        raise ValueError(f"{Path(path).name} cannot be read as a safetensors file ({reason}); download it again.") from None
 
 
 def _to_diffusers(key):
