@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from ...fluxir_core.flux.dimensions import FluxDimensions
 from ...fluxir_core.flux.keymap import bfl_to_diffusers
+from ...fluxir_core.flux.weight_files import check_floating, read_safetensors
 
 LATENT_CHANNELS = 16
 
@@ -35,7 +34,7 @@ def load_transformer(path, dtype=torch.float32):
                 axes_dims_rope=dims.axes_dim,
             )
         model.load_state_dict(bfl_to_diffusers(weights), assign=True)
-    except (ArithmeticError, KeyError, RuntimeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{Path(path).name} is not a whole FLUX.1 transformer in BFL's layout; "
             "choose a file that ComfyUI's Load Diffusion Model takes."
@@ -64,11 +63,10 @@ def load_vae(path):
 
 
 def _read(path, dtype):
-    try:
-        return {key: value.to(dtype) for key, value in load_file(path).items()}
-    except (SafetensorError, OSError) as error:
-        reason = getattr(error, "strerror", None) or "it is cut off, or something else"
-        raise ValueError(f"{Path(path).name} cannot be read as a safetensors file ({reason}); download it again.") from None
+    _, weights = read_safetensors(path)
+    for key, value in weights.items():
+        check_floating(Path(path).name, key, value)
+    return {key: value.to(dtype) for key, value in weights.items()}
 
 
 def _to_diffusers(key):
