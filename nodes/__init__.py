@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ApplyFluxIRAdapter, EmptyPrompt, LoadFluxIRAdapter
+from .align import AlignToInput, DriftVerifier
 from .budget_plan import BudgetPlan
 from .caption import CaptionImage, DegradationCheck
 from .color import MatchColor
@@ -12,9 +13,13 @@ from .few_steps import DistilledSigmas, NoisyStartLatent
 from .fidelity import InventedDetail, RestorationFidelity
 from .fluxgen import SaveImagePairs, SelectImages
 from .folders import register_model_folders
+from .lucidflux import ApplyLucidFlux, ApplyLucidFluxLoRA, LoadLucidFlux, LucidFluxSigmas
+from .peft_lora import ApplyPEFTLoRA, ApplyVAELoRA
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
 from .search import SearchReportChart, TTSSampler, TTSSamplerSelect
 from .search_algorithms import EvolutionarySearchAlgorithm, ParticleSearchAlgorithm, StepwiseSearchAlgorithm
+from .stored_prompt import LoadStoredPrompt
+from .tile_prompts import PromptPerTile, SplitIntoTiles
 from .tiles import TileModel
 from .ummf import ApplyUMMFLoRA, UMMFConditioning
 from .verifiers import NaturalImageVerifier, ScoreImages, VerifierEnsemble
@@ -29,14 +34,25 @@ class FluxIRExtension(ComfyExtension):
             LoadFluxIRAdapter,
             ApplyFluxIRAdapter,
             EmptyPrompt,
+            LoadLucidFlux,
+            ApplyLucidFluxLoRA,
+            ApplyLucidFlux,
+            LucidFluxSigmas,
+            LoadStoredPrompt,
+            ApplyPEFTLoRA,
+            ApplyVAELoRA,
             UMMFConditioning,
             ApplyUMMFLoRA,
             TileModel,
+            SplitIntoTiles,
+            PromptPerTile,
             DegradationCheck,
             CaptionImage,
             DistilledSigmas,
             NoisyStartLatent,
             MatchColor,
+            AlignToInput,
+            DriftVerifier,
             RestorationFidelity,
             InventedDetail,
             TTSSampler,

@@ -81,6 +81,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
                 "restore",
                 "enhance",
                 "denoise",
+                "remove noise",
                 "deblur",
                 "sharpen",
                 "jpeg artifacts",

@@ -26,7 +26,7 @@ class EvaluateRestoration(io.ComfyNode):
                 io.Image.Input(
                     "degraded",
                     optional=True,
-                    tooltip="The degraded images, of any size: one for each, or one for all. Adds closeness.",
+                    tooltip="The degraded images, of any size: one for each, or one for all. Adds closeness and drift.",
                 ),
                 io.Image.Input(
                     "original",

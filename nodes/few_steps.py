@@ -91,8 +91,16 @@ class NoisyStartLatent(io.ComfyNode):
             search_aliases=["flux-ir", "noised latent", "add noise", "few steps", "img2img"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that will sample. It knows how its latents are scaled and noised."),
-                io.Noise.Input("noise", tooltip="From RandomNoise. Its seed decides the start."),
-                io.Sigmas.Input("sigmas", tooltip="From Distilled Sigmas. The first one says how much noise; it must be below 1."),
+                io.Noise.Input(
+                    "noise",
+                    optional=True,
+                    tooltip="From RandomNoise. Its seed decides the start. Leave it out for one-step restorers such as OMGSR, which "
+                    "start at the degraded latent itself.",
+                ),
+                io.Sigmas.Input(
+                    "sigmas",
+                    tooltip="From Distilled Sigmas, or ManualSigmas. The first one says how much noise; it must be below 1.",
+                ),
                 io.Latent.Input("degraded", tooltip="The degraded image from VAE Encode."),
             ],
             outputs=[
@@ -101,7 +109,7 @@ class NoisyStartLatent(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, noise, sigmas, degraded) -> io.NodeOutput:
+    def execute(cls, model, sigmas, degraded, noise=None) -> io.NodeOutput:
         sampling = model.get_model_object("model_sampling")
         if not isinstance(sampling, comfy.model_sampling.CONST):
             raise ValueError(
@@ -114,7 +122,9 @@ class NoisyStartLatent(io.ComfyNode):
                 "denoise below 1."
             )
         clean = in_model_space(model, degraded, START_NODE)
-        start = sampling.noise_scaling(sigmas[0], noise.generate_noise(degraded).to(clean), clean)
+        start = clean
+        if noise is not None:
+            start = sampling.noise_scaling(sigmas[0], noise.generate_noise(degraded).to(clean), clean)
         # Between two samplers core keeps a flow's state divided by 1 - sigma: the next one multiplies it again.
         unscaled = sampling.inverse_noise_scaling(sigmas[0], start)
         return io.NodeOutput({**degraded, "samples": model.model.process_latent_out(unscaled)})

@@ -53,8 +53,9 @@ def make_managed(build, weights):
     patcher = comfy.model_patcher.CoreModelPatcher(
         network, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
     )
-    # ComfyUI's dynamic loader streams weights from the file's memory map, which a copy would defeat.
-    network.load_state_dict(weights, assign=patcher.is_dynamic())
+    # Assigned, not copied: ComfyUI's dynamic loader streams weights from the file's memory map, and a file may keep its biases
+    # more exactly than its matrices.
+    network.load_state_dict(weights, assign=True)
     return patcher
 
 

@@ -1,6 +1,7 @@
 """A test-time search as a ComfyUI sampler function: the Task of fluxir_core.searches made of a guider and VAEs."""
 
 import logging
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +17,9 @@ from ..fluxir_core.execution.tiles import crop_to_tile
 from ..fluxir_core.image.montage import montage
 from ..fluxir_core.searches.search import estimate_cost, search
 from ..fluxir_core.searches.task import Task
+from ..fluxir_core.verify.ensemble import Ensemble
 from ..fluxir_core.verify.fidelity import downsampled_psnr
+from ..fluxir_core.verify.held_out import held_out_for
 from .runtime import to_planes
 from .verifiers import LoadedVerifier
 
@@ -88,18 +91,20 @@ class ComfyTask:
         self.bar = comfy.utils.ProgressBar(self.planned)
 
     def functions(self):
-        settings = self.settings
+        settings, held_out = self.settings, held_out_for(self.settings.verifier.ensemble)
         return Task(
             self.velocity,
             partial(self.decode, settings.vae),
             self.score,
             settings.verifier.ensemble.combine,
+            settings.verifier.ensemble.member_values,
             start=self.start,
             watch=self.watch,
             finish=settings.final_vae and partial(self.decode, settings.final_vae),
             fidelity=None
             if settings.degraded is None
             else lambda images: downsampled_psnr(images, settings.degraded.repeat(len(images) // len(settings.degraded), 1, 1, 1)),
+            held_out=held_out and LoadedVerifier(Ensemble([held_out])).measure,
             score_tile=self.score_tile,
         )
 
@@ -173,7 +178,7 @@ class ComfyTask:
     def watch(self, decided):
         """A montage of the first picture's candidates on the node."""
         values = decided.values[:, 0].tolist()
-        labels = [f"{i}: {value:.2f}" for i, value in enumerate(values)]
+        labels = [f"{i}: {value:.2f}" if value > -math.inf else f"{i}: refused" for i, value in enumerate(values)]
         sheet = montage(decided.images[:, 0], labels, decided.chosen[:, 0].tolist())
         self.bar.update_absolute(self.nfe, self.planned, ("JPEG", sheet, 512))
         logging.debug("%s: step %d, values %s", self.settings.name, decided.step, labels)

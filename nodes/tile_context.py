@@ -12,6 +12,8 @@ TILE = "fluxir_tile"
 
 
 TILES = "fluxir_tiles"
+PLACE = "fluxir_tile_place"
+"""Where in the image a conditioning of Prompt per Tile is for: (top, left, bottom, right) as shares of it."""
 
 
 class TileCond(comfy.conds.CONDConstant):
@@ -43,3 +45,22 @@ def tiles_of_call(transformer_options):
     if known is None:
         return None
     return known.layout.full, tuple(known.tiles[own] for own in transformer_options["uuids"])
+
+
+def of_tile(conditionings, tile, full):
+    """Those of `conditionings` that speak for `tile` of a latent of size `full` (height, width): all that have no place, and of
+    the others those whose place covers most of the tile."""
+    placed = {cond[PLACE] for cond in conditionings if PLACE in cond}
+    best = max(placed, key=lambda place: _shared(place, tile, full), default=None)
+    return [cond for cond in conditionings if PLACE not in cond or cond[PLACE] == best]
+
+
+def _shared(place, tile, full):
+    """(the area that a place and a tile share, minus the place's own, minus its distance from the tile's middle)."""
+    spans = [(tile.top / full[0], (tile.top + tile.height) / full[0]), (tile.left / full[1], (tile.left + tile.width) / full[1])]
+    shared, area, distance = 1.0, 1.0, 0.0
+    for (first, last), (start, end) in zip(spans, ((place[0], place[2]), (place[1], place[3]))):
+        shared *= max(0.0, min(last, end) - max(first, start))
+        area *= end - start
+        distance += abs(first + last - start - end)
+    return round(shared, 6), -round(area, 6), -distance

@@ -15,8 +15,9 @@ import comfy.samplers
 import comfy.utils
 import torch
 
-from ..fluxir_core.execution.tiles import SMALLEST, TiledRun, crop_to_tile, in_groups
-from .tile_context import TILE, TILES, TileLayout, TileMap
+from ..fluxir_core.execution.tiles import SMALLEST, Tile, TiledRun, crop_to_tile, in_groups
+from .tile_context import PLACE, TILE, TILES, TileLayout, TileMap, of_tile
+from .tile_patches import TilePatches
 
 NODE = "Tile Model"
 
@@ -41,12 +42,13 @@ class TileHooks:
     def __init__(self, tile, overlap):
         self.tile, self.overlap = tile, overlap
         self._run = None
-        self._controls = {}
+        self._controls, self._patches = {}, TilePatches()
 
     def cleanup(self, _model_patcher):
         """ON_CLEANUP, also after an interrupt or an error: nothing of one run outlives it."""
         self._run = None
         self._controls.clear()
+        self._patches.clear()
 
     def prepare_sampling(self, executor, model, noise_shape, *args, **kwargs):
         """PREPARE_SAMPLING: only a tile's activations need room beside the weights."""
@@ -95,19 +97,23 @@ class TileHooks:
         if self._run is None:
             self._run = self._start(model, x)
         if max(x.shape[-2:]) <= self._run.tile:
+            whole, full = Tile(*x.shape[-2:], 0, 0), tuple(x.shape[-2:])
+            conds = [conditionings and of_tile(conditionings, whole, full) for conditionings in conds]
             return executor(model, conds, x, timestep, model_options)
         return self._run.attempt(lambda run: self._tiled(run, executor, model, conds, x, timestep, model_options))
 
     def _tiled(self, run, executor, model, conds, x, timestep, model_options):
-        by_tile = {}
+        by_tile, full = {}, tuple(x.shape[-2:])
         for index, conditionings in enumerate(conds):
             for cond in conditionings or ():
                 for tile, weight in self._weights(run, cond, x, timestep):
-                    by_tile.setdefault(tile, []).append((index, self._cond_of(cond, tile, x), tile, weight))
-        layout = TileLayout(tuple(x.shape[-2:]), run.tile, run.at_once, len(by_tile))
+                    if PLACE not in cond or any(cond is own for own in of_tile(conditionings, tile, full)):
+                        by_tile.setdefault(tile, []).append((index, self._cond_of(cond, tile, x), tile, weight))
         options = dict(model_options.get("transformer_options", {}))
+        at_once = 1 if self._patches.apart(options) else run.at_once
+        layout = TileLayout(full, run.tile, at_once, len(by_tile))
         totals, counts = ([torch.zeros_like(x) for _ in conds] for _ in range(2))
-        for group in in_groups(list(by_tile.values()), run.at_once):
+        for group in in_groups(list(by_tile.values()), at_once):
             comfy.model_management.throw_exception_if_processing_interrupted()
             own, weights, tiles = [None if c is None else [] for c in conds], [0.0 for _ in conds], {}
             for index, cond, tile, weight in (entry for entries in group for entry in entries):
@@ -117,7 +123,9 @@ class TileHooks:
                 weights[index] = weights[index] + mask.unsqueeze(1)
                 tiles[cond["uuid"]] = tile
             options[TILES] = TileMap(layout, tiles)
-            outputs = executor(model, own, x, timestep, {**model_options, "transformer_options": options})
+            ratio = model.latent_format.spacial_downscale_ratio
+            with self._patches.of(options, group[0][0][2], x, ratio) as of_tiles:
+                outputs = executor(model, own, x, timestep, {**model_options, "transformer_options": of_tiles})
             for index, output in enumerate(outputs):  # ComfyUI has divided each by the sum of its weights
                 totals[index] += output * weights[index]
                 counts[index] += weights[index]

@@ -30,6 +30,8 @@ MARGIN = 14
 
 
 MISSING = {
+    "lucidflux.safetensors": "models/model_patches",
+    "lora_condition/adapter_model.safetensors": "models/loras",
     "few-step-lora.safetensors": "models/loras",
     "Qwen2.5-VL-7B-Instruct/config.json": "models/fluxir_captioners",
 }
@@ -64,6 +66,41 @@ COMPANY = {
         ],
         "after": [["latent", "SamplerCustomAdvanced", "latent_image"]],
     },
+    "FluxIRLoadLucidFlux": {"after": [["lucidflux", "FluxIRApplyLucidFlux", "lucidflux"]]},
+    "FluxIRApplyLucidFluxLoRA": {
+        "before": [["lucidflux", "FluxIRLoadLucidFlux"]],
+        "after": [["lucidflux", "FluxIRApplyLucidFlux", "lucidflux"]],
+    },
+    "FluxIRApplyLucidFlux": {
+        "before": [
+            ["model", "UNETLoader"],
+            ["lucidflux", "FluxIRLoadLucidFlux"],
+            ["degraded", "LoadImage"],
+            ["cleaned", "ImageUpscaleWithModel"],
+            ["clip_vision", "CLIPVisionLoader"],
+        ],
+        "after": [["model", "BasicGuider", "model"]],
+    },
+    "FluxIRLucidFluxSigmas": {
+        "before": [["latent", "EmptySD3LatentImage"]],
+        "after": [["sigmas", "SamplerCustomAdvanced", "sigmas"]],
+    },
+    "FluxIRLoadStoredPrompt": {"after": [["conditioning", "BasicGuider", "conditioning"]]},
+    "FluxIRApplyPEFTLoRA": {"before": [["model", "UNETLoader"]], "after": [["model", "BasicGuider", "model"]]},
+    "FluxIRApplyVAELoRA": {"before": [["vae", "VAELoader"]], "after": [["vae", "VAEEncode", "vae"]]},
+    "FluxIRAlignToInput": {
+        "before": [["restored", "VAEDecode"], ["degraded", "LoadImage"]],
+        "after": [["image", "SaveImage", "images"]],
+    },
+    "FluxIRDriftVerifier": {"after": [["verifier", "FluxIRVerifierEnsemble", "verifiers.verifier0"]]},
+    "FluxIRSplitIntoTiles": {
+        "before": [["image", "LoadImage"]],
+        "after": [["tiles", "FluxIRCaptionImage", "image"], ["places", "FluxIRPromptPerTile", "places"]],
+    },
+    "FluxIRPromptPerTile": {
+        "before": [["conditioning", "CLIPTextEncode"], ["places", "FluxIRSplitIntoTiles"]],
+        "after": [["conditioning", "BasicGuider", "conditioning"]],
+    },
     "FluxIRMatchColor": {
         "before": [["image", "VAEDecode"], ["reference", "LoadImage"]],
         "after": [["image", "SaveImage", "images"]],
@@ -94,8 +131,8 @@ PLACE = """([kind, { before = [], after = [] }]) => {
   };
   const node = add(kind);
   for (const [input, type] of before) {
-    const from = add(type), wanted = node.inputs[slot(node.inputs, input)]?.type;
-    link(from, from.outputs.find(output => output.type === wanted)?.name, node, input);
+    const from = add(type), wanted = node.inputs[slot(node.inputs, input)]?.type ?? "";
+    link(from, from.outputs.find(output => wanted.split(",").includes(output.type))?.name, node, input);
   }
   for (const [output, type, input] of after) link(node, output, add(type), input);
 }"""

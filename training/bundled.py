@@ -10,8 +10,9 @@ class Bundled(NamedTuple):
 
     folder: its files, laid out as `load_models` takes them. title: its name in the metadata of files made with it.
     transformer(): the configuration of its FluxTransformer2DModel. vae(): a diffusers VAE of its kind with random weights.
-    embed(prompt): (text (L, context), pooled (vec,)). batches(folder, size, batch, prompts, work, seed, device): batches of its
-    own training images, `size` pixels a side, encoded by the VAE of the model folder `folder`; see `fit`.
+    embed(prompt): (text (L, context), pooled (vec,)). batches(folder, size, batch, prompts, photos, seed, device): batches of its
+    own training images, `size` pixels a side, encoded by the VAE of the model folder `folder`, with the photographs that are
+    fetched to the folder `photos`, or None; see `fit`.
     """
 
     folder: Path

@@ -18,6 +18,7 @@ COMMANDS = {
     "eval": ("evaluate", "measure restored images"),
     "plan": ("plan", "what a search costs before it runs"),
     "export": ("export", "write the file that the nodes load from a training run"),
+    "convert": ("convert", "bring public weights into one safetensors file"),
     "train": ("train", "train the weights the nodes load"),
     "fluxgen": ("fluxgen", "make data to train restoration adapters on"),
     "schedule": ("schedule", "find the cheapest few-step schedules of a model"),

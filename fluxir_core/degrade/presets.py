@@ -25,19 +25,35 @@ EVALUATION = {
 sigma 5 and JPEG 70, brought back by bicubic interpolation."""
 
 
+OTHER_STRENGTHS = {
+    "noise15": lambda image, generator: gaussian_noise(image, 15, generator),
+    "noise50": lambda image, generator: gaussian_noise(image, 50, generator),
+    "jpeg10": lambda image, generator: jpeg(image, 10),
+    "jpeg20": lambda image, generator: jpeg(image, 20),
+    "jpeg60": lambda image, generator: jpeg(image, 60),
+}
+"""Two of them at further strengths: noise of sigma 15 and 50, JPEG at quality 10, 20 and 60."""
+
+
 def degrade_named(image, name, seed):
-    """`image` (3, H, W) in [0, 1] under the degradation `name` of EVALUATION, the same for the same `seed`."""
-    if name not in EVALUATION:
-        raise ValueError(f"degrade_named: no degradation '{name}'; use one of {', '.join(EVALUATION)}.")
-    return EVALUATION[name](image, torch.Generator().manual_seed(seed))
+    """`image` (3, H, W) in [0, 1] under the degradation `name` of EVALUATION or OTHER_STRENGTHS, the same for the same `seed`."""
+    known = EVALUATION | OTHER_STRENGTHS
+    if name not in known:
+        raise ValueError(f"degrade_named: no degradation '{name}'; use one of {', '.join(known)}.")
+    return known[name](image, torch.Generator().manual_seed(seed))
 
 
 def degrade_random(image, generator):
-    """A random degradation of `image` (3, H, W) in [0, 1]: blur, a smaller size, little light, noise and JPEG, each by chance."""
+    """A random degradation of `image` (3, H, W) in [0, 1]: blur, a smaller size, little light, noise and JPEG, each by chance.
+
+    Two images in five show one kind alone, or the three of `strong`, at a random strength; the others any mixture.
+    """
 
     def uniform(low, high):
         return low + (high - low) * torch.rand((), generator=generator).item()
 
+    if uniform(0, 1) < 0.4:
+        return _one_kind(image, generator, uniform)
     size = image.shape[1:]
     if uniform(0, 1) < 0.35:
         image = low_light(image, uniform(0.06, 0.5), generator)
@@ -49,7 +65,21 @@ def degrade_random(image, generator):
         if uniform(0, 1) < 0.6:
             image = gaussian_noise(image, uniform(1, 12), generator, gray=uniform(0, 1) < 0.3)
     elif uniform(0, 1) < 0.65:
-        image = gaussian_noise(image, uniform(5, 45), generator, gray=uniform(0, 1) < 0.2)
+        image = gaussian_noise(image, uniform(3, 55), generator, gray=uniform(0, 1) < 0.2)
     if uniform(0, 1) < 0.55:
-        image = jpeg(image, uniform(25, 90))
+        image = jpeg(image, uniform(10, 90))
     return upscale(image, size) if image.shape[1:] != size else image
+
+
+def _one_kind(image, generator, uniform):
+    kind = int(uniform(0, 5))
+    if kind == 0:
+        return gaussian_noise(image, uniform(5, 55), generator)
+    if kind == 1:
+        return jpeg(image, uniform(8, 70))
+    if kind == 2:
+        return low_light(image, uniform(0.06, 0.4), generator)
+    if kind == 3:
+        small = gaussian_noise(downscale(image, uniform(2, 4.2)), uniform(0, 8), generator)
+        return upscale(jpeg(small, uniform(50, 95)), image.shape[1:])
+    return jpeg(gaussian_noise(low_light(image, uniform(0.06, 0.4), generator), uniform(5, 45), generator), uniform(25, 80))

@@ -44,7 +44,7 @@ class MicroBatches:
 def _joined(outputs):
     """Dicts of tensors (rows, ...) as one."""
     like = {name: values for output in outputs for name, values in output.items()}
-    sizes = [len(next(iter(output.values()))) for output in outputs]
+    sizes = [len(next(iter(output.values()), ())) for output in outputs]
     return {
         name: torch.cat(
             [

@@ -19,7 +19,7 @@ def sample_gammas(images, rollouts, spread=0.11, jitter=0.01, generator=None):
     return gammas
 
 
-def trajectory(velocity, x, sigmas, gammas=None, generator=None):
+def trajectory(velocity, x, sigmas, gammas=None, normal=torch.randn):
     """The states (S + 1, B, ...) and velocities (S, B, ...) of x (B, ...) on its way along `sigmas` (S + 1,), falling.
 
     Without `gammas` by Euler steps; with `gammas` (B,) by the modulated SDE of FLUX-IR, in velocity form
@@ -28,7 +28,7 @@ def trajectory(velocity, x, sigmas, gammas=None, generator=None):
     sigmas the clean estimate is frozen and the noise estimate followed exactly: `kernels.OU` with a = sqrt(2) |gamma|.
     That is singular at t = 1, where all noise would be drawn anew: the step from there is the ODE's, and so is the last one,
     to the clean estimate.
-    `velocity(x, sigma)` takes x (B, ...) and sigma (B,).
+    `velocity(x, sigma)` takes x (B, ...) and sigma (B,); `normal(shape)` draws the SDE's noise.
     """
     states, velocities, ode = [x], [], ODE()
     if gammas is not None:
@@ -38,7 +38,7 @@ def trajectory(velocity, x, sigmas, gammas=None, generator=None):
         if gammas is None or t >= 1 or s <= 0:
             x, _ = ode(x, v, t, s)
         else:
-            x, _ = explore(x, v, t, s, torch.randn(x.shape, generator=generator).to(x))
+            x, _ = explore(x, v, t, s, normal(x.shape).to(x))
         states.append(x)
         velocities.append(v)
     return torch.stack(states), torch.stack(velocities)

@@ -82,7 +82,10 @@ class CPS:
 
 @dataclass(frozen=True)
 class FlowGRPO:
-    """One Euler-Maruyama step of the reverse SDE with g = a sqrt(t / (1 - t)), t = 1 replaced by s in the root (Flow-GRPO)."""
+    """One Euler-Maruyama step of the reverse SDE with g = a sqrt(t / (1 - t)) (Flow-GRPO).
+
+    From t = 1 the root's denominator alone is taken at s, as in its public code: g^2 = a^2 / (1 - s).
+    """
 
     a: float = 0.7
     name = "flow_grpo"
@@ -91,8 +94,7 @@ class FlowGRPO:
 
     def __call__(self, x, v, t, s, z):
         t = _exact(t)
-        root = torch.where(t >= 1, _exact(s), t)
-        g2, step = self.a**2 * root / (1 - root), t - s
+        g2, step = self.a**2 * t / (1 - torch.where(t >= 1, _exact(s), t)), t - s
         drift_x = (1 - g2 * step / (2 * t)).float().to(x)
         drift_v = ((1 + g2 * (1 - t) / (2 * t)) * step).float().to(x)
         return drift_x * x - drift_v * v + torch.sqrt(g2 * step).float().to(x) * z, s

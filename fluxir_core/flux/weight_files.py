@@ -137,7 +137,7 @@ def _can_be(kind, value, most):
     kinds = get_args(kind) or (kind,)
     if isinstance(value, bool) or value is None or isinstance(value, str) or is_dataclass(value):
         return type(value) in kinds
-    number = isinstance(value, int) and (int in kinds or float in kinds) or isinstance(value, float) and float in kinds
+    number = (isinstance(value, int) and int in kinds) or (isinstance(value, (int, float)) and float in kinds)
     return number and 0 <= value <= most
 
 

@@ -14,7 +14,7 @@ FIDELITY_MARGIN = 1.0
 class Outcome(NamedTuple):
     """What an engine ends with: the finalists' latents (n, B, ...), the baseline's (1, B, ...), and their scores if known.
 
-    plain is None without a baseline check; baseline_is_first says that the first finalist is the baseline.
+    baseline is None without a baseline check; baseline_is_first says that the first finalist is the baseline.
     """
 
     latents: torch.Tensor
@@ -49,8 +49,9 @@ def selection_verifications(finalists, baseline_check, finish, known, baseline_k
 def select_final(state, outcome, baseline_check):
     """The best finalist of `outcome` for each image, if `baseline_check` no worse than the baseline; returns a Verdict.
 
-    Scored with the task's `finish` decoder where it has one. A winner must reach the baseline's value, beat it on more
-    verifiers than it loses on, and stay as near to the degraded input, up to FIDELITY_MARGIN.
+    Scored with the task's `finish` decoder where it has one. A finalist may replace the baseline when it is not refused
+    (-inf), has at least the baseline's value among all finalists, wins its duel (see `duels_won`) and stays as near to the
+    degraded input, up to FIDELITY_MARGIN. Of those the one with the highest value among all finalists wins.
     """
     count = len(outcome.latents)
     if count == 1 and (not baseline_check or outcome.baseline_is_first):
@@ -70,26 +71,36 @@ def select_final(state, outcome, baseline_check):
         scored = ScoredCandidates.join(scored, baseline)
     values = state.values(scored)
     if baseline_check:
-        admitted = values[:count].masked_fill(~_no_worse(state.task, scored, values), -torch.inf)
-        best = admitted.argmax(0)
-        winner = torch.where(admitted.amax(0) > -torch.inf, best, count)
+        admitted = values[:count].masked_fill(~_may_replace(state.task, scored, values), -torch.inf)
+        winner = torch.where(admitted.amax(0) > -torch.inf, admitted.argmax(0), count)
     else:
         winner = values.argmax(0)
     latents = take(scored.latents, winner[None])[0]
     return Verdict(latents, torch.where(winner == count, -1, winner) if baseline_check else winner, scored, values)
 
 
-def _no_worse(task, scored, values):
+def duels_won(task, scores, values):
+    """Which finalists (n, B) win their duel with the baseline, the last of `scores` {verifier: (n + 1, B)}.
+
+    A duel compares the two alone. Each member of the ensemble has one vote, for the one it values higher, however many
+    scores it is made of; a member that is an ensemble values a cohort of these two. The majority decides, and a tie goes
+    to the higher of `values` (n + 1, B), those among all finalists: alone, two members that disagree are equal.
+    """
+    shape = values[:-1].shape
+    pairs = {name: torch.stack([own[:-1], own[-1:].expand(shape)]).flatten(1) for name, own in scores.items()}
+    members = task.member_values(pairs) if task.member_values and pairs else pairs
+    votes = torch.zeros(shape)
+    for pair in members.values():
+        own, other = pair.masked_fill(pair.isnan(), -torch.inf)
+        votes += ((own > other).float() - (own < other).float()).unflatten(0, shape)
+    return (votes > 0) | ((votes == 0) & (values[:-1] > values[-1:]))
+
+
+def _may_replace(task, scored, values):
     """Which finalists (n, B) may replace the baseline, the last of `scored`."""
-    won = sum(_beats(scores[:-1], scores[-1:]).int() - _beats(scores[-1:], scores[:-1]).int() for scores in scored.scores.values())
-    admitted = (values[:-1] >= values[-1:]) & (won > 0)
+    admitted = (values[:-1] > -torch.inf) & (values[:-1] >= values[-1:]) & duels_won(task, scored.scores, values)
     if task.fidelity is not None:
         sizes = scored.images.shape[:2]
         near = task.fidelity(scored.images.flatten(0, 1)).cpu().unflatten(0, sizes)
         admitted &= near[:-1] >= near[-1:] - FIDELITY_MARGIN
     return admitted
-
-
-def _beats(scores, others):
-    """Whether `scores` are above `others`; NaN is below everything."""
-    return scores.nan_to_num(nan=-torch.inf) > others.nan_to_num(nan=-torch.inf)

@@ -51,7 +51,8 @@ class SMC:
                 values = state.values(cohort)
                 index = resample(values - before, self.strength, state.generators("resample", step))
                 state.decide(step, cohort, values, index)
-                x, v, before = take(x, index), take(v, index), take(values, index).nan_to_num(neginf=0.0)
+                known = torch.where(values > -torch.inf, values, before)  # a round that refuses everyone weighs nobody
+                x, v, before = take(x, index), take(v, index), take(known, index)
             noisy = rounds and step >= rounds[0] and step + 1 < state.steps
             kernel = self.kernel if noisy else ODE()
             x, _ = kernel(x, v, t, s, state.noises(self.particles, "move", step) if noisy else None)

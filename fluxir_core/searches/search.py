@@ -5,9 +5,10 @@ from dataclasses import dataclass, is_dataclass
 import torch
 
 from .final_selection import select_final
+from .selectors import take
 from .state import SearchState, to_json
 
-NOT_COMPARED = {"finalist_values": [], "finalist_scores": {}}
+NOT_COMPARED = {"finalist_values": [], "finalist_scores": {}, "gain": None, "held_out": {}, "remarks": []}
 
 
 @dataclass
@@ -41,8 +42,10 @@ def search(task, noise, sigmas, algorithm, seed=0, keys=None, stopped_by=()):
     The baseline is Euler's from `noise` itself. All further noise is keyed by `seed` and each image's entry of `keys`
     (default its index), so an image's result does not depend on its neighbours. The report holds `nfe` and `verifications`
     as counted, `nfe_planned`, for each image `score` and `baseline_score` (values in the final selection, None where nothing
-    was compared) and `winner` (-1 is the baseline), `finalist_values` and every verifier's `finalist_scores`, and the
-    `log` of all rounds.
+    was compared), their difference `gain`, and `winner` (-1 is the baseline), `finalist_values` and every verifier's
+    `finalist_scores`, and the `log` of all rounds. `held_out` is {verifier that was not searched on: {"score",
+    "baseline_score", "gain"}, each an image}, not counted among the verifications; `remarks` are sentences about what
+    could not be judged.
     When anything raises an exception `stopped_by`, the best so far is returned with `stopped` true; where there is none yet, it
     is passed on. Raises ValueError on NaN noise, sigmas that do not fall to 0, and mismatched keys. `student_calls` are a
     `look_ahead.Student`'s, beyond `nfe`.
@@ -63,7 +66,7 @@ def search(task, noise, sigmas, algorithm, seed=0, keys=None, stopped_by=()):
     try:
         verdict = select_final(state, algorithm.search(state), algorithm.baseline_check)
         latents, finalists = verdict.latents, verdict.scored.latents if verdict.scored else verdict.latents[None]
-        report |= _scores(verdict, algorithm.baseline_check)
+        report |= _scores(state, verdict, algorithm.baseline_check)
     except stopped_by:
         if state.best_so_far is None:
             raise
@@ -82,18 +85,49 @@ def search(task, noise, sigmas, algorithm, seed=0, keys=None, stopped_by=()):
     )
 
 
-def _scores(verdict, baseline_check):
+def _scores(state, verdict, baseline_check):
     winner = verdict.winner.tolist()
     if verdict.scored is None:
         return {"score": None, "baseline_score": None, "winner": winner, **NOT_COMPARED}
     values = to_json(verdict.values)
+    score = [own[w] for own, w in zip(values, winner)]
+    baseline = [own[-1] for own in values] if baseline_check else None
     return {
-        "score": [own[w] for own, w in zip(values, winner)],
-        "baseline_score": [own[-1] for own in values] if baseline_check else None,
+        "score": score,
+        "baseline_score": baseline,
+        "gain": _gain(score, baseline),
         "winner": winner,
         "finalist_values": values,
         "finalist_scores": {name: to_json(scores) for name, scores in verdict.scored.scores.items()},
+        "held_out": _held_out(state, verdict, baseline_check),
+        "remarks": _remarks(verdict, baseline_check),
     }
+
+
+def _gain(score, baseline):
+    return baseline and [None if None in pair else round(pair[0] - pair[1], 6) for pair in zip(score, baseline)]
+
+
+def _held_out(state, verdict, baseline_check):
+    """{verifier: its scores of the winners and the baselines, and their difference}."""
+    images = verdict.scored.images
+    won = take(images, verdict.winner.to(images.device)[None] % len(images))[0]
+    found = {name: to_json(scores[:, None])[0] for name, scores in state.held_out(won).items()}
+    before = {name: to_json(scores[:, None])[0] for name, scores in state.held_out(images[-1]).items()} if baseline_check else {}
+    return {
+        name: {"score": score, "baseline_score": before.get(name), "gain": _gain(score, before.get(name))}
+        for name, score in found.items()
+    }
+
+
+def _remarks(verdict, baseline_check):
+    """What an artist should know of a final selection that could not judge."""
+    instead = "this is the baseline" if baseline_check else "the first one is returned"
+    if not verdict.scored.scores:
+        return [f"No verifier gave a score, so nothing was chosen: {instead}."]
+    finalists = verdict.values[:-1] if baseline_check else verdict.values
+    refused = (finalists == -torch.inf).all(0).nonzero().flatten().tolist()
+    return [f"Image {image}: the verifier refused every candidate: {instead}." for image in refused]
 
 
 def describe(part):

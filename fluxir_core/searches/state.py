@@ -62,16 +62,27 @@ class SearchState:
         return ScoredCandidates(scores, images.unflatten(0, sizes), latents)
 
     def values(self, scored):
-        """One value (n, B) a candidate; NaN, where a verifier or the aggregation gave it, counts as the worst."""
-        return self.task.combine(scored.scores).nan_to_num(nan=-torch.inf)
+        """One value (n, B) a candidate; NaN counts as refused, -inf. Without any score all are alike."""
+        if not scored.scores:
+            return torch.zeros(scored.latents.shape[:2])
+        values = self.task.combine(scored.scores)
+        return values.masked_fill(values.isnan(), -torch.inf)
+
+    def held_out(self, images):
+        """Scores {verifier: (B,)} of images (B, 3, H, W) by the verifiers that the search does not see."""
+        found = self.task.held_out(images) if self.task.held_out else {}
+        return {name: scores.detach().float().cpu() for name, scores in found.items()}
 
     def decide(self, step, scored, values, chosen, **more):
         """Logs a cohort and the indices (m, B) that survive it; the best of them is the best so far."""
         best = take(values, chosen).argmax(0, keepdim=True)
-        self.best_so_far = take(scored.latents, take(chosen, best))[0]
+        best = take(chosen, best)
+        self.best_so_far = take(scored.latents, best)[0]
         entry = {"step": step, "sigma": self.sigmas[step], "nfe": self.nfe, "verifications": self.verifications, **more}
         entry |= {"values": to_json(values), "chosen": chosen.T.tolist()}
         entry["scores"] = {name: to_json(scores) for name, scores in scored.scores.items()}
+        held_out = self.held_out(take(scored.images, best.to(scored.images.device))[0])
+        entry["held_out"] = {name: to_json(scores[None]) for name, scores in held_out.items()}
         self.log.append(entry)
         if self.task.watch:
             self.task.watch(Round(step, scored.images, values, chosen))

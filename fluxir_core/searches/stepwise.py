@@ -16,8 +16,8 @@ from .tile_choice import choose_by_tile, compose_noise
 class StepwiseSearch:
     """At each step that starts at a time of at most `window`, `children` steps by `kernel` compete on their clean estimates.
 
-    first_improvement: children are tried one by one, and the first that is better than the estimate so far is taken; what a
-    step leaves of its quota goes to the next step. Then the budget is a cap. The last step is always the ODE's.
+    first_improvement: children are tried one by one, and the first that is better than the estimate so far is taken. Then the
+    budget is a cap, and a batch pays what its most expensive image needs at each step. The last step is always the ODE's.
     tile: in pixels; where it is not 0, every tile of that size has a winner of its own, and the step is made with noise that is
     composed of theirs, for one more model call. It needs a task with `score_tile`, and latents (B, ..., H, W).
     """
@@ -58,7 +58,6 @@ class StepwiseSearch:
         x = state.start(state.initial_noises(1))
         v = state.velocity(x, state.times(x, 0))
         baseline = incumbent = None
-        spare = 0
         for step in range(state.steps):
             t, s = state.sigmas[step], state.sigmas[step + 1]
             if step not in branches:
@@ -69,9 +68,7 @@ class StepwiseSearch:
                 baseline = x, v, step
             if self.first_improvement:
                 incumbent = incumbent or state.score_latents(x - t * v)
-                quota = self.children + spare
-                x, v, incumbent, tried = self._first_better(state, step, x, v, incumbent, quota)
-                spare = quota - tried
+                x, v, incumbent = self._first_better(state, step, x, v, incumbent)
             elif self.tile:
                 x, v = self._best_of_each_tile(state, step, x, v)
             else:
@@ -108,14 +105,14 @@ class StepwiseSearch:
         state.best_so_far = (x - s * v)[0]
         return x, v
 
-    def _first_better(self, state, step, x, v, incumbent, quota):
-        """Children one at a time until every image has one above `incumbent`: (state, velocity, its ScoredCandidates, tried).
+    def _first_better(self, state, step, x, v, incumbent):
+        """Children one at a time until every image has one above `incumbent`: (state, velocity, its ScoredCandidates).
 
-        Where none is better the best of those tried is taken.
+        Where none is better the best of all is taken. What an image saves is not spent later: it would depend on the others.
         """
         states, velocities, cohort = [], [], incumbent
         chosen = torch.full((x.shape[1],), -1)
-        while len(states) < quota and (chosen < 0).any():
+        while len(states) < self.children and (chosen < 0).any():
             child, velocity, estimate = self._children(state, step, x, v, 1, first=len(states))
             states.append(child)
             velocities.append(velocity)
@@ -126,4 +123,4 @@ class StepwiseSearch:
         chosen = torch.where(chosen < 0, values[1:].argmax(0) + 1, chosen)[None]
         state.decide(step + 1, cohort, values, chosen)
         own = chosen - 1
-        return take(torch.cat(states), own), take(torch.cat(velocities), own), cohort.take(chosen), len(states)
+        return take(torch.cat(states), own), take(torch.cat(velocities), own), cohort.take(chosen)

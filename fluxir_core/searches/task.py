@@ -26,10 +26,12 @@ class Task:
     velocity: (rows, ...) latents and (rows,) times in (0, 1] -> (rows, ...) velocities.
     decode: clean latents -> (rows, 3, H, W) images in [0, 1].
     score: images -> {verifier: (rows,) scores, higher is better, NaN allowed}.
-    combine: {verifier: (n, B)} -> (n, B), one value a candidate within each image's cohort (see `aggregate`).
+    combine: {verifier: (n, B)} -> (n, B), one value a candidate within each image's cohort (see `aggregate`); -inf refuses it.
+    member_values: {verifier: (n, B)} -> {member: (n, B)}, who votes in the final selection; None: every verifier does.
     start: initial noise (rows, ...) -> the state at the first sigma; None where that is the noise itself.
     finish: the decoder for the finalists, None to use `decode`.
     fidelity: images -> (rows,) closeness to the degraded input in dB, None where there is no input to be faithful to.
+    held_out: images -> {verifier: (rows,) scores} of verifiers that the search is not to see; they are reported. None: no such.
     watch: called with each scored cohort (a `Round`) once it is decided.
     score_tile: crops (rows, 3, h, w) of images, their Tile in pixels and the whole's (H, W) -> as score; None where images
     can only be judged whole.
@@ -39,9 +41,11 @@ class Task:
     decode: Callable
     score: Callable
     combine: Callable = mean_z
+    member_values: Callable | None = None
     start: Callable | None = None
     finish: Callable | None = None
     fidelity: Callable | None = None
+    held_out: Callable | None = None
     watch: Callable | None = None
     score_tile: Callable | None = None
 

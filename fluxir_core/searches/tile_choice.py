@@ -36,7 +36,7 @@ def choose_by_tile(state, estimates, tile):
         place = own.times(ratio)
         found = state.task.score_tile(place.of(images), place, tuple(full))
         scores.append({name: score.detach().float().cpu().unflatten(0, sizes) for name, score in found.items()})
-        values.append(state.values(ScoredCandidates(scores[-1], None, None)))
+        values.append(state.values(ScoredCandidates(scores[-1], None, estimates)))
         winners.append(values[-1].argmax(0))
         won = torch.nn.functional.one_hot(winners[-1], sizes[0]).T.to(shares)
         own.of(shares).add_(won[..., None, None] * grid.window(own).to(shares))

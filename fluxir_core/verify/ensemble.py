@@ -53,15 +53,19 @@ class Ensemble:
 
     def combine(self, measured):
         """One value (n, ...) for each candidate of the cohort `measured` {name: (n, ...)}; -inf where a member refuses it."""
-        values = {
+        values = self.member_values(measured)
+        total = self.aggregate(values)
+        refused = torch.stack([value == -torch.inf for value in values.values()]).any(0)
+        return total.masked_fill(refused, -torch.inf)
+
+    def member_values(self, measured):
+        """{member: its value (n, ...) of each candidate of the cohort `measured`}; a member that is an ensemble has one value."""
+        return {
             member.name: member.combine(measured)
             if hasattr(member, "combine") and member.name not in measured
             else measured[member.name]
             for member in self.members
         }
-        total = self.aggregate(values)
-        refused = torch.stack([value == -torch.inf for value in values.values()]).any(0)
-        return total.masked_fill(refused, -torch.inf)
 
     def __call__(self, images, reference=None):
         return self.combine(self.measure(images, reference))
@@ -91,3 +95,7 @@ class DefaultEnsemble(Ensemble):
         if "consistency" in measured:
             total = total + FIDELITY_WEIGHT * measured["consistency"]
         return total.masked_fill(refused, -torch.inf)
+
+    def member_values(self, measured):
+        """Itself alone: its statistics and limits make one judgment, with one vote."""
+        return {self.name: self.combine(measured)}

@@ -6,6 +6,7 @@ import math
 import torch
 
 from ..image.quality import quality
+from .drift import Drift
 from .fidelity import downsampled_psnr
 from .niqe import NIQE
 from .pretrained import VerifierFileError
@@ -15,7 +16,8 @@ from .statistics import CoherentGradient, SpectralSlope
 PAPER = ("lpips", "maniqa", "clipiqa+", "musiq")
 """The papers' measures beyond PSNR and SSIM, by pyiqa's names."""
 FULL_REFERENCE = ("psnr", "ssim", "gmsd")
-OWN = (*FULL_REFERENCE, "niqe", "coherent_gradient", "spectral_slope", "closeness")
+OWN = (*FULL_REFERENCE, "niqe", "coherent_gradient", "spectral_slope", "closeness", "drift")
+AGAINST_DEGRADED = ("closeness", "drift")
 SMALLEST = 32
 """Pixels a side that SSIM and GMSD need."""
 
@@ -25,7 +27,8 @@ class Evaluation:
 
     In any case, without weights: `psnr` (dB), `ssim`, `gmsd` against the original; `niqe`; `coherent_gradient`, sharpness;
     `spectral_slope`, the distance from that of undistorted photos; `closeness`, the PSNR in dB to the degraded image at a
-    quarter of the size, exposure matched. And pyiqa's `metrics` by name, from weights that are already on disk.
+    quarter of the size, exposure matched; `drift`, how many pixels the image has slid against the degraded one, see
+    fluxir_core.image.align. And pyiqa's `metrics` by name, from weights that are already on disk.
 
     Values keep their metric's published sign: see `lower_is_better`. `skipped` is {name: why it cannot be measured}.
     """
@@ -54,14 +57,15 @@ class Evaluation:
         return name in FULL_REFERENCE or (name in self.metrics and self.metrics[name].module.metric_mode == "FR")
 
     def names(self, degraded=True, original=True):
-        """What is measured of an image, in order; without `closeness` or the full-reference ones where a partner lacks."""
+        """What is measured of an image, in order; without `closeness` and `drift`, or the full-reference ones, where a partner
+        lacks."""
         found = [name for name in (*OWN, *self.metrics) if name not in self.skipped]
-        return [name for name in found if (original or not self._compares(name)) and (degraded or name != "closeness")]
+        return [name for name in found if (original or not self._compares(name)) and (degraded or name not in AGAINST_DEGRADED)]
 
     def lower_is_better(self, name):
         if name in self.metrics:
             return bool(self.metrics[name].module.lower_better)
-        return name in ("gmsd", "niqe", "spectral_slope")
+        return name in ("gmsd", "niqe", "spectral_slope", "drift")
 
     @torch.no_grad()
     def __call__(self, restored, degraded=None, original=None):
@@ -77,10 +81,11 @@ class Evaluation:
         values |= {metric.name: metric(image) for metric in (NIQE(), CoherentGradient(), SpectralSlope())}
         if degraded is not None:
             values["closeness"] = downsampled_psnr(image, degraded)
+            values["drift"] = Drift()(image, degraded)
         for name in self.names(degraded is not None, original is not None):
             if name in self.metrics:
                 values[name] = self.metrics[name](image, original)
-        turned = {"niqe", "spectral_slope"} | {name for name in self.metrics if self.lower_is_better(name)}
+        turned = {"niqe", "spectral_slope", "drift"} | {name for name in self.metrics if self.lower_is_better(name)}
         numbers = {name: -float(value) if name in turned else float(value) for name, value in values.items()}
         return {name: number if math.isfinite(number) else math.nan for name, number in numbers.items()}
 

@@ -7,8 +7,8 @@ own noise. Structure that the input does not have, and color or contrast that it
 import torch
 from torch.nn import functional as F
 
+from ..image.noise import noise_power
 from ..image.pixels import normalize
-from .statistics import noise_blocks
 
 FACTOR = 4
 """Compared at this share of the size, where degradations hardly reach and invented detail does not count."""
@@ -34,27 +34,6 @@ def missing_light(white):
     return (WHITE / white.clamp(min=DARKEST)).clamp(min=1)
 
 
-def _noise(reference, averaged):
-    """Power of the noise of `reference` (R, 3, H, W) after the mean over areas of `averaged` pixels, channel mean: (R,).
-
-    Measured at full and at half size (noise that was compressed or resized is coarse), white noise assumed from there on,
-    in each quarter of the brightness range alone, because a sensor's noise depends on it.
-    """
-    planes = normalize(reference)[0].flatten(0, 1)[:, None]
-    powers = [_white_noise(planes) / averaged]
-    if averaged >= 4:
-        powers.append(_white_noise(F.avg_pool2d(planes, 2)) * 4 / averaged)
-    return torch.stack(powers).amax(0).unflatten(0, (-1, 3)).mean(1)
-
-
-def _white_noise(planes):
-    """Noise power of `planes` (N, 1, H, W): (N,). The factor undoes the bias of the flatter third on white noise."""
-    levels = noise_blocks(planes)
-    brightness = F.avg_pool2d(planes[..., 1:-1, 1:-1], 8).flatten(1)
-    levels = levels.gather(1, brightness.argsort(1))
-    return torch.stack([(1.1 * part.quantile(0.3, dim=1)).square() for part in levels.chunk(4, 1)]).mean(0)
-
-
 def _compare(images, reference):
     """(PSNR, the limit it should reach), in dB: (B,), (B or 1,)."""
     images, finite = normalize(images, minimum=1)
@@ -63,7 +42,7 @@ def _compare(images, reference):
     given = F.interpolate(reference, size, mode="area").flatten(2)
     found = F.interpolate(images, size, mode="area").flatten(2)
     averaged = max(1.0, reference.shape[2] * reference.shape[3] / (size[0] * size[1]))
-    noise = _noise(reference, averaged)
+    noise = noise_power(reference, averaged)
 
     # The input's range without its noise, one for all channels: what is left of [0, 1] is room for exposure.
     spread = 2 * noise.sqrt()

@@ -31,7 +31,7 @@ def _shape(ratio):
 
 
 def _asymmetric_gaussian(x):
-    """Asymmetric generalised Gaussian fitted to `x`'s last axis: (..., 4) shape, mean, left and right variance."""
+    """Asymmetric generalised Gaussian fitted to `x`'s last axis: (..., 4) shape, mean, left and right scale (not variance)."""
 
     def side(mask):
         return ((x * x * mask).sum(-1) / mask.sum(-1).clamp(min=1)).sqrt().clamp(min=1e-6)
@@ -43,7 +43,7 @@ def _asymmetric_gaussian(x):
     gamma = [torch.lgamma(k / shape) for k in (1, 2, 3)]
     width = torch.exp(0.5 * (gamma[0] - gamma[2]))
     mean = (right - left) * width * torch.exp(gamma[1] - gamma[0])
-    return torch.stack([shape, mean, left**2, right**2], -1)
+    return torch.stack([shape, mean, left * width, right * width], -1)
 
 
 def _patches(plane, size, stride):

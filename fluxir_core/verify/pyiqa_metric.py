@@ -107,7 +107,7 @@ def create(name):
         import pyiqa
     except ImportError as error:
         raise ImportError(
-            f"PyIQAMetric: pyiqa cannot be imported ({error}); pip install pyiqa (its licence is PolyForm-Noncommercial)."
+            f"PyIQAMetric: pyiqa cannot be imported ({error}); pip install pyiqa (its license is PolyForm-Noncommercial)."
         ) from error
     known = [metric for metric in pyiqa.list_models() if "fid" not in metric and metric != "inception_score"]
     if name not in known:

@@ -9,16 +9,6 @@ NATURAL_SLOPE = -3.0
 """Slope of log power over log frequency: the median over the photos NIQE is fitted on."""
 
 
-def noise_blocks(gray):
-    """Standard deviation of white noise in the blocks of 8 pixels of `gray` (B, 1, H, W), the image's range: (B, blocks).
-
-    The difference of two Laplacians leaves noise and little else (Immerkaer, 1996). H and W are at least 10.
-    """
-    kernel = gray.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
-    residual = F.conv2d(gray, kernel[None, None])
-    return F.avg_pool2d(residual.square(), 8).flatten(1).sqrt()
-
-
 def _gradient(gray):
     """Central differences of `gray` (B, 1, H, W), edges replicated: (along x, along y)."""
     padded = F.pad(gray, (1, 1, 1, 1), mode="replicate")

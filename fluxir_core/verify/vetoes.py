@@ -5,9 +5,9 @@ With a reference, a candidate may be as bad as the degraded input and a little w
 
 import torch
 
+from ..image.noise import noise_blocks
 from ..image.pixels import luma, normalize
 from .fidelity import missing_light, reference_batch
-from .statistics import noise_blocks
 
 NOISE, BLOCKINESS, TINT, SLACK = 10 / 255, 1.6, 0.06, 1.25
 

@@ -1,7 +1,7 @@
 """What every subject of the fuzz suite shares: seeded cases within a budget of time, hostile values, and the oracles.
 
 A subject is a file `test_<subject>.py` with a loop over `cases(...)`. The same seed draws the same cases.
-FLUXIR_FUZZ_SECONDS is the time of each subject (default 15), FLUXIR_FUZZ_SEED the seed (default 0), FLUXIR_FUZZ_CASE the only
+FLUXIR_FUZZ_SECONDS is the time of each loop (by default a few seconds, two minutes in all), FLUXIR_FUZZ_SEED the seed (default 0), FLUXIR_FUZZ_CASE the only
 case to run, for who repeats a failure.
 """
 
@@ -75,13 +75,13 @@ def _noise(draw, data):
 ACCIDENTS = (_bit, _bit, _number, _number, _cut, _block, _noise)
 
 
-def cases(subject, seconds=None):
-    """The Draws of `subject`, within its time; `seconds` is its own default, where cases are slow."""
+def cases(subject, seconds):
+    """The Draws of `subject`, for `seconds` unless the environment says otherwise."""
     seed = int(os.environ.get(SEED, 0))
     if CASE in os.environ:
         yield Draw(subject, seed, int(os.environ[CASE]))
         return
-    ends, number = time.monotonic() + float(os.environ.get(SECONDS, seconds or 15)), 0
+    ends, number = time.monotonic() + float(os.environ.get(SECONDS, seconds)), 0
     while number < FEWEST or time.monotonic() < ends:
         yield Draw(subject, seed, number)
         number += 1

@@ -44,7 +44,7 @@ def state(draw, step):
 
 
 def test_of_damaged_checkpoints_the_latest_whole_one_is_read(tmp_path):
-    for draw in cases("checkpoints"):
+    for draw in cases("checkpoints", 8):
         folder = RunFolder(tmp_path / str(draw.number), keep=3)
         states = {step: state(draw, step) for step in (1, 2, 3)}
         for step, own in states.items():
@@ -67,7 +67,7 @@ def test_of_damaged_checkpoints_the_latest_whole_one_is_read(tmp_path):
 
 
 def test_a_damaged_file_of_a_cache_is_read_as_it_was_or_counts_as_missing(tmp_path):
-    for draw in cases("caches", 5):
+    for draw in cases("caches", 3):
         cache = TensorCache(tmp_path, draw.number)
         kept = {name: tensor(draw) for name in draw.sample(("clean", "degraded", "text"), draw.randint(1, 3))}
         cache.put("key", kept)
@@ -81,7 +81,7 @@ def test_a_damaged_file_of_a_cache_is_read_as_it_was_or_counts_as_missing(tmp_pa
 
 
 def test_a_stage_goes_on_from_a_whole_file_or_begins_again(tmp_path):
-    for draw in cases("stages", 5):
+    for draw in cases("stages", 3):
         path, module = tmp_path / f"{draw.number}.pt", torch.nn.Linear(2, 2)
         for step in Checkpoint(path, every=-1).steps(3, module):
             module.weight.data.fill_(step)

@@ -94,7 +94,7 @@ def test_an_image_file_is_read_or_refused_by_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500_000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for draw in cases("images"):
+        for draw in cases("images", 12):
             data = written(draw)
             data = data if draw.maybe(0.1) else draw.mutated(data)
             path = tmp_path / f"case{draw.number % 8}{draw.choice(('.png', '.jpg', '.tif', '.webp', '.gif', '.avif', ''))}"

@@ -82,7 +82,7 @@ def read(folder):
 
 
 def test_of_a_damaged_shard_nothing_else_is_read_than_was_written(tmp_path):
-    for draw in cases("shards"):
+    for draw in cases("shards", 8):
         folder = tmp_path / str(draw.number)
         samples = ours(draw, folder / "a.tar")
         (folder / "a.tar").write_bytes(draw.mutated((folder / "a.tar").read_bytes(), 2))
@@ -105,7 +105,7 @@ def test_of_a_damaged_shard_nothing_else_is_read_than_was_written(tmp_path):
 
 
 def test_anybodys_shard_is_read_or_refused(tmp_path):
-    for draw in cases("others-shards", 10):
+    for draw in cases("others-shards", 6):
         folder = tmp_path / str(draw.number)
         folder.mkdir()
         anybodys(draw, folder / "a.tar")
@@ -127,7 +127,7 @@ def test_anybodys_shard_is_read_or_refused(tmp_path):
 
 def test_a_damaged_shard_that_was_not_finished_is_finished_whole(tmp_path):
     """What a killed run left behind, whatever became of it: the run that goes on ends with a shard that is read whole."""
-    for draw in cases("partial-shards", 5):
+    for draw in cases("partial-shards", 3):
         folder = tmp_path / str(draw.number)
         samples = ours(draw, folder / "a.tar")
         data = (folder / "a.tar").read_bytes()

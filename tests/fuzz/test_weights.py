@@ -97,7 +97,7 @@ def _changed_weight(draw, weights, name):
 
 
 def test_a_weight_file_is_loaded_or_refused_by_its_name(files, tmp_path):
-    for draw in cases("weights", 12):
+    for draw in cases("weights", 8):
         load = draw.choice(list(files))
         path = tmp_path / f"case{draw.number % 4}.safetensors"
         if draw.maybe(0.3):

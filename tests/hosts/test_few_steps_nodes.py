@@ -104,7 +104,7 @@ def test_the_start_latent_without_noise_is_cores_start_with_it(host, nodes):
 
     lq, sigmas = random_latent(1), distilled(nodes, 4)
     with torch.inference_mode():
-        start = nodes.NoisyStartLatent.execute(host.model, noise(), sigmas, {"samples": lq, "batch_index": [0]}).result[0]
+        start = nodes.NoisyStartLatent.execute(host.model, sigmas, {"samples": lq, "batch_index": [0]}, noise()).result[0]
     assert start["batch_index"] == [0]
     model = host.apply()
     ours = sampled(model, sigmas, start["samples"], Noise_EmptyNoise())
@@ -114,7 +114,7 @@ def test_the_start_latent_without_noise_is_cores_start_with_it(host, nodes):
 @pytest.mark.parametrize(("sigmas", "said"), [(torch.tensor([1.0, 0.0]), "begin at 1,"), (torch.tensor([]), "are empty,")])
 def test_pure_noise_is_no_start(host, nodes, sigmas, said):
     with pytest.raises(ValueError, match=f"^Noisy Start Latent: the sigmas {said}.*use Distilled Sigmas"):
-        nodes.NoisyStartLatent.execute(host.model, noise(), sigmas, {"samples": random_latent(1)})
+        nodes.NoisyStartLatent.execute(host.model, sigmas, {"samples": random_latent(1)}, noise())
 
 
 @pytest.mark.parametrize("steps", STUDENT_SCHEDULES)

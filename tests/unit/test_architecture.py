@@ -16,7 +16,21 @@ FORBIDDEN = {
     "demo": {*COMFY, "nodes", "training", "tools"},
     "tools": {*COMFY, "nodes", "training"},
 }
-LEVELS = ("image", "degrade", "flux", "flow", "execution", "adapter", "ummf", "lora", "verify", "searches", "data", "caption")
+LEVELS = (
+    "image",
+    "degrade",
+    "flux",
+    "flow",
+    "execution",
+    "adapter",
+    "ummf",
+    "lora",
+    "lucidflux",
+    "verify",
+    "searches",
+    "data",
+    "caption",
+)
 """The core's folders and files, from the ground up: each imports only from those before it."""
 
 

@@ -91,17 +91,18 @@ def test_values_are_the_packs_own_measures_in_their_published_sign(photo):
     assert list(values) == Evaluation(()).names()
 
 
-def test_every_value_but_closeness_tells_the_original_from_a_blurred_one_in_the_direction_it_says(photo):
+def test_every_value_tells_the_original_from_a_blurred_and_moved_one_in_the_direction_it_says(photo):
     evaluation = Evaluation(())
-    good, bad = evaluation(photo, photo, photo), evaluation(gaussian_blur(photo, 2), photo, photo)
+    good, bad = evaluation(photo, photo, photo), evaluation(gaussian_blur(photo, 2).roll(3, 1), photo, photo)
     assert all((good[name] < bad[name]) == evaluation.lower_is_better(name) for name in good)
+    assert good["drift"] < 0.05 and bad["drift"] == pytest.approx(3, abs=0.3)
 
 
 def test_what_lacks_a_partner_is_not_measured(photo):
     evaluation = Evaluation(())
     alone = {"niqe", "coherent_gradient", "spectral_slope"}
     assert set(evaluation(photo)) == alone == set(evaluation.names(degraded=False, original=False))
-    assert set(evaluation(photo, photo)) == alone | {"closeness"} == set(evaluation.names(original=False))
+    assert set(evaluation(photo, photo)) == alone | {"closeness", "drift"} == set(evaluation.names(original=False))
 
 
 def test_pyiqas_metrics_keep_their_sign_and_compare_with_the_original(fake_pyiqa, photo):

@@ -1,5 +1,6 @@
 """FLUX-IR's flow: exploration keeps the marginals, jump costs measure misses, and the chosen schedule is the cheapest."""
 
+from functools import partial
 from itertools import combinations
 
 import pytest
@@ -28,10 +29,14 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def drawn(seed):
+    return partial(torch.randn, generator=seeded(seed))
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.3, -0.3, 1.0])
 def test_every_gamma_ends_in_the_same_distribution(gamma):
     noise = torch.randn(4, 5000, generator=seeded())
-    states, _ = trajectory(gaussian(0.5), noise, flux_sigmas(200, 0), torch.full((4,), gamma), seeded(1))
+    states, _ = trajectory(gaussian(0.5), noise, flux_sigmas(200, 0), torch.full((4,), gamma), drawn(1))
     assert states[-1].std().item() == pytest.approx(0.5, rel=0.03)
     assert states[100].std().item() == pytest.approx((0.25 * 0.25 + 0.25) ** 0.5, rel=0.03)
     same = torch.corrcoef(torch.stack([states[-1].flatten(), noise.flatten()]))[0, 1].item()
@@ -42,7 +47,7 @@ def test_a_small_step_is_the_modulated_sdes():
     """z - h v - gamma^2 h z1_hat / (1 - t) + gamma sqrt(2 t h / (1 - t)) xi, up to the order of h."""
     x, gamma, t, h = torch.randn(3, 8, generator=seeded()), torch.tensor([0.1, 0.5, 1.0]), 0.6, 1e-4
     sigmas = torch.tensor([t, t - h], dtype=torch.float64)
-    states, velocities = trajectory(gaussian(0.5), x, sigmas, gamma, seeded(1))
+    states, velocities = trajectory(gaussian(0.5), x, sigmas, gamma, drawn(1))
     v, xi, g = velocities[0], torch.randn(x.shape, generator=seeded(1)), gamma[:, None]
     expected = x - h * v - g**2 * h * (x + (1 - t) * v) / (1 - t) + g * (2 * t * h / (1 - t)) ** 0.5 * xi
     torch.testing.assert_close(states[1], expected, rtol=0, atol=3e-5)

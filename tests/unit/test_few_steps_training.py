@@ -8,16 +8,18 @@ from comfyui_fluxir.fluxir_core.flow.exploration import trajectory
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
 from comfyui_fluxir.fluxir_core.flux.tokens import image_ids
 from comfyui_fluxir.training.data.batch import Batch
-from comfyui_fluxir.training.miniature.checkpoint import Checkpoint
-from comfyui_fluxir.training.recipes.distill import DistillRecipe, fair_weights, make_lessons, train_student, walk
+from comfyui_fluxir.training.engine.draws import Draws
+from comfyui_fluxir.training.engine.fit import RunConfig, fit
+from comfyui_fluxir.training.engine.optimizers import OptimizerConfig
+from comfyui_fluxir.training.engine.processes import make_accelerator
+from comfyui_fluxir.training.recipes.distill import DistillRecipe, Lessons, StudentObjective, fair_weights, walk
 from comfyui_fluxir.training.recipes.few_step_schedules import choose, measure_jumps, uniform_schedules
 from comfyui_fluxir.training.recipes.reinforce import (
+    ReinforceObjective,
     ReinforceRecipe,
     closeness,
-    explore,
     prepare_condition,
     reward_of_verifier,
-    train_reinforced,
 )
 
 SPREAD = 0.6
@@ -44,7 +46,7 @@ class Host:
     """Clean latents are the degraded one plus N(0, SPREAD^2); the velocity is exact for the adapter's idea of it."""
 
     def __init__(self):
-        self.adapter, self.lora, self.calls = Spread(), Change(), 0
+        self.adapter, self.lora, self.transformer, self.calls = Spread(), Change(), None, 0
 
     def prepare(self, degraded, text, pooled, image_ids):
         return degraded
@@ -57,11 +59,42 @@ class Host:
         return (x - clean) / t + self.lora.state * x + self.lora.degraded * degraded
 
 
+class Images:
+    """`count` images a step; the step `killed` does not come."""
+
+    description, validation = "drawn", ()
+
+    def __init__(self, count=4, killed=None):
+        self.count, self.killed = count, killed
+
+    def rows(self, step):
+        return self.count
+
+    def __call__(self, step, rows):
+        if step == self.killed:
+            raise Killed
+        draw = torch.Generator().manual_seed(100 + step)
+        degraded = torch.randn(self.count, 4, 64, generator=draw)
+        clean = degraded + SPREAD * torch.randn(self.count, 4, 64, generator=draw)
+        own = (tensor[rows.start : rows.stop] for tensor in (clean, degraded))
+        return Batch(*own, torch.zeros(len(rows), 2, 8), torch.zeros(len(rows), 4), image_ids(4, 4), (4, 4))
+
+
+class Killed(Exception):
+    pass
+
+
 def batches(step, count=4):
-    draw = torch.Generator().manual_seed(100 + step)
-    degraded = torch.randn(count, 4, 64, generator=draw)
-    clean = degraded + SPREAD * torch.randn(count, 4, 64, generator=draw)
-    return Batch(clean, degraded, torch.zeros(count, 2, 8), torch.zeros(count, 4), image_ids(4, 4), (4, 4))
+    return Images(count)(step, range(count))
+
+
+def train(objective, given, folder, steps, micro_batch=4, rate=2e-2, average=0.9):
+    """`fit` of `objective` on the batches `given`, its averaged weights in place; one checkpoint a step."""
+    optimizer = OptimizerConfig(learning_rate=rate, weight_decay=0.0, beta2=0.99, warmup=5, decay=0.4, average=average)
+    run = RunConfig(steps, 4, micro_batch, checkpoint_every=1)
+    weights = fit(objective, given, optimizer, run, folder, make_accelerator("ddp", "no"))
+    objective.adapter.load_state_dict(weights)
+    return weights
 
 
 @torch.no_grad()
@@ -72,27 +105,38 @@ def sampled_psnr(host, steps=8):
     return closeness(states[-1], batch).mean().item()
 
 
-def reinforcement(**options):
-    return ReinforceRecipe(**{"steps": 40, "learning_rate": 2e-2, "guidance": 4.0, "rollout_steps": 6, **options})
+def reinforcement(host, reward=None, **options):
+    return ReinforceObjective(host, ReinforceRecipe(**{"rollout_steps": 6, **options}), 4.0, reward)
 
 
 def test_reinforcement_brings_the_odes_ends_nearer_to_the_truth(tmp_path):
     host = Host()
     before = sampled_psnr(host)
-    train_reinforced(host, batches, reinforcement(), Checkpoint(tmp_path / "a.pt"), autocast=None)
+    train(reinforcement(host), Images(), tmp_path, 40)
     assert sampled_psnr(host) > before + 0.1
 
 
+@torch.no_grad()
 def test_the_first_rollout_is_the_odes_and_the_best_has_the_highest_reward():
     host, batch, noise = Host(), batches(0), torch.randn(4, 4, 64)
-    sigmas = flux_sigmas(6)
-    states, rewards, best = explore(host, batch, noise, sigmas, reinforcement(rollouts=5, spread=0.5), closeness)
+    objective = reinforcement(host, rollouts=5, spread=0.5)
+    states, rewards, best = objective.explore(batch, noise, Draws(0, 0, range(4)))
     assert states.shape == (7, 5, 4, 4, 64) and rewards.shape == (5, 4)
-    ode, _ = trajectory(lambda x, t: host.velocity(x, t, batch.degraded, None), noise, sigmas)
+    ode, _ = trajectory(lambda x, t: host.velocity(x, t, batch.degraded, None), noise, objective.sigmas)
     torch.testing.assert_close(states[:, 0], ode, rtol=1e-4, atol=1e-5)
     assert (states[0] == noise).all() and (states[-1, 1:] - ode[-1]).abs().mean() > 0.01
     assert torch.equal(rewards.gather(0, best[None])[0], rewards.amax(0))
     torch.testing.assert_close(rewards[2, 1], closeness(states[-1, 2], batch)[1])
+
+
+def test_the_exploring_weights_are_of_the_last_refresh(tmp_path):
+    host = Host()
+    objective = reinforcement(host, refresh=4)
+    train(objective, Images(), tmp_path, 6)
+    before = reinforcement(Host(), refresh=4)
+    before.adapter.load_state_dict(train(before, Images(), tmp_path / "four", 4, average=0.0))
+    assert objective.explorer.values[0].item() != host.adapter.log.item()
+    assert objective.explorer.values[0].item() != pytest.approx(math.log(SPREAD))
 
 
 def test_any_verifier_can_be_the_reward(tmp_path):
@@ -101,8 +145,22 @@ def test_any_verifier_can_be_the_reward(tmp_path):
     def narrow(latents, batch):  # a verifier that likes results close to the input
         return -(latents - batch.degraded).square().flatten(1).mean(1)
 
-    train_reinforced(host, batches, reinforcement(pull=0.0, flow=0.0, spread=0.6), Checkpoint(tmp_path / "a.pt"), narrow, None)
+    train(reinforcement(host, narrow, pull=0.0, flow=0.0, spread=0.6), Images(), tmp_path, 40)
     assert host.adapter.log.exp().item() < SPREAD - 0.02
+
+
+@pytest.mark.parametrize("recipe", ["reinforce", "distill"])
+def test_micro_batches_change_rounding_alone(tmp_path, recipe):
+    trained = []
+    for micro_batch in (4, 2):
+        host = Host()
+        if recipe == "reinforce":
+            objective, given = reinforcement(host), Images()
+        else:
+            objective, given = student(host), made_lessons(host, tmp_path / "lessons", {2: [0.9375, 0.5, 0.0]}, micro_batch=2)
+        trained.append(train(objective, given, tmp_path / str(micro_batch), 3, micro_batch))
+    for name, value in trained[0].items():
+        torch.testing.assert_close(value, trained[1][name], rtol=1e-4, atol=1e-5)
 
 
 def test_a_verifier_judges_decoded_images_in_full_precision():
@@ -118,8 +176,14 @@ def test_a_verifier_judges_decoded_images_in_full_precision():
     assert seen == [torch.float32]
 
 
-def distillation(**options):
-    return DistillRecipe(**{"steps": 60, "lessons": 4, "learning_rate": 2e-2, "guidance": 4.0, **options})
+def student(host, **options):
+    return StudentObjective(host, DistillRecipe(**{"lessons": 4, **options}), 4.0)
+
+
+def made_lessons(host, folder, schedules, count=4, identity=None, micro_batch=4):
+    lessons = Lessons(folder, schedules, count, Images())
+    lessons.make(host, Images(), GRID, 4.0, micro_batch=micro_batch, identity=identity)
+    return lessons
 
 
 def test_the_schedules_begin_at_the_noised_input_and_the_uniform_ones_at_noise():
@@ -134,11 +198,11 @@ def test_the_schedules_begin_at_the_noised_input_and_the_uniform_ones_at_noise()
 
 @pytest.mark.parametrize(("weights", "like"), [({"truth": 0.0}, "the teacher's"), ({"end": 0.0, "middle": 0.0}, "the truth")])
 def test_the_student_comes_nearer_to_what_it_is_taught(tmp_path, weights, like):
-    host, recipe = Host(), distillation(**weights)
+    host = Host()
     schedules = {1: [0.9375, 0.0], 2: [0.9375, 0.5, 0.0]}
-    lessons = make_lessons(host, batches, schedules, GRID, recipe, tmp_path / "lessons.pt", None)
+    lessons = made_lessons(host, tmp_path / "lessons", schedules)
     fresh, noise = batches(999, 64), torch.randn(64, 4, 64)
-    teacher = trajectory(lambda x, t: host.velocity(x, t, fresh.degraded, None), noise, GRID)[0][-1]
+    teacher = trajectory(lambda x, t: host.velocity(x, t, fresh.degraded, None), noise, GRID)[0][-1].detach()
     wanted = {"the teacher's": teacher, "the truth": fresh.clean}[like]
 
     @torch.no_grad()
@@ -146,7 +210,7 @@ def test_the_student_comes_nearer_to_what_it_is_taught(tmp_path, weights, like):
         return [(walk(host, fresh, noise, sigmas, 4.0)[-1] - wanted).square().mean().item() for sigmas in schedules.values()]
 
     before = sum(errors())
-    train_student(host, lessons, schedules, recipe, Checkpoint(tmp_path / "s.pt"), None)
+    train(student(host, **weights), lessons, tmp_path / "run", 60)
     assert sum(errors()) < 0.98 * before
     assert host.adapter.log.item() == pytest.approx(math.log(SPREAD))
 
@@ -158,54 +222,64 @@ def test_mild_degradations_weigh_as_much_as_heavy_ones():
     torch.testing.assert_close(weights.mean(), torch.tensor(1.0))
 
 
+@torch.no_grad()
 def test_lessons_hold_the_teachers_trajectory_and_are_made_once(tmp_path):
-    host, path = Host(), tmp_path / "lessons.pt"
-    schedules, recipe = {2: [0.5, 0.25, 0.0]}, distillation(lessons=3)
-    made = make_lessons(host, batches, schedules, GRID, recipe, path, None)
-    states, _ = trajectory(lambda x, t: host.velocity(x, t, made[1].batch.degraded, None), made[1].noise, GRID)
-    torch.testing.assert_close(made[1].states[0.25].float(), states[12], rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(made[1].states[0.0].float(), states[16], rtol=1e-3, atol=1e-3)
+    host, schedules = Host(), {2: [0.5, 0.25, 0.0]}
+    lesson = made_lessons(host, tmp_path, schedules, 3)(1, range(4))
+    states, _ = trajectory(lambda x, t: host.velocity(x, t, lesson.degraded, None), lesson.noise, GRID)
+    torch.testing.assert_close(lesson.states[0.25], states[12], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(lesson.states[0.0], states[16], rtol=1e-3, atol=1e-3)
+    assert torch.equal(lesson.clean, batches(1).clean) and lesson.sigmas == schedules[2]
     host.calls = 0
-    again = make_lessons(host, batches, schedules, GRID, recipe, path, None)
-    assert host.calls == 0 and all(torch.equal(a.noise, b.noise) for a, b in zip(made, again))
-    with pytest.raises(ValueError, match="lessons.pt holds another run's checkpoints .its schedules differ.; give another --work"):
-        make_lessons(host, batches, {1: [0.75, 0.0], 2: [0.5, 0.125, 0.0]}, GRID, recipe, path, None)
+    again = made_lessons(host, tmp_path, schedules, 3)(1, range(4))
+    assert host.calls == 0 and torch.equal(lesson.noise, again.noise)
+    with pytest.raises(ValueError, match=r"holds another run's checkpoints .its schedules differ.; give another --work"):
+        made_lessons(host, tmp_path, {1: [0.75, 0.0], 2: [0.5, 0.125, 0.0]}, 3)
     with pytest.raises(ValueError, match="its model differ"):
-        make_lessons(host, batches, schedules, GRID, recipe, path, None, identity={"model": "another"})
+        made_lessons(host, tmp_path, schedules, 3, identity={"model": "another"})
+
+
+def test_a_broken_lesson_is_made_again(tmp_path, caplog):
+    host, schedules = Host(), {1: [0.5, 0.0]}
+    whole = made_lessons(host, tmp_path, schedules, 2)(0, range(4)).noise
+    path = tmp_path / "lesson-00000.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert torch.equal(made_lessons(host, tmp_path, schedules, 2)(0, range(4)).noise, whole)
+    assert "lesson-00000.pt" in caplog.text
+
+
+def test_processes_share_the_lessons(tmp_path):
+    host, lessons = Host(), Lessons(tmp_path, {1: [0.5, 0.0]}, 3, Images())
+    for process in (0, 1):
+        host.calls = 0
+        lessons.make(host, Images(), GRID, 4.0, process=process, processes=2)
+        assert host.calls == len(GRID[:-1]) * (2 - process)
+    assert len(list(tmp_path.glob("lesson-*.pt"))) == 3
 
 
 @pytest.mark.parametrize("recipe", ["reinforce", "distill"])
 def test_a_resumed_run_ends_bit_identical(tmp_path, recipe):
-    class Killed(Exception):
-        pass
-
-    def run(path, last=None, every=1e9):
-        host, seen = Host(), []
-
-        def given(step):
-            if step == last:
-                raise Killed
-            return batches(step)
-
+    def run(folder, killed=None):
+        host = Host()
         if recipe == "reinforce":
-            train_reinforced(host, given, reinforcement(steps=6, refresh=2), Checkpoint(path, every), autocast=None)
-            return host.adapter.state_dict()
-        lessons = make_lessons(host, batches, {1: [0.5, 0.0]}, GRID, distillation(), tmp_path / "lessons.pt", None)
+            return train(reinforcement(host, refresh=2), Images(killed=killed), folder, 6)
+        lessons = made_lessons(host, tmp_path / "lessons", {1: [0.5, 0.0]})
+        read = lessons.__call__
 
-        class Lessons(list):
-            def __getitem__(self, index):
-                seen.append(index)
-                if len(seen) - 1 == last:
+        class Given:
+            rows, description, validation = lessons.rows, "lessons", ()
+
+            def __call__(self, step, rows):
+                if step == killed:
                     raise Killed
-                return super().__getitem__(index)
+                return read(step, rows)
 
-        train_student(host, Lessons(lessons), {1: [0.5, 0.0]}, distillation(steps=6), Checkpoint(path, every), None)
-        return host.lora.state_dict()
+        return train(student(host), Given(), folder, 6)
 
-    whole = run(tmp_path / "whole.pt")
+    whole = run(tmp_path / "whole")
     with pytest.raises(Killed):
-        run(tmp_path / "part.pt", last=3, every=0)
-    resumed = run(tmp_path / "part.pt")
+        run(tmp_path / "part", killed=3)
+    resumed = run(tmp_path / "part")
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
 

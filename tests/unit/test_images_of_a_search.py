@@ -5,7 +5,7 @@ import pytest
 import torch
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
 from comfyui_fluxir.fluxir_core.image import candidates
-from comfyui_fluxir.fluxir_core.image.chart import DOT, LINE, search_chart
+from comfyui_fluxir.fluxir_core.image.chart import DOT, HELD_OUT, LINE, search_chart
 from comfyui_fluxir.fluxir_core.image.montage import montage
 from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
 from comfyui_fluxir.fluxir_core.searches.search import search
@@ -43,6 +43,21 @@ def test_better_candidates_stand_higher():
     sheet = search_chart(made)
     rows = np.flatnonzero(ink(sheet, LINE).any(1))
     assert rows.max() < np.flatnonzero(ink(sheet, DOT).any(1)).max()
+
+
+def test_the_chart_draws_the_verifier_that_was_not_searched_on_and_both_gains():
+    task = Task(MIXTURE.velocity, lambda x: x, lambda x: {"a": MIXTURE.reward(x)}, held_out=lambda x: {"b": MIXTURE.held_out(x)})
+    noise = torch.randn(2, 16, generator=torch.Generator().manual_seed(1))
+    found = search(task, noise, flux_sigmas(25, 0), PRESETS["quick"]).report
+    assert ink(search_chart(found), HELD_OUT)[48:].sum() > 200 and not ink(search_chart(report("quick")), HELD_OUT).any()
+    worse = {**found, "held_out": {"b": {**found["held_out"]["b"], "gain": [-1.0, -1.0]}}}
+    assert (np.asarray(search_chart(found)) != np.asarray(search_chart(worse)))[:48].any()
+
+
+def test_the_chart_says_what_could_not_be_judged():
+    task = Task(MIXTURE.velocity, lambda x: x, lambda x: {"a": torch.full((len(x),), float("nan"))}, lambda scores: scores["a"])
+    found = search(task, torch.randn(2, 16), flux_sigmas(25, 0), PRESETS["quick"]).report
+    assert (np.asarray(search_chart(found)) != np.asarray(search_chart({**found, "remarks": []}))).any()
 
 
 def test_a_search_without_rounds_says_so():

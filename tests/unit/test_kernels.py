@@ -62,6 +62,14 @@ def test_without_noise_every_kernel_is_euler(at_t, kernel):
     torch.testing.assert_close(kernel(x, v, T, S, z)[0], ODE()(x, v, T, S)[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("t, expected", [(1.0, 0.7**2 / (1 - 0.9)), (0.95, 0.7**2 * 0.95 / 0.05)])
+def test_flow_grpo_takes_the_next_time_in_the_roots_denominator_only_and_only_at_1(t, expected):
+    """Of its step x' = ... + g sqrt(t - s) z: g^2 = a^2 / (1 - s) from t = 1, a^2 t / (1 - t) after."""
+    zero, z = torch.zeros(2), torch.tensor([1.0, -2.0])
+    moved, _ = FlowGRPO(0.7)(zero, zero, t, 0.9, z)
+    torch.testing.assert_close(moved, math.sqrt(expected * (t - 0.9)) * z)
+
+
 @pytest.mark.parametrize("kernel", [Relabel(), Renoise()], ids=lambda k: k.name)
 def test_relabel_and_renoise_land_on_the_marginal_of_their_new_time(kernel, at_t):
     """From an exact draw at s, moved by the identity (t = s), the new state has the mean and variance of p_t'."""

@@ -105,7 +105,7 @@ def test_what_pyiqa_lacks_is_said_at_once(fake_pyiqa, name, kind, text):
 
 def test_without_pyiqa_the_way_to_it_and_its_licence_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyiqa", None)
-    with pytest.raises(ImportError, match=r"pip install pyiqa \(its licence is PolyForm-Noncommercial\)"):
+    with pytest.raises(ImportError, match=r"pip install pyiqa \(its license is PolyForm-Noncommercial\)"):
         PyIQAMetric("musiq")
 
 

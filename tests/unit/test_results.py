@@ -6,40 +6,56 @@ import re
 import pytest
 from comfyui_fluxir.training.commands import results
 from comfyui_fluxir.training.commands.results import replace_block
-from comfyui_fluxir.training.miniature.evaluate import gates, mean_over_photos
+from comfyui_fluxir.training.miniature.evaluate import gates, mean_over_photos, spread_over_seeds
 from comfyui_fluxir.training.studies.bench_few_steps import few_step_gates, few_step_table
 
 
-def rows(restored, gmsd=0.1):
-    measured = {"degraded": 12.0, "restored": restored, "adapter off": 9.0, "shuffled": 10.0, "ceiling": 25.0}
-    return [
-        {
-            "degradation": "strong",
-            "photo": photo,
-            "method": method,
-            "psnr": psnr + offset,
-            "ssim": 0.5,
-            "gmsd": gmsd if method == "restored" else 0.2,
-        }
-        for photo, offset in (("cat", 0.5), ("dog", -0.5))
-        for method, psnr in measured.items()
-    ]
+def rows(restored, gmsd=0.1, degradation="strong", spread=0.0, given_back=None):
+    fixed = {"degraded": 12.0, "autoencoder alone": 11.0, "peer": 13.0, "ceiling": 25.0}
+    drawn = {"restored": restored, "with give-back": given_back or restored, "adapter off": 8.0, "shuffled": 8.8, "one step": 14.0}
+
+    def row(photo, method, psnr, seed):
+        own = gmsd if method in ("restored", "with give-back") else 0.2
+        ssim = 0.6 if method == "restored" else 0.5
+        measured = {"psnr": psnr, "ssim": ssim, "gmsd": own, "tone": 1.0, "detail": 2.0}
+        return {"degradation": degradation, "photo": photo, "method": method, "seed": seed, **measured}
+
+    found = []
+    for photo, offset in (("cat", 0.5), ("dog", -0.5)):
+        found += [row(photo, method, psnr + offset, None) for method, psnr in fixed.items()]
+        found += [
+            row(photo, m, psnr + offset + own, i) for m, psnr in drawn.items() for i, own in enumerate((-spread / 2, spread / 2))
+        ]
+    return found
 
 
-def test_means_are_over_the_photos_of_one_method():
-    assert mean_over_photos(rows(15.0), "strong", "restored", "psnr") == pytest.approx(15.0)
+def test_means_are_over_the_photos_and_seeds_of_one_method():
+    assert mean_over_photos(rows(15.0, spread=2.0), "strong", "restored", "psnr") == pytest.approx(15.0)
 
 
-def test_a_good_restoration_passes_every_gate():
-    assert all(passed for _, passed in gates(rows(15.0)).values())
+def test_the_spread_is_of_the_seeds_and_not_of_the_photos():
+    assert spread_over_seeds(rows(15.0, spread=0.3), "strong") == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("degradation", ["strong", "jpeg", "noise"])
+def test_a_good_restoration_passes_every_gate(degradation):
+    assert all(passed for _, passed in gates(rows(15.0, degradation=degradation)).values())
 
 
 @pytest.mark.parametrize(
-    ("restored", "gmsd", "missed"),
-    [(12.5, 0.1, {"shuffled", "degraded"}), (11.5, 0.1, {"adapter off", "shuffled", "degraded"}), (15.0, 0.3, {"GMSD"})],
+    ("made", "missed"),
+    [
+        (rows(11.9), {"at least 1 dB"}),
+        (rows(11.5), {"shuffled", "at least 1 dB"}),
+        (rows(15.0, gmsd=0.3), {"GMSD of restored below the autoencoder"}),
+        (rows(15.0, spread=0.5), {"seeds within 0.4 dB"}),
+        (rows(10.9, degradation="jpeg"), {"adapter off", "shuffled", "with give-back over degraded"}),
+        (rows(12.5, degradation="jpeg", given_back=11.9), {"with give-back over degraded"}),
+        (rows(12.5, gmsd=0.3, degradation="noise"), {"GMSD of restored below the autoencoder", "GMSD of restored below OpenCV"}),
+    ],
 )
-def test_a_poor_one_misses_the_gates_it_should(restored, gmsd, missed):
-    failed = [gate for gate, (_, passed) in gates(rows(restored, gmsd)).items() if not passed]
+def test_a_poor_one_misses_the_gates_it_should(made, missed):
+    failed = [gate for gate, (_, passed) in gates(made).items() if not passed]
     assert len(failed) == len(missed)
     assert all(any(word in gate for gate in failed) for word in missed)
 

@@ -82,7 +82,7 @@ def test_the_plan_counts_the_call_that_composing_costs(baseline_check, window):
 
 
 def test_what_cannot_choose_by_tile_is_refused():
-    with pytest.raises(ValueError, match="tiles cannot choose the first improvement"):
+    with pytest.raises(ValueError, match="tiles cannot take the first improvement"):
         StepwiseSearch(3, first_improvement=True, tile=TILE)
     with pytest.raises(ValueError, match="this host cannot judge tiles"):
         found(StepwiseSearch(3, 1.0, tile=TILE), score_tile=None)

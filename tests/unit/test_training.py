@@ -176,7 +176,8 @@ def test_only_who_writes_a_checkpoint_or_has_a_shard_of_it_gathers_it(tmp_path, 
     found, module = [], torch.nn.Linear(2, 2)
     monkeypatch.setattr(fit, "whole", found.append)
     monkeypatch.setattr(fit, "is_sharded", lambda _module: is_sharded)
-    parts = (module, MovingAverage(module.parameters(), 0.9), torch.optim.SGD(module.parameters()))
+    changed = {"average": MovingAverage(module.parameters(), 0.9)}
+    parts = (module, changed, torch.optim.SGD(module.parameters()))
     accelerator = SimpleNamespace(is_main_process=is_main, wait_for_everyone=lambda: None)
     fit._save(RunFolder(tmp_path), 3, *parts, {}, accelerator)
     assert len(found) == gathered and RunFolder(tmp_path).steps() == [3] * is_main
@@ -197,53 +198,57 @@ def test_a_stage_of_the_miniature_does_not_go_on_with_anothers_checkpoint(tmp_pa
             list(Checkpoint(path, identity=other).steps(3, module))
 
 
-def test_a_bank_is_kept_whole_and_for_one_plan_alone(tmp_path, monkeypatch):
-    from dataclasses import replace
+def test_a_window_gives_every_step_the_same_items_whatever_came_before():
+    from comfyui_fluxir.training.miniature.stream import Window
 
-    from comfyui_fluxir.training.miniature import bank
-    from comfyui_fluxir.training.miniature.recipe import QUICK
-
-    small = replace(QUICK, scenes=2, crops=1, size=64)
-    images, words = bank.draw_bank(small, tmp_path)
-    assert images.shape == (3, 3, 64, 64) and len(words) == 3
-    assert bank.draw_bank(replace(small, crops=2), tmp_path)[0].shape == (4, 3, 64, 64)
-    monkeypatch.setattr(bank, "build_bank", None)
-    again, same = bank.draw_bank(replace(small, base_steps=99, versions=5), tmp_path)
-    assert torch.equal(again, images) and same == words
-
-    def half_written(_state, partial):
-        partial.write(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.undo()
-    monkeypatch.setattr(torch, "save", half_written)
-    with pytest.raises(KeyboardInterrupt):
-        bank.draw_bank(replace(small, seed=1), tmp_path)
-    monkeypatch.undo()
-    assert bank.draw_bank(replace(small, seed=1), tmp_path)[0].shape == (3, 3, 64, 64)
+    made = []
+    window = Window(lambda i: made.append(i) or i, size=4, fresh=2)
+    assert [window(step) for step in range(3)] == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]]
+    assert Window(lambda i: i, size=4, fresh=2)(2) == [4, 5, 6, 7]
+    assert len(made) == len(set(made))
 
 
-def test_latents_are_kept_for_one_plan_alone(tmp_path, monkeypatch):
-    from dataclasses import replace
-
-    from comfyui_fluxir.training.miniature import bank
-    from comfyui_fluxir.training.miniature.recipe import QUICK
-
-    monkeypatch.setattr(bank, "encode_images", lambda _autoencoder, images: images.new_zeros(len(images), 16, 8, 8).half())
-    monkeypatch.setattr(bank, "degraded_versions", None)
-    small = replace(QUICK, scenes=2, crops=1, size=64)
-
-    def shape(plan, count):
-        versions = lambda image, plan, index: image[None].repeat(plan.versions, 1, 1, 1)
-        made = bank.encode_bank(plan, tmp_path, torch.nn.Linear(1, 1, False), torch.zeros(count, 3, 64, 64), [], versions)
-        return made.degraded.shape[:2]
+def test_the_miniatures_images_and_pairs_are_the_same_every_time():
+    from comfyui_fluxir.training.miniature.autoencoder import NARROW, NarrowTAESD
+    from comfyui_fluxir.training.miniature.latents import PairStream
+    from comfyui_fluxir.training.miniature.stream import ImageStream
 
     torch.manual_seed(0)
-    assert shape(small, 3) == (3, 1)
+    autoencoder = NarrowTAESD(NARROW).eval()
+    first, again = (PairStream(ImageStream(size=64), autoencoder) for _ in range(2))
+    for i in (0, 7):
+        for one, same in zip(first(i), again(i), strict=True):
+            assert torch.equal(one, same)
+    assert not torch.equal(first(0).clean, first(7).clean)
+    assert not torch.equal(first(0).clean, first(0).degraded)
+    plain = PairStream(ImageStream(size=64), autoencoder, degrade=None)(0)
+    assert torch.equal(plain.clean, plain.degraded) and torch.equal(plain.clean, first(0).clean)
+
+
+def test_a_grown_autoencoder_computes_the_same_and_every_new_channel_learns():
+    from comfyui_fluxir.training.miniature.autoencoder import NARROW, WIDTHS, NarrowTAESD
+
     torch.manual_seed(0)
-    assert shape(replace(small, versions=2), 3) == (3, 2)
-    torch.manual_seed(0)
-    assert shape(replace(small, crops=2), 4) == (4, 1)
+    narrow = NarrowTAESD(NARROW)
+    for parameter in narrow.parameters():
+        parameter.data += 0.03 * torch.randn_like(parameter)
+    wide, images = narrow.grown(WIDTHS), torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(wide.encode(images), narrow.encode(images))
+        latents = narrow.encode(images)
+        torch.testing.assert_close(wide.decode(latents), narrow.decode(latents))
+    wide.decode(wide.encode(images)).square().mean().backward()
+    assert wide.taesd_encoder[2].weight.grad[:, NARROW[0] :].abs().max() > 0
+
+
+def test_the_offset_of_the_noise_is_one_for_each_channel_of_a_latent():
+    from comfyui_fluxir.fluxir_core.flux.tokens import unpack_latents
+    from comfyui_fluxir.training.engine.draws import Draws
+
+    plain, toned = (Draws(0, 0, range(64)).noise((256, 64), tone) for tone in (0.0, 0.5))
+    offset = unpack_latents(toned - plain, 32, 32)
+    assert torch.allclose(offset, offset.mean((2, 3), keepdim=True).expand_as(offset), atol=1e-5)
+    assert 0.45 < offset.mean((2, 3)).std() < 0.55
 
 
 def test_old_checkpoints_go_and_a_broken_one_is_passed_over(tmp_path, caplog):

@@ -21,12 +21,25 @@ from ..diffusers_host.restorer import PATCH, TILES_AT_ONCE, Restorer
 from ..fluxgen.work import Rank, keep_settings
 from ..outputs import check_apart, check_file, check_folder, deliver_data
 
-PER_IMAGE = ("score", "baseline_score", "winner")
+ADAPTERS = ("fluxir", "ummf", "lucidflux")
+PER_IMAGE = ("score", "baseline_score", "gain", "winner")
 VAE_TILE = 64
 """Latent pixels a side in which `--tile` codes images."""
-SHIFT = 1.15
 BAR = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
-SETTINGS = ("scale", "model", "adapter", "steps", "few_steps", "seed", "tile", "fidelity", "preset", "prompt", "verifiers")
+SETTINGS = (
+    "scale",
+    "model",
+    "adapter",
+    "cleaned",
+    "steps",
+    "few_steps",
+    "seed",
+    "tile",
+    "fidelity",
+    "preset",
+    "prompt",
+    "verifiers",
+)
 """What an image in an output folder depends on: a run with others does not go on there."""
 VERIFIERS = "fluxir_verifiers"
 """The folder of the model folder with the verifiers' weights, laid out as ComfyUI's models/fluxir_verifiers."""
@@ -37,7 +50,13 @@ def add_arguments(parser):
     parser.add_argument("output", type=Path, metavar="OUT", help="the restored image's file, or the folder for all; resumes there")
     parser.add_argument("--scale", type=number(0.25, 8), default=1.0, help="size of the output over the input's (default 1)")
     parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see docs/command-line.md)")
-    parser.add_argument("--adapter", choices=("fluxir", "ummf"), default="fluxir", help="what shows the model the image")
+    parser.add_argument("--adapter", choices=ADAPTERS, default="fluxir", help="what shows the model the image")
+    parser.add_argument(
+        "--cleaned",
+        type=Path,
+        metavar="PATH",
+        help="what a degradation remover makes of IN, for --adapter lucidflux: a file, or a folder with files of the same names",
+    )
     parser.add_argument("--prompt", default="", help="what the image shows; needs the model's text encoders (default: no prompt)")
     parser.add_argument("--steps", type=steps, default=20, help="sampling steps (default 20)")
     parser.add_argument("--few-steps", type=steps, metavar="N", help="N steps, by the folder's student: 1, 2 or 4")
@@ -59,6 +78,8 @@ def add_arguments(parser):
 def run(arguments):
     if arguments.few_steps is not None and (arguments.preset or arguments.tile):
         raise ValueError("--few-steps goes with neither --preset nor --tile; choose one.")
+    if (arguments.cleaned is None) == (arguments.adapter == "lucidflux"):
+        raise ValueError("--cleaned goes with --adapter lucidflux, and lucidflux with it; give both or neither.")
     if arguments.verifiers and not arguments.preset:
         raise ValueError("--verifiers goes with a search; add --preset.")
     for name in PROMPTED:
@@ -89,7 +110,8 @@ def _restore_folder(arguments):
     places = {path: out / _output_name(path.relative_to(source)) for path in _images_under(source, out)}
     if not places:
         raise ValueError(f"IN: {source} holds no image ({', '.join(sorted(SUFFIXES))}); give another folder.")
-    settings = {name: getattr(arguments, name) for name in SETTINGS} | {"model": model_folder(arguments.model).name}
+    settings = {name: getattr(arguments, name) for name in SETTINGS}
+    settings |= {"model": model_folder(arguments.model).name, "cleaned": arguments.cleaned and str(arguments.cleaned)}
     with rank.holding(out, "OUT"):
         keep_settings(out, settings, "fluxir.json")
         own = rank.own(places.items())
@@ -181,9 +203,11 @@ class _Job:
 
         Returns the report.
         """
-        image = _scaled(image, self.arguments.scale)
+        image, cleaned = _scaled(image, self.arguments.scale), None
+        if self.arguments.cleaned:
+            cleaned = _resized(read_image(self._cleaned_of(path)).pixels, image.pixels.shape[-2:])[None]
         started = time.perf_counter()
-        found, searched = self._restored(image.pixels[None], update)
+        found, searched = self._restored(image.pixels[None], cleaned, update)
         seconds = time.perf_counter() - started
         data, remarks = image_bytes(LoadedImage(found[0], image.alpha, image.exif, image.dpi, image.remarks), place.suffix)
         deliver_data(place, data)
@@ -205,14 +229,19 @@ class _Job:
             "not_kept": remarks,
         }
 
-    def _restored(self, images, update):
+    def _cleaned_of(self, path):
+        given = self.arguments.cleaned
+        return given / path.relative_to(self.arguments.input) if given.is_dir() else given
+
+    def _restored(self, images, cleaned, update):
         arguments, seeds = self.arguments, [self.arguments.seed]
         shared = {"fidelity": arguments.fidelity}
         if arguments.few_steps is not None:
             count = arguments.few_steps
             found = self.restorer.restore_few_steps(images, seeds, count, lambda *_: update(1 / count), **shared)
             return found, {"nfe": count, "nfe_planned": count}
-        settings = {"steps": arguments.steps, "shift": SHIFT}
+        settings = {"steps": arguments.steps}
+        shared |= {"cleaned": cleaned}
         if arguments.preset is None:
             shared |= {"tile": self.tile, "callback": lambda *_: update(1 / arguments.steps)}
             found = self.restorer.restore(images, seeds, **settings, **shared)
@@ -243,8 +272,12 @@ def _scaled(image, scale):
         return image
     size = _size_of_result(image, scale)
 
-    def resized(planes):
-        return F.interpolate(planes[None], size, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
+    alpha = None if image.alpha is None else _resized(image.alpha, size)
+    return LoadedImage(_resized(image.pixels, size), alpha, image.exif, image.dpi, image.remarks)
 
-    alpha = None if image.alpha is None else resized(image.alpha)
-    return LoadedImage(resized(image.pixels), alpha, image.exif, image.dpi, image.remarks)
+
+def _resized(planes, size):
+    """`planes` (C, H, W) at `size` (height, width)."""
+    if list(planes.shape[-2:]) == list(size):
+        return planes
+    return F.interpolate(planes[None], size, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)

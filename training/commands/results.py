@@ -18,7 +18,11 @@ def add_arguments(parser):
     subparsers = parser.add_subparsers(dest="table", required=True, metavar="TABLE")
     miniature = subparsers.add_parser("miniature", help="the bundled miniature on held-out photos, its gates")
     miniature.add_argument("--model", default="miniature", help="'miniature' or a model folder")
+    miniature.add_argument(
+        "--photos", type=Path, help="the folder of the fetched photos, for their eighteen crops too (default: six crops)"
+    )
     ablation = subparsers.add_parser("ablation", help="FluxIR without f(u) and without the pixel loss")
+    ablation.add_argument("--photos", type=Path, default=Path(".cache/photos"), help="as of `fluxir train miniature`")
     ablation.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="the folder of `fluxir train miniature`")
     ablation.add_argument("--steps", type=whole(), default=700, help="training steps of each variant (default 700)")
     curve = subparsers.add_parser("curve", help="several trainings of the miniature side by side")
@@ -65,8 +69,8 @@ def run(arguments):
 def _measure(arguments):
     """(rows, Markdown) of the table that was asked for."""
     return {
-        "miniature": lambda: tables.miniature(arguments.model),
-        "ablation": lambda: tables.ablation(arguments.work, arguments.steps),
+        "miniature": lambda: tables.miniature(arguments.model, arguments.photos),
+        "ablation": lambda: tables.ablation(arguments.work, arguments.photos, arguments.steps),
         "curve": lambda: tables.curve(_labeled(arguments.models)),
         "cost": lambda: tables.cost(arguments.size),
         "tiles": lambda: tables.tiles(arguments.model),

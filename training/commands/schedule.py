@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-from ...fluxir_core.data.lock import locked
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
 from ..arguments import whole
 from ..diffusers_host.model_folder import model_folder, only_file
-from ..outputs import check_file, check_folder, deliver_data
+from ..outputs import check_file, deliver_data
 from ..recipes.few_step_schedules import COUNTS, GRID, choose, measure_jumps
 
 BATCHES = 8
@@ -16,7 +15,9 @@ BATCHES = 8
 
 def add_arguments(parser):
     parser.add_argument("--model", required=True, help="a model folder; its adapter's file is given the schedules")
-    parser.add_argument("--work", type=Path, default=Path(".cache/tasks"), help="the folder of `fluxir train tasks`")
+    parser.add_argument(
+        "--photos", type=Path, default=Path(".cache/photos"), help="the photographs' folder, as of `fluxir train miniature`"
+    )
     parser.add_argument("--steps", type=whole(1, GRID), nargs="+", default=COUNTS, help="schedules to find (default 1 2 4)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the grid, all costs and the schedules")
     parser.add_argument("--quick", action="store_true", help="from one batch of little data, for the tests")
@@ -25,17 +26,12 @@ def add_arguments(parser):
 def run(arguments):
     if arguments.json:
         check_file("--json", arguments.json)
-    check_folder("--work", arguments.work)
     check_file("--model", only_file(model_folder(arguments.model) / "fluxir_adapters"))
-    with locked(arguments.work, "--work"):
-        _measure(arguments)
-
-
-def _measure(arguments):
     from ...fluxir_core.lora.few_steps import add_schedules
     from ..miniature.stages import QUICK, Amounts, load
 
-    loaded = load(arguments.model, arguments.work, QUICK if arguments.quick else Amounts(), 16, seed=3)
+    photos = None if arguments.quick else arguments.photos
+    loaded = load(arguments.model, photos, QUICK if arguments.quick else Amounts(), 16, seed=3)
     grid = flux_sigmas(GRID, shift=0)
     batches = [loaded.batches.whole(step) for step in range(1 if arguments.quick else BATCHES)]
     jumps = measure_jumps(loaded.host, batches, grid, loaded.guidance)

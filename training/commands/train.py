@@ -8,6 +8,8 @@ from ...fluxir_core.data.lock import locked
 from ..outputs import check_apart, check_file, check_folder
 from . import train_stages
 
+PHOTOS = Path(".cache/photos")
+
 RECIPES = {"fluxir": "a FluxIR adapter", "ummf": "a UMMF LoRA, which lets a FLUX model read condition images"}
 
 
@@ -16,6 +18,12 @@ def add_arguments(parser):
     miniature = recipes.add_parser("miniature", help="the bundled mini-FLUX, its VAE and its FluxIR adapter")
     miniature.add_argument("--work", type=Path, default=Path(".cache/miniature"), help="checkpoints; resumes from them")
     miniature.add_argument("--out", type=Path, default=Path("output/miniature"), help="where the model files are written")
+    miniature.add_argument(
+        "--photos",
+        type=Path,
+        default=PHOTOS,
+        help=f"a folder of the photographs it learns from, fetched if absent (default {PHOTOS})",
+    )
     miniature.add_argument("--quick", action="store_true", help="a minute of training: files that load, useless images")
     for name, what in RECIPES.items():
         recipe = recipes.add_parser(name, help=what)
@@ -58,7 +66,8 @@ def _train(arguments):
         from ..miniature.recipe import QUICK, MiniatureSize, train_miniature
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        train_miniature(QUICK if arguments.quick else MiniatureSize(), arguments.work, arguments.out, device)
+        amounts = QUICK if arguments.quick else MiniatureSize()
+        train_miniature(amounts, arguments.work, arguments.out, arguments.photos, device)
     else:
         from ..recipes.train import train
 

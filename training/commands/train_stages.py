@@ -20,7 +20,10 @@ def add_arguments(recipes):
     for name, (what, model) in STAGES.items():
         stage = recipes.add_parser(name, help=what)
         stage.add_argument("--model", default=model, required=model is None, help="a model folder to start from")
-        stage.add_argument("--work", type=Path, default=Path(".cache/tasks"), help="bank and checkpoints; resumes from them")
+        stage.add_argument("--work", type=Path, default=Path(".cache/tasks"), help="lessons and checkpoints; resumes from them")
+        stage.add_argument(
+            "--photos", type=Path, default=Path(".cache/photos"), help="the photographs' folder, as of `fluxir train miniature`"
+        )
         stage.add_argument("--quick", action="store_true", help="a few steps on little data: files that load, nothing learnt")
         if name == "reinforce":
             stage.add_argument(
@@ -37,10 +40,11 @@ def add_arguments(recipes):
 
 def run(arguments):
     amounts = QUICK if arguments.quick else Amounts()
+    photos = None if arguments.quick else arguments.photos
     if arguments.recipe == "distill":
         check_folder("--model", model_folder(arguments.model))
-        print(train_distill(arguments.model, arguments.work, arguments.uniform, amounts))
+        print(train_distill(arguments.model, arguments.work, photos, arguments.uniform, amounts))
     elif arguments.recipe == "reinforce":
-        train_reinforce(arguments.model, arguments.work, arguments.out, arguments.reward, amounts)
+        train_reinforce(arguments.model, arguments.work, arguments.out, photos, arguments.reward, amounts)
     else:
-        train_tasks(arguments.model, arguments.work, arguments.out, amounts)
+        train_tasks(arguments.model, arguments.work, arguments.out, photos, amounts)

@@ -7,17 +7,20 @@ from torch.nn import functional as F
 
 from ...fluxir_core.adapter.checkpoint import load_adapter
 from ...fluxir_core.execution.micro_batches import MicroBatches
-from ...fluxir_core.execution.tiles import map_tiles
+from ...fluxir_core.execution.tiles import Tile, map_tiles
 from ...fluxir_core.flow.fidelity_guidance import fidelity_guidance
 from ...fluxir_core.flow.rectified_flow import broadcast, clean_estimate, euler, flux_sigmas, interpolate
 from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from ...fluxir_core.lucidflux.schedule import lucidflux_sigmas
 from ...fluxir_core.searches.search import search
 from ...fluxir_core.searches.task import Task
 from ...fluxir_core.verify.fidelity import downsampled_psnr
+from ...fluxir_core.verify.held_out import held_out_for
 from ..data.prompts import load_prompt_encoder
 from .fluxir_host import FluxIRHost
 from .lora_host import LoRAHost
-from .model_folder import load_models, model_folder, only_file
+from .lucidflux_host import LucidFluxHost, load_lucidflux_models, load_lucidflux_prompt
+from .model_folder import LATENT, load_models, model_folder, only_file
 from .ummf_host import UMMFHost
 
 PATCH = 16
@@ -28,43 +31,74 @@ TILES_AT_ONCE = 4
 """Tiles of one model call, until memory runs out."""
 
 
+SHIFT = 1.15
+"""FLUX's time shift mu. LucidFlux has its own, which depends on the size."""
+
+
 class Restorer:
     """A FLUX transformer with its adapter and VAE, on `device`, taking and giving images.
 
     `folder` is as for `training.diffusers_host.model_folder.load_models`. `adapter` says what shows the model the degraded image:
-    "fluxir", or "ummf" for the folder's LoRA. `prompt` says what the images show; the empty one is the adapter's own. The
-    models compute in `dtype`, the sampler in float32. Raises ValueError when the folder has no LoRA, or no text encoders for
-    a prompt.
+    "fluxir", "ummf" for the folder's LoRA, or "lucidflux", for which `folder` is as for `load_lucidflux_models`. `prompt` says
+    what the images show; the empty one is the adapter's own. The models compute in `dtype`, the sampler in float32. Raises
+    ValueError when the folder has no LoRA, or no text encoders for a prompt.
     """
 
     def __init__(self, folder, device="cpu", dtype=torch.float32, adapter="fluxir", prompt=""):
-        encoded = _encode(prompt, folder, device, dtype) if prompt else None  # first: text encoders and model may not fit
-        models = load_models(folder, device, dtype)
-        self.folder, self.vae, self.device, self.dtype = folder, models.vae, device, dtype
-        self.adapter = models.adapter
-        own = (models.adapter.null_text, models.adapter.null_pooled)
-        self.text, self.pooled = own if encoded is None else (part.to(device, dtype) for part in encoded)
-        if adapter == "fluxir":
-            self.host = FluxIRHost(models.transformer, models.adapter)
-        elif models.lora is None:
-            raise ValueError(f"--adapter: {folder} has no loras folder; put a UMMF LoRA there, or use fluxir.")
+        self.folder, self.device, self.dtype = folder, device, dtype
+        encoded = _encode(prompt, folder, adapter, device, dtype) if prompt else None  # first: both may not fit
+        load = load_lucidflux_models if adapter == "lucidflux" else load_models
+        models = load(folder, device, dtype)
+        self._lucidflux = models if adapter == "lucidflux" else None
+        self.vae = models.vae
+        if adapter == "lucidflux":
+            own, self.guidance, self.schedules, few_steps = models.prompt[:2], models.guidance, {}, None
+            self.host = LucidFluxHost(models.transformer, models.network)
         else:
-            self.host = UMMFHost(models.transformer, models.lora, models.mode)
-        self.schedules = models.schedules
-        self.student = models.few_steps and LoRAHost(self.host, models.few_steps, strength=0.0)
+            own = models.adapter.null_text, models.adapter.null_pooled
+            self.guidance, self.schedules, few_steps = models.adapter.config.guidance, models.schedules, models.few_steps
+            if adapter == "fluxir":
+                self.host = FluxIRHost(models.transformer, models.adapter)
+            elif models.lora is None:
+                raise ValueError(f"--adapter: {folder} has no loras folder; put a UMMF LoRA there, or use fluxir.")
+            else:
+                self.host = UMMFHost(models.transformer, models.lora, models.mode)
+        self.text, self.pooled = own if encoded is None else (part.to(device, dtype) for part in encoded)
+        self.student = few_steps and LoRAHost(self.host, few_steps, strength=0.0)
+
+    def sigmas(self, steps, shift, size):
+        """Sigmas for images of `size` (height, width): FLUX's with `shift`, or where that is None those of the adapter."""
+        if shift is None and self._lucidflux:
+            return lucidflux_sigmas(steps, *size)
+        return flux_sigmas(steps, SHIFT if shift is None else shift)
+
+    def see(self, images, degraded, cleaned):
+        """What the host's `prepare` sees of `images` (B, 3, H, W) and their latents `degraded`: (whole, by place), the latter
+        [(tensor, its pixels a latent pixel)]. `cleaned` is a degradation remover's. Raises ValueError where it is needed."""
+        if self._lucidflux is None:
+            return (), [(degraded, 1)]
+        if cleaned is None or cleaned.shape != images.shape:
+            raise ValueError(
+                "LucidFlux needs the degradation remover's image, of the size of the degraded one; give it by --cleaned."
+            )
+        features = self._lucidflux.features(cleaned.to(self.device))
+        return (features,), [(image.to(self.device, self.dtype), LATENT) for image in (images, cleaned)]
 
     @torch.no_grad()
-    def restore(self, images, seeds, steps=20, shift=1.15, strength=1.0, tile=None, callback=None, sigmas=None, fidelity=0.0):
+    def restore(
+        self, images, seeds, steps=20, shift=None, strength=1.0, tile=None, callback=None, sigmas=None, fidelity=0.0, cleaned=None
+    ):
         """Restores `images` (B, 3, H, W) in [0, 1]; any H and W, padded to 16 by repeating the edge. Returns the same shape.
 
         `seeds` holds one seed an image; image i starts from the noise ComfyUI draws for seeds[i]. `steps` Euler steps on
-        FLUX's sigmas with `shift`; `strength` 0 leaves the adapter out. `tile`: a fluxir_core.execution.tiles.TiledRun, by which
-        the model sees the images, or None. `sigmas` (S + 1,) replace steps and shift; where the first is below 1, sampling
-        starts from the noised degraded latent. `fidelity` in [0, 1] draws the result towards the degraded image, see
-        fluxir_core.flow.fidelity_guidance. Raises ValueError when a model gives NaN or infinity.
+        FLUX's sigmas with `shift` (see `sigmas`); `strength` 0 leaves the adapter out. `tile`: a
+        fluxir_core.execution.tiles.TiledRun, by which the model sees the images, or None. `sigmas` (S + 1,) replace steps and
+        shift; where the first is below 1, sampling starts from the noised degraded latent. `fidelity` in [0, 1] draws the result
+        towards the degraded image, see fluxir_core.flow.fidelity_guidance. `cleaned` (B, 3, H, W) is what a degradation remover
+        makes of the images, for LucidFlux. Raises ValueError when a model gives NaN or infinity.
         """
-        model = _ConditionedModel(self, images, strength, tile, fidelity)
-        sigmas = (flux_sigmas(steps, shift) if sigmas is None else torch.tensor(sigmas)).to(self.device)
+        model = _ConditionedModel(self, images, strength, tile, fidelity, cleaned)
+        sigmas = (self.sigmas(steps, shift, model.padded_size) if sigmas is None else torch.tensor(sigmas)).to(self.device)
         noise = model.noise(seeds)
         start = interpolate(pack_latents(model.degraded).float(), noise, sigmas[0].expand(len(noise)))
         return model.result(euler(model.velocity, start, sigmas, callback))
@@ -92,14 +126,27 @@ class Restorer:
                 self.student.strength = 0.0
 
     @torch.no_grad()
-    def search(self, images, seeds, algorithm, ensemble, steps=20, shift=1.15, at_once=8, tile=None, callback=None, fidelity=0.0):
+    def search(
+        self,
+        images,
+        seeds,
+        algorithm,
+        ensemble,
+        steps=20,
+        shift=None,
+        at_once=8,
+        tile=None,
+        callback=None,
+        fidelity=0.0,
+        cleaned=None,
+    ):
         """As `restore`, by the search `algorithm`, choosing by `ensemble` (see fluxir_core.verify.Ensemble).
 
         All noise beyond the first is keyed by each image's own seed. `at_once` candidates share a model call; fewer where
         memory runs out. `callback(count)` runs after every call with the candidates it evaluated. Returns (restored
         images, the report of fluxir_core.searches.search).
         """
-        model = _ConditionedModel(self, images, tile=tile, fidelity=fidelity)
+        model = _ConditionedModel(self, images, tile=tile, fidelity=fidelity, cleaned=cleaned)
         batch = len(images)
         calls, verifications = MicroBatches(batch, at_once), MicroBatches(batch, at_once)
 
@@ -112,33 +159,42 @@ class Restorer:
         def score(candidates):
             return verifications(lambda group: ensemble.measure(group, _tile(images, group)), candidates)
 
+        held_out = held_out_for(ensemble)
         task = Task(
             velocity,
             lambda latents: verifications(lambda group: model.decode(group).cpu(), latents),
             score,
             ensemble.combine,
+            ensemble.member_values,
+            held_out=held_out and (lambda candidates: {held_out.name: verifications(held_out, candidates)}),
             fidelity=lambda candidates: downsampled_psnr(candidates, _tile(images, candidates)),
         )
-        noise, sigmas = model.noise(seeds), flux_sigmas(steps, shift)
+        noise, sigmas = model.noise(seeds), self.sigmas(steps, shift, model.padded_size)
         found = search(task, noise, sigmas, algorithm, keys=seeds)
         return model.result(found.latents), found.report
 
 
-def _encode(prompt, folder, device, dtype):
+def _encode(prompt, folder, adapter, device, dtype):
     """(text, pooled) of `prompt` by the model folder's text encoders, which are gone when it returns."""
-    tokens = load_adapter(only_file(model_folder(folder) / "fluxir_adapters")).config.text_tokens
+    if adapter == "lucidflux":
+        tokens = len(load_lucidflux_prompt(folder).text)
+    else:
+        tokens = load_adapter(only_file(model_folder(folder) / "fluxir_adapters")).config.text_tokens
     return load_prompt_encoder(folder, tokens, device, dtype)(prompt)
 
 
 class _ConditionedModel:
     """The model under the condition of some degraded images, for any whole number of candidates of each."""
 
-    def __init__(self, restorer, images, strength=1.0, tile=None, fidelity=0.0):
+    def __init__(self, restorer, images, strength=1.0, tile=None, fidelity=0.0, cleaned=None):
         self.restorer, self.tile, self.fidelity = restorer, tile, fidelity
         self.size = images.shape[-2:]
         height, width = self.size
-        padded = F.pad(images, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
+        margins = (0, -width % PATCH, 0, -height % PATCH)
+        padded, cleaned = (None if each is None else F.pad(each, margins, mode="replicate") for each in (images, cleaned))
+        self.padded_size = padded.shape[-2:]
         self.degraded = self._finite(restorer.vae.encode(padded.to(restorer.device, restorer.dtype)), "VAE's encoder")
+        self.whole, self.by_place = restorer.see(padded, self.degraded, cleaned)
         self.grid = self.degraded.shape[-2:]
         self.conditions = {}
         restorer.host.strength = strength
@@ -163,27 +219,25 @@ class _ConditionedModel:
             return pack_latents(map_tiles(lambda crops, tiles: self._tiles_velocity(crops, tiles, t), latents, self.tile))
         rows = len(x)
         if rows not in self.conditions:
-            self.conditions[rows] = self._prepare(_tile(self.degraded, x))
+            self.conditions[rows] = self._prepare(x, [Tile(*self.grid, 0, 0)])
         return self._call(x, t, self.conditions[rows])
 
     def _tiles_velocity(self, crops, tiles, t):
         """v of tiles that share a call, each (rows, 16, height, width) in a list; a tile is an image of its own size."""
-        degraded = torch.cat([tile.of(_tile(self.degraded, crop)) for tile, crop in zip(tiles, crops)])
-        tokens = self._call(pack_latents(torch.cat(crops)), t.repeat(len(tiles)), self._prepare(degraded))
+        tokens = self._call(pack_latents(torch.cat(crops)), t.repeat(len(tiles)), self._prepare(crops[0], tiles))
         return unpack_latents(tokens, *crops[0].shape[-2:]).chunk(len(tiles))
 
-    def _prepare(self, degraded):
-        """The host's condition for the degraded latents of all rows."""
-        rows = len(degraded)
-        return self.restorer.host.prepare(
-            pack_latents(degraded),
-            self.restorer.text.expand(rows, -1, -1),
-            self.restorer.pooled.expand(rows, -1),
-            image_ids(*degraded.shape[-2:]).to(degraded.device),
-        )
+    def _prepare(self, x, tiles):
+        """The host's condition for the rows of x on each of `tiles`."""
+        restorer, rows = self.restorer, len(x) * len(tiles)
+        by_place = [torch.cat([tile.times(scale).of(_tile(seen, x)) for tile in tiles]) for seen, scale in self.by_place]
+        by_place = [pack_latents(part) if scale == 1 else part for part, (_, scale) in zip(by_place, self.by_place)]
+        whole = [_tile(seen, x).repeat(len(tiles), 1, 1) for seen in self.whole]
+        prompt = (restorer.text.expand(rows, -1, -1), restorer.pooled.expand(rows, -1))
+        return restorer.host.prepare(*by_place, *whole, *prompt, image_ids(*tiles[0][:2]).to(restorer.device))
 
     def _call(self, x, t, condition):
-        guidance = torch.full((len(x),), self.restorer.adapter.config.guidance, device=x.device)
+        guidance = torch.full((len(x),), self.restorer.guidance, device=x.device)
         return self.restorer.host.velocity(x.to(self.restorer.dtype), t, condition, guidance).float()
 
     def decode(self, tokens):

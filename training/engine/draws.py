@@ -20,6 +20,14 @@ class Draws:
         """Standard normal float32, (rows, *shape)."""
         return torch.stack([torch.randn(shape, generator=own) for own in self._generators]).to(self.device)
 
+    def noise(self, shape, tone=0.0):
+        """The first noise of tokens, `shape` (N, 64): standard normal, with an offset of standard deviation `tone` for each of
+        the latent's 16 channels. (rows, N, 64)."""
+        noise = self.normal(shape)
+        if tone:
+            noise = noise + tone * self.normal((1, shape[-1] // 4)).repeat_interleave(4, -1)
+        return noise
+
     def each(self, draw):
         """`draw(generator)`, a tensor (1, ...), for each row; (rows, ...)."""
         return torch.cat([draw(own) for own in self._generators]).to(self.device)

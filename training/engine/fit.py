@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -53,10 +54,15 @@ class Objective(torch.nn.Module):
     """
 
     guidance = 1.0
+    stateful: Mapping = {}
+    """What a step changes beside the adapter, by name: objects with `state_dict` and `load_state_dict`, kept in checkpoints."""
 
-    def __init__(self, host):
+    def __init__(self, host, adapter=None):
         super().__init__()
-        self.host, self.adapter, self.transformer = host, host.adapter, host.transformer
+        self.host, self.adapter, self.transformer = host, adapter or host.adapter, host.transformer
+
+    def begin(self, step):
+        """Called before each step, with the adapter's weights as they are then."""
 
     def forward(self, batch, draws, sigmas=None):
         return self.losses(batch, draws) if sigmas is None else self.restore(batch, draws, sigmas)
@@ -93,10 +99,12 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
     average = MovingAverage(parameters, optimizer_config.average)
 
     described = {"identity": identity or {}, "description": description or {}}
-    start = _resume(folder, described["identity"], adapter, parameters, average, optimizer)
+    changed = {"average": average, **accelerator.unwrap_model(model).stateful}
+    start = _resume(folder, described["identity"], adapter, parameters, changed, optimizer)
     shown = None if accelerator.is_main_process else False
     with StopSignal() as stop, Progress(run.steps, start, shown) as progress:
         for step in range(start, run.steps):
+            accelerator.unwrap_model(model).begin(step)
             losses = _accumulate(model, batches, run, step, accelerator)
             norm = accelerator.clip_grad_norm_(parameters, optimizer_config.clip)
             losses["gradient_norm"] = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
@@ -114,7 +122,7 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
             stopping = any_process(accelerator, stop.asked)
             due = done % run.checkpoint_every == 0 or done == run.steps
             if due or stopping:
-                _save(folder, done, adapter, average, optimizer, described, accelerator)
+                _save(folder, done, adapter, changed, optimizer, described, accelerator)
                 progress.checkpoint(done)
             if validate and run.validate_every and (done % run.validate_every == 0 or done == run.steps) and not stopping:
                 adapter.eval()
@@ -123,7 +131,7 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
                 adapter.train()
                 stopping = any_process(accelerator, stop.asked)
                 if stopping and not due:
-                    _save(folder, done, adapter, average, optimizer, described, accelerator)
+                    _save(folder, done, adapter, changed, optimizer, described, accelerator)
             if stopping and done < run.steps:
                 raise Stopped(done, run.steps)
     average.apply()
@@ -150,14 +158,14 @@ def _accumulate(model, batches, run, step, accelerator):
     return {name: value.item() for name, value in means.items()}
 
 
-def _save(folder, step, adapter, average, optimizer, described, accelerator):
+def _save(folder, step, adapter, changed, optimizer, described, accelerator):
     if accelerator.is_main_process or is_sharded(adapter):  # every process gives its shards
         state = whole(
             {
                 "step": step,
                 **described,
                 "adapter": adapter.state_dict(),
-                "average": average.state_dict(),
+                **{name: own.state_dict() for name, own in changed.items()},
                 "optimizer": optimizer.state_dict(),
             }
         )
@@ -166,9 +174,9 @@ def _save(folder, step, adapter, average, optimizer, described, accelerator):
     accelerator.wait_for_everyone()
 
 
-def _resume(folder, identity, adapter, parameters, average, optimizer):
+def _resume(folder, identity, adapter, parameters, changed, optimizer):
     """Loads the latest checkpoint of `folder` into what a step changes. Returns the step it was written after, 0 without one."""
-    own = {"adapter": adapter.state_dict(), "average": average.state_dict()}
+    own = {"adapter": adapter.state_dict(), **{name: part.state_dict() for name, part in changed.items()}}
 
     def unusable(state):
         lacking = {"step", "identity", "optimizer", *own} - state.keys()
@@ -183,8 +191,11 @@ def _resume(folder, identity, adapter, parameters, average, optimizer):
     with torch.no_grad():
         for name, value in adapter.state_dict().items():
             local(value).copy_(local(sharded_like(saved["adapter"][name], value)))
-    values = [sharded_like(value, like) for value, like in zip(saved["average"]["values"], parameters)]
-    average.load_state_dict({**saved["average"], "values": values})
+    for name, part in changed.items():
+        state = saved[name]
+        if "values" in state:  # weights beside the adapter's
+            state = {**state, "values": [sharded_like(value, like) for value, like in zip(state["values"], parameters)]}
+        part.load_state_dict(state)
     load_optimizer(optimizer, saved["optimizer"], parameters)
     return saved["step"]
 

@@ -1,4 +1,4 @@
-"""The miniature: a FLUX of 5.8 M parameters with its VAE and adapter, trained on data of its own."""
+"""The miniature: a FLUX of 6.8 M parameters with its VAE and adapter, trained on data of its own."""
 
 from pathlib import Path
 
@@ -27,11 +27,10 @@ def _embed(prompt):
     return encode_words(prompt.split())
 
 
-def _batches(folder, size, batch, prompts, work, seed, device):
+def _batches(folder, size, batch, prompts, photos, seed, device):
     from .batches import MiniatureBatches
-    from .recipe import MiniatureSize
 
-    return MiniatureBatches.for_model(folder, MiniatureSize(size=size), batch, prompts, work, seed, device)
+    return MiniatureBatches.for_model(folder, size, batch, prompts, photos, seed, device)
 
 
 register("miniature", Bundled(FOLDER, "mini-FLUX", _transformer, _vae, _embed, _batches))

@@ -1,35 +1,44 @@
-"""Batches of the miniature's own bank."""
+"""What a training step of the miniature sees: crops of pairs that are degraded and encoded on the way."""
 
 import torch
 
+from ...fluxir_core.degrade.presets import degrade_random
 from ...fluxir_core.flow.noise import keyed_generator
 from ..data.batch import Batch
 from .autoencoder import open_autoencoder
-from .bank import draw_bank, encode_bank
-from .latents import LatentCrops
+from .latents import PairStream
+from .photos import fetch_photos
+from .stream import ImageStream, Window
 from .text import encode_words
+
+PAIRS, FRESH = 256, 4
+"""How many pairs a step's crops are taken from, and how many of them are new: each is cropped about sixteen times."""
 
 
 class MiniatureBatches:
-    """Crops of the miniature's training bank, drawn and encoded once in `work`.
+    """Batches of `batch` crops of half the side of `images` (an ImageStream); every fourth step a quarter as many whole images.
 
-    Three steps of four see `batch` crops of half of `size` pixels a side, the fourth whole images, a quarter as many.
-    `prompts` shows their words, else the empty prompt.
+    `degrade(image, generator)` spoils them, None leaves them; `prompts` shows their words, else the empty prompt. `decode` is
+    the autoencoder's, on latents (B, 16, h, w), and `empty` the empty prompt's (text, pooled).
     """
 
-    description = fingerprint = "procedural dead-leaves scenes and crops of photos bundled with scikit-image"
     validation = ()
 
-    def __init__(self, size, batch, prompts, bank, seed=0, device="cpu"):
-        self.size, self.batch, self.prompts, self.seed = size, batch, prompts, seed
-        self.crops, self.empty = LatentCrops(bank, device), encode_words([])
+    def __init__(self, images, autoencoder, batch, prompts=False, degrade=degrade_random, device="cpu", pairs=PAIRS):
+        self.size, self.batch, self.prompts, self.device, self.seed = images.size, batch, prompts, device, images.seed
+        self.description = self.fingerprint = images.description
+        self.decode, self.empty = autoencoder.decode, encode_words([])
+        self._window = Window(PairStream(images, autoencoder, degrade), pairs, min(FRESH, pairs))
 
     @classmethod
-    def for_model(cls, folder, plan, batch, prompts, work, seed=0, device="cpu"):
-        """The batches of `plan` for the model folder `folder`, encoded by its autoencoder. Raises ValueError where it is no miniature."""
-        work.mkdir(parents=True, exist_ok=True)
-        bank = encode_bank(plan, work, open_autoencoder(folder, device), *draw_bank(plan, work))
-        return cls(plan.size, batch, prompts, bank, seed, device)
+    def for_model(cls, folder, size, batch, prompts, photos=None, seed=0, device="cpu", **options):
+        """The batches for the model folder `folder`, encoded by its autoencoder. Raises ValueError where it is no miniature.
+
+        `photos` is the folder that the photographs are fetched to; without it scikit-image's serve alone.
+        """
+        if photos:
+            fetch_photos(photos)
+        return cls(ImageStream(photos, size, seed), open_autoencoder(folder, device), batch, prompts, device=device, **options)
 
     def rows(self, step):
         """How many images step `step` sees."""
@@ -38,10 +47,17 @@ class MiniatureBatches:
     def __call__(self, step, rows):
         """The Batch of the images at `rows` of step `step`."""
         side = self.size // 8 if step % 4 == 3 else self.size // 16
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(keyed_generator(self.seed, "bank", step).initial_seed())
-            whole = self.crops.sample(self.rows(step), side)
-        own = [tensor[rows.start : rows.stop] for tensor in (whole.clean, whole.degraded, whole.text, whole.pooled)]
-        if not self.prompts:
-            own[2:] = (torch.zeros_like(tensor) for tensor in own[2:])
-        return Batch(*own, whole.image_ids, whole.grid)
+        pairs, drawn = self._window(step), []
+        for row in rows:
+            generator = keyed_generator(self.seed, "crop", step, row)
+            index = torch.randint(len(pairs), (), generator=generator).item()
+            top, left = torch.randint(self.size // 8 - side + 1, (2,), generator=generator).tolist()
+            clean, degraded, *prompt = pairs[index]
+            window = (slice(None), slice(top, top + side), slice(left, left + side))
+            latents = clean[window].float(), degraded[window].float()
+            drawn.append((*latents, *(prompt if self.prompts else self.empty)))
+        return Batch.of_latents(*(torch.stack(column) for column in zip(*drawn)), self.device)
+
+    def whole(self, step):
+        """The whole batch of step `step`."""
+        return self(step, range(self.rows(step)))

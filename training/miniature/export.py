@@ -14,19 +14,17 @@ from .autoencoder import widen
 FLUX_SCALE, FLUX_SHIFT = 0.3611, 0.1159
 """FLUX's latent scaling: network = (raw - shift) * scale. Stored in the VAE's file, or ComfyUI takes 1 and 0."""
 
-DATA = "procedural dead-leaves scenes and crops of photos bundled with scikit-image"
 
-
-def write(folder, autoencoder, transformer, adapter, training):
+def write(folder, autoencoder, transformer, adapter, training, data):
     """Writes transformer, VAE and adapter under `folder` in bfloat16, each with metadata saying how it was made.
 
-    `training` is the configuration as a dict; its hash is in every file.
+    `training` is the configuration as a dict, whose hash is in every file; `data` says what was trained on.
     """
     configuration = json.dumps(training, sort_keys=True)
     metadata = {
         "training_config": configuration,
         "training_config_hash": hashlib.sha256(configuration.encode()).hexdigest()[:16],
-        "data": DATA,
+        "data": data,
         "licence": "Apache-2.0",
         "base_model": "mini-FLUX",
     }

@@ -1,48 +1,43 @@
-"""The training bank as latents: encoded once, then cropped at random, clean and degraded at the same place."""
+"""The training images as pairs of latents, clean and degraded, made as they are needed."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
-from ..data.batch import Batch
+from ...fluxir_core.degrade.presets import degrade_random
 from .text import encode_words
 
 
-@dataclass
-class LatentBank:
-    """`clean` (N, 16, h, w) and `degraded` (N, K, 16, h, w) latents in network space, half precision; `words`: N lists."""
+class Pair(NamedTuple):
+    """Latents `clean`, `degraded` (16, h, w) in network space, half precision, and the words' `text` (8, 64), `pooled` (32,)."""
 
     clean: torch.Tensor
     degraded: torch.Tensor
-    words: list
+    text: torch.Tensor
+    pooled: torch.Tensor
+
+
+class PairStream:
+    """Calling it with `i` gives the Pair of image `i` of `images` (an ImageStream), the same every time.
+
+    `degrade(image, generator)` spoils an image (3, H, W) in [0, 1]; None leaves it as it is.
+    """
+
+    def __init__(self, images, autoencoder, degrade=degrade_random):
+        self.images, self.autoencoder, self.degrade = images, autoencoder, degrade
+
+    def __call__(self, i):
+        image, words = self.images(i)
+        pixels = [image.float() / 255]
+        if self.degrade:
+            pixels.append(self.degrade(pixels[0], torch.Generator().manual_seed(self.images.seed * 1_000_003 + i)))
+        latents = encode(self.autoencoder, torch.stack(pixels))
+        return Pair(latents[0], latents[-1], *encode_words(words))
 
 
 @torch.no_grad()
-def encode_images(autoencoder, images, batch=32):
-    """Latents (N, 16, H/8, W/8), half precision, of `images` (N, 3, H, W) uint8."""
-    encoded, device = [], next(autoencoder.parameters()).device
-    for chunk in images.split(batch):
-        pixels = (chunk.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
-            encoded.append(autoencoder.encode(pixels).half().cpu())
-    return torch.cat(encoded).contiguous()
-
-
-class LatentCrops:
-    """Draws random crops from a LatentBank to `device`, with torch's global generator."""
-
-    def __init__(self, bank, device="cpu"):
-        self.bank, self.device = bank, device
-        embedded = [encode_words(words) for words in bank.words]
-        self.text = torch.stack([text for text, _ in embedded])
-        self.pooled = torch.stack([pooled for _, pooled in embedded])
-
-    def sample(self, batch, side):
-        """A Batch of `batch` crops of `side` x `side` latents, one of the picture's degraded versions with each."""
-        rows = torch.randint(len(self.bank.clean), (batch,))
-        versions = torch.randint(self.bank.degraded.shape[1], (batch,))
-        top, left = torch.randint(self.bank.clean.shape[-1] - side + 1, (2,)).tolist()
-        window = (slice(None), slice(top, top + side), slice(left, left + side))
-        clean = torch.stack([self.bank.clean[row][window] for row in rows]).float()
-        degraded = torch.stack([self.bank.degraded[row, k][window] for row, k in zip(rows, versions)]).float()
-        return Batch.of_latents(clean, degraded, self.text[rows], self.pooled[rows], self.device)
+def encode(autoencoder, pixels):
+    """Latents (B, 16, H/8, W/8), half precision, on the CPU, of `pixels` (B, 3, H, W) in [0, 1]."""
+    device = next(autoencoder.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16):
+        return autoencoder.encode(pixels.to(device).contiguous(memory_format=torch.channels_last)).half().cpu()

@@ -43,17 +43,20 @@ def load_photo(name):
 
 def photo_crop(photo, size, rng):
     """A random square of `photo` (H, W, 3), brought to (size, size, 3), with flips and color gains."""
-    side = int(rng.uniform(0.75 * size, min(photo.shape[:2])))
+    # Every zoom is as likely as the one twice as near: from a fifth more than the photo has to the whole of it.
+    side = int(math.exp(rng.uniform(math.log(0.8 * size), math.log(min(photo.shape[:2])))))
     top, left = (rng.integers(0, extent - side + 1) for extent in photo.shape[:2])
     resample = Image.Resampling.BOX if side > size else Image.Resampling.BICUBIC
     crop = Image.fromarray(photo[top : top + side, left : left + side]).resize((size, size), resample)
-    pixels = np.rot90(np.asarray(crop, np.float32), rng.integers(4))
+    pixels = np.asarray(crop, np.float32)
+    if rng.random() < 0.25:
+        pixels = np.rot90(pixels, rng.integers(4))
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
-    if rng.random() < 0.5:
+    if rng.random() < 0.2:
         pixels = turn_hue(pixels, rng)
-    if rng.random() < 0.7:
-        pixels = pixels * rng.uniform(0.75, 1.25, 3) * rng.uniform(0.7, 1.15)
+    if rng.random() < 0.5:
+        pixels = pixels * rng.uniform(0.85, 1.15, 3) * rng.uniform(0.7, 1.15)
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 

@@ -1,6 +1,7 @@
 """FLUX-IR (arXiv 2410.04811) on the miniature, stage by stage.
 
-Each stage reads a model folder and writes one, or adds to it; `work` keeps the bank of all seven tasks and the checkpoints.
+Each stage reads a model folder and writes one, or adds to it; `work` keeps lessons and checkpoints, `photos` is the folder that
+the photographs are fetched to, or None for scikit-image's alone.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 
 from ...fluxir_core.adapter.checkpoint import load_adapter, save_adapter
+from ...fluxir_core.degrade.presets import degrade_random
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
 from ...fluxir_core.lora.few_steps import save_few_steps
 from ...fluxir_core.lora.lora import LoRA, linear_sizes, lora_targets
@@ -19,14 +21,17 @@ from ...fluxir_core.verify.selection import metric_named
 from ..diffusers_host.fluxir_host import FluxIRHost
 from ..diffusers_host.lora_host import LoRAHost
 from ..diffusers_host.model_folder import load_models, model_folder, only_file
+from ..engine.fit import RunConfig, fit
+from ..engine.optimizers import OptimizerConfig
+from ..engine.processes import make_accelerator, whole
 from ..outputs import deliver
-from ..recipes.distill import DistillRecipe, make_lessons, train_student
+from ..recipes.distill import DistillRecipe, Lessons, StudentObjective
 from ..recipes.few_step_schedules import GRID, uniform_schedules
-from ..recipes.reinforce import ReinforceRecipe, closeness, reward_of_verifier, train_reinforced
-from .bank import fingerprint
-from .checkpoint import Checkpoint
-from .recipe import BATCH, MiniatureSize
-from .tasks import TaskBatches
+from ..recipes.fluxir import FluxIRObjective
+from ..recipes.reinforce import ReinforceObjective, ReinforceRecipe, reward_of_verifier
+from .batches import MiniatureBatches
+from .recipe import BATCH, NOISE_TONE, RECIPE
+from .tasks import degrade_by_tasks
 
 HALFWAY = 0.5
 """Where between its weights of before and after the seven tasks the adapter ends (WiSE-FT, arXiv 2109.01903, equation 1 and its
@@ -52,7 +57,8 @@ LEFT_OUT = shutil.ignore_patterns("*few-steps*", "README.md")
 class Amounts:
     """How much of everything; the defaults made the committed weights."""
 
-    size: MiniatureSize = MiniatureSize()
+    size: int = 256
+    pairs: int = 256
     teacher_steps: int = 750
     reinforce_steps: int = 250
     reinforce_batch: int = 8
@@ -61,18 +67,18 @@ class Amounts:
     distill_steps: int = 600
 
 
-QUICK = Amounts(MiniatureSize(scenes=6, crops=6, versions=1, size=128), 3, 2, 2, 3, 4, 3)
+QUICK = Amounts(128, 8, 3, 2, 2, 3, 4, 3)
 """Every stage in seconds, for the tests: files that load, no better images."""
 
 
 @dataclass
 class Loaded:
     """A model folder's parts, and the batches of the seven tasks. `identity` tells the folder's base and adapter, as they
-    were found, and the `plan` of the batches: what is kept in a --work folder belongs to one alone."""
+    were found, and the batches' `data`: what is kept in a --work folder belongs to one alone."""
 
     folder: Path
     host: FluxIRHost
-    batches: TaskBatches
+    batches: MiniatureBatches
     schedules: dict
     identity: dict
 
@@ -89,95 +95,115 @@ def _device():
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load(folder, work, amounts, batch, seed=0, random_only=False):
-    """The model folder `folder` with TaskBatches of `batch` images; only the adapter can be trained."""
+def fingerprint(module):
+    """A name for the weights of `module`."""
+    digest = hashlib.sha256()
+    for value in module.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def load(folder, photos, amounts, batch, seed=0, degrade=degrade_by_tasks):
+    """The model folder `folder` with MiniatureBatches of `batch` images under `degrade`; only the adapter can be trained."""
     device = _device()
     models = load_models(folder, device)
     for name, parameter in models.adapter.named_parameters():
         last = f"se_text.{models.adapter.config.dims.blocks - 1}."
         parameter.requires_grad_(not (models.adapter.config.inject == "after" and name.startswith(last)))
-    batches = TaskBatches(model_folder(folder), amounts.size, batch, Path(work), seed, device, random_only)
-    identity = {"model": [fingerprint(part) for part in (models.transformer, models.adapter)], "plan": asdict(amounts.size)}
+    options = {"degrade": degrade, "pairs": amounts.pairs}
+    batches = MiniatureBatches.for_model(model_folder(folder), amounts.size, batch, False, photos, seed, device, **options)
+    identity = {"model": [fingerprint(part) for part in (models.transformer, models.adapter)], "data": batches.fingerprint}
     return Loaded(model_folder(folder), FluxIRHost(models.transformer, models.adapter), batches, models.schedules, identity)
 
 
-def train_tasks(folder, work, out, amounts=Amounts()):
+TASKS_OPTIMIZER = OptimizerConfig(learning_rate=3e-4, beta2=0.99, warmup=50, decay=0.6)
+REINFORCE_OPTIMIZER = OptimizerConfig(learning_rate=2e-4, weight_decay=0.0, beta2=0.99, warmup=20, decay=0.4, average=0.98)
+DISTILL_OPTIMIZER = OptimizerConfig(learning_rate=5e-4, weight_decay=0.0, beta2=0.99, warmup=20, decay=0.4, average=0.99)
+
+
+def train_tasks(folder, work, out, photos=None, amounts=Amounts()):
     """Goes on training the adapter of `folder` on the seven tasks, by the FluxIR recipe, and writes the model folder `out`.
 
     What is written is HALFWAY between the weights of before and after.
     """
-    from ..engine.fit import RunConfig, fit
-    from ..engine.optimizers import OptimizerConfig
-    from ..engine.processes import make_accelerator, whole
-    from ..recipes.fluxir import FluxIRObjective
-    from .recipe import RECIPE
-
-    loaded, steps = load(folder, work, amounts, BATCH), amounts.teacher_steps
+    loaded, steps = load(folder, photos, amounts, BATCH), amounts.teacher_steps
     before = whole(loaded.host.adapter.state_dict())
-    optimizer = OptimizerConfig(learning_rate=3e-4, beta2=0.99, warmup=50, decay=0.6)
-    run = RunConfig(steps=steps, batch=BATCH, micro_batch=BATCH, checkpoint_every=100)
     objective = FluxIRObjective(loaded.host, loaded.batches.decode, RECIPE)
-    identity = {**loaded.identity, "recipe": asdict(RECIPE), "optimizer": asdict(optimizer)}
-    trained = fit(objective, loaded.batches, optimizer, run, Path(work) / "teacher", make_accelerator(), identity=identity)
+    run = RunConfig(steps=steps, batch=BATCH, micro_batch=BATCH, checkpoint_every=100)
+    made = {"recipe": asdict(RECIPE), "optimizer": asdict(TASKS_OPTIMIZER)}
+    trained = _fit(objective, loaded, loaded.batches, TASKS_OPTIMIZER, run, Path(work) / "teacher", made)
     loaded.host.adapter.load_state_dict({name: torch.lerp(before[name], trained[name], HALFWAY) for name in trained})
-    made = {"recipe": asdict(RECIPE), "optimizer": asdict(optimizer), "steps": steps, "halfway": HALFWAY}
-    write(loaded, out, {"tasks": made, "plan": asdict(amounts.size)})
+    write(loaded, out, {"tasks": {**made, "steps": steps, "halfway": HALFWAY}})
 
 
-def train_reinforce(folder, work, out, reward=CLOSENESS, amounts=Amounts()):
+def train_reinforce(folder, work, out, photos=None, reward=CLOSENESS, amounts=Amounts()):
     """Reinforces the adapter of `folder` by `reward`, CLOSENESS or a metric's name, and writes the model folder `out`.
 
     Its images, and the student's, are degraded by random mixtures; under the tasks it lost what HALFWAY saves (training
     images, 20 steps: 2.8 dB under noise, 1.6 in little light). Raises ValueError when the metric is missing.
     """
     metric = reward != CLOSENESS and metric_named(reward, _device())
-    loaded = load(folder, work, amounts, amounts.reinforce_batch, seed=1, random_only=True)
-    recipe = ReinforceRecipe(amounts.reinforce_steps, 2e-4, loaded.guidance)
-    judge = reward_of_verifier(metric, loaded.batches.decode) if metric else closeness
-    identity = {**loaded.identity, "recipe": asdict(recipe), "batch": amounts.reinforce_batch}
-    checkpoint = Checkpoint(Path(work) / f"reinforce-{reward}.pt", identity=identity)
-    train_reinforced(loaded.host, loaded.batches.whole, recipe, checkpoint, judge)
-    write(loaded, out, {"reinforce": {"reward": reward, **asdict(recipe)}})
+    loaded = load(folder, photos, amounts, amounts.reinforce_batch, seed=1, degrade=degrade_random)
+    recipe, steps, batch = ReinforceRecipe(noise_tone=NOISE_TONE), amounts.reinforce_steps, amounts.reinforce_batch
+    judge = reward_of_verifier(metric, loaded.batches.decode) if metric else None
+    objective = ReinforceObjective(loaded.host, recipe, loaded.guidance, judge)
+    run = RunConfig(steps=steps, batch=batch, micro_batch=batch, checkpoint_every=20)
+    made = {"recipe": asdict(recipe), "optimizer": asdict(REINFORCE_OPTIMIZER)}
+    trained = _fit(objective, loaded, loaded.batches, REINFORCE_OPTIMIZER, run, Path(work) / f"reinforce-{reward}", made)
+    loaded.host.adapter.load_state_dict(trained)
+    write(loaded, out, {"reinforce": {"reward": reward, "steps": steps, **made}})
 
 
-def train_distill(folder, work, uniform=False, amounts=Amounts()):
+def train_distill(folder, work, photos=None, uniform=False, amounts=Amounts()):
     """Adds to the model folder `folder` the few-step LoRA that its adapter's schedules are for; returns the LoRA's file.
 
     `uniform` trains the control instead, on equal steps from pure noise, and writes it as a model folder in `work`.
     Raises ValueError when the adapter's file has no schedules.
     """
-    loaded = load(folder, work, amounts, amounts.lesson_batch, seed=2, random_only=True)
+    loaded = load(folder, photos, amounts, amounts.lesson_batch, seed=2, degrade=degrade_random)
     if not loaded.schedules:
         raise ValueError(f"--model: {loaded.adapter_path.name} has no schedules; run `fluxir schedule` first.")
     grid, work, kind = flux_sigmas(GRID, shift=0), Path(work), "uniform" if uniform else "optimal"
     schedules = uniform_schedules(loaded.schedules) if uniform else loaded.schedules
     # The miniature's last steps draw texture at the cost of PSNR: the truth teaches beside the slow samples.
-    recipe = DistillRecipe(amounts.distill_steps, amounts.lessons, 5e-4, loaded.guidance, middle=0.3, end=0.5)
+    recipe = DistillRecipe(amounts.lessons, middle=0.3, end=0.5, noise_tone=NOISE_TONE)
+    steps, batch, device = amounts.distill_steps, amounts.lesson_batch, loaded.batches.device
     loaded.host.adapter.requires_grad_(False)
-    identity = {**loaded.identity, "guidance": recipe.guidance, "batch": amounts.lesson_batch}
-    lessons = make_lessons(
-        loaded.host, loaded.batches.whole, schedules, grid, recipe, work / f"lessons-{kind}.pt", identity=identity
-    )
+    lessons = Lessons(work / f"lessons-{kind}", schedules, recipe.lessons, loaded.batches, device)
+    identity = {**loaded.identity, "guidance": loaded.guidance, "batch": batch}
+    options = {"micro_batch": batch, "identity": identity, "autocast": torch.bfloat16}
+    lessons.make(loaded.host, loaded.batches, grid, loaded.guidance, recipe.noise_tone, **options)
 
-    dims, device = loaded.host.adapter.config.dims, lessons[0].noise.device
+    dims = loaded.host.adapter.config.dims
     torch.manual_seed(0)
     targets = lora_targets(dims) | {name: linear_sizes(dims)[name] for name in LAST}
-    lora = LoRA.over(targets, dims, RANK).to(device)
-    checkpoint = Checkpoint(work / f"distill-{kind}.pt", identity={**identity, "recipe": asdict(recipe), "schedules": schedules})
-    student = train_student(LoRAHost(loaded.host, lora), lessons, schedules, recipe, checkpoint)
+    student = LoRAHost(loaded.host, LoRA.over(targets, dims, RANK).to(device))
+    run = RunConfig(steps=steps, batch=batch, micro_batch=batch, checkpoint_every=50)
+    made = {"recipe": asdict(recipe), "optimizer": asdict(DISTILL_OPTIMIZER)}
+    objective = StudentObjective(student, recipe, loaded.guidance)
+    trained = _fit(objective, loaded, lessons, DISTILL_OPTIMIZER, run, work / f"distill-{kind}", {**made, "schedules": schedules})
+    student.lora.load_state_dict(trained)
+
     base = only_file(loaded.folder / "diffusion_models").stem
     folder = loaded.folder
     if uniform:
         folder = shutil.copytree(folder, work / kind, dirs_exist_ok=True, ignore=LEFT_OUT)
     path = folder / "loras" / f"{base}-few-steps.safetensors"
     path.parent.mkdir(exist_ok=True)
+    source = load_adapter(loaded.adapter_path).metadata
     metadata = {
-        **describe_training(load_adapter(loaded.adapter_path).metadata, {"distill": asdict(recipe)}),
+        **describe_training(source, {"distill": {"steps": steps, **made}}),
         "data": loaded.batches.description,
     }
-    student = student.bfloat16()
-    deliver(path, lambda place: save_few_steps(place, student, schedules, metadata))
+    lora = student.lora.bfloat16()
+    deliver(path, lambda place: save_few_steps(place, lora, schedules, metadata))
     return path
+
+
+def _fit(objective, loaded, batches, optimizer, run, folder, made):
+    """`fit` for a stage: what it depends on beside the loop is the model folder, and how it is `made`."""
+    identity = {**loaded.identity, **made, "batch": run.batch}
+    return fit(objective, batches, optimizer, run, folder, make_accelerator(), identity=identity)
 
 
 def write(loaded, out, made):

@@ -43,10 +43,12 @@ class DataConfig:
     Each is cropped to one of `buckets` ("width x height" in pixels, multiples of 16) that fits inside it, at the place
     `crop` "centre" or "random". An image without a degraded partner is degraded in `versions` ways, each encoded once and
     cached; with `cache` off it is degraded and encoded anew at every step. `prompts` uses the images' own prompts, else
-    the empty one; either has `text_tokens` tokens. `held_out` images are kept from training, for validation.
+    the empty one; either has `text_tokens` tokens. `held_out` images are kept from training, for validation. `photos` is for
+    "miniature": the folder its photographs are fetched to; without it scikit-image's serve alone.
     """
 
     images: str
+    photos: str | None = None
     buckets: list[str] = field(default_factory=lambda: ["1024x768", "768x768", "512x768"])
     crop: str = "centre"
     versions: int = 1

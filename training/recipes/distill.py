@@ -2,127 +2,170 @@
 
 import logging
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 from ...fluxir_core.flow.exploration import trajectory
 from ...fluxir_core.flow.rectified_flow import euler, interpolate
-from ..engine.average import MovingAverage
+from ..data.batch import Batch
 from ..engine.checked_files import read_or_none, write_checked
+from ..engine.draws import Draws
+from ..engine.fit import Objective
 from ..engine.run_folder import check_identity
 from .reinforce import call, prepare_condition
+
+PLAIN = 4
+"""Plain flow matching is learned from every so many-th image."""
 
 
 @dataclass(frozen=True)
 class DistillRecipe:
-    """`lessons` batches of teacher trajectories, made once and then seen in turn for `steps` steps.
+    """`lessons` batches of teacher trajectories, made once and then seen in turn.
 
-    `middle`, `end`, `truth` and `flow` weigh the losses of `train_student`; official's 100 : 300 : 300, scaled.
+    `middle`, `end`, `truth` and `flow` weigh the losses of StudentObjective; official's 100 : 300 : 300, scaled. `noise_tone` as
+    FluxIRRecipe's.
     """
 
-    steps: int
     lessons: int
-    learning_rate: float
-    guidance: float
     middle: float = 1.0
     end: float = 3.0
     truth: float = 3.0
     flow: float = 0.01
-    average: float = 0.99
+    noise_tone: float = 0.0
 
 
-class Lesson(NamedTuple):
-    """A batch, the noise z_1 of its trajectories, and the teacher's states there by time: {t: (B, N, 64)}, 0 the end."""
+@dataclass
+class Lesson(Batch):
+    """A Batch with the `noise` z_1 of its trajectories (B, N, 64), the teacher's states there by time, {t: (B, N, 64)}, 0 the end,
+    the images' `weights` (B,), and the `sigmas` that the student walks."""
 
-    batch: object
     noise: torch.Tensor
     states: dict
+    weights: torch.Tensor
+    sigmas: list
 
 
-@torch.no_grad()
-def make_lessons(host, batches, schedules, grid, recipe, path, autocast=torch.bfloat16, seed=0, identity=None):
-    """The teacher's trajectories along the sigmas `grid` for `recipe.lessons` batches, made once and kept in the file `path`.
+class Lessons:
+    """The teacher's trajectories, one file a batch in `folder`, as batches for `fit`: lesson by lesson, the schedules in turn.
 
-    Of every trajectory the states at the times of `schedules` ({steps: sigmas}, all of them in `grid`) are kept, in half
-    precision. `identity` (a dict of plain values) says what else they depend on, such as the teacher. Returns a list of
-    Lessons, their batches drawn again by the same `seed`. Raises ValueError where `path` holds those of another run.
+    `schedules` is {steps: sigmas}; of every trajectory the states at their times are kept, in half precision. A lesson's next time
+    is for another schedule.
     """
-    torch.manual_seed(seed)
-    kept = sorted({t for sigmas in schedules.values() for t in sigmas[1:]}, reverse=True)
-    places = [min(range(len(grid)), key=lambda i, t=t: abs(grid[i].item() - t)) for t in kept]
-    drawn = [(batch := batches(step), torch.randn_like(batch.clean)) for step in range(recipe.lessons)]
-    identity = {**(identity or {}), "schedules": kept}
-    saved = read_or_none(path) or {"identity": identity, "states": []}
-    check_identity(saved.get("identity", {}), identity, path)
-    for number in range(len(saved["states"]), len(drawn)):
-        batch, noise = drawn[number]
-        with torch.autocast(noise.device.type, dtype=autocast or torch.float32, enabled=autocast is not None):
-            condition, guidance = prepare_condition(host, batch, 1), noise.new_full((len(noise),), recipe.guidance)
-            states, _ = trajectory(lambda x, t: host.velocity(x, t, condition, guidance).float(), noise, grid)
-        saved["states"].append(states[places].half().cpu())
-        if number % 8 == 7 or number + 1 == len(drawn):
-            write_checked(path, saved)
-            logging.info("distill: %d of %d lessons", number + 1, len(drawn))
-    return [
-        Lesson(batch, noise, dict(zip(kept, states.to(noise.device)))) for (batch, noise), states in zip(drawn, saved["states"])
-    ]
+
+    validation = ()
+
+    def __init__(self, folder, schedules, count, batches, device="cpu"):
+        self.folder, self.schedules, self.count, self.device = Path(folder), schedules, count, device
+        self.turns, self.rows_of, self.description = sorted(schedules), batches.rows, batches.description
+        self._read = None, None
+
+    @torch.no_grad()
+    def make(
+        self,
+        host,
+        batches,
+        grid,
+        guidance,
+        noise_tone=0.0,
+        micro_batch=8,
+        seed=0,
+        identity=None,
+        process=0,
+        processes=1,
+        autocast=None,
+    ):
+        """Makes the lessons that are not there yet, of which every one of `processes` takes its share.
+
+        The teacher walks along the sigmas `grid`, which hold all times of the schedules, `micro_batch` images at a time, under
+        `autocast` (a dtype, or None for full precision).
+        `identity` (a dict of plain values) says what else they depend on, such as the teacher. Raises ValueError where `folder`
+        holds those of another run.
+        """
+        kept = sorted({t for sigmas in self.schedules.values() for t in sigmas[1:]}, reverse=True)
+        places = [min(range(len(grid)), key=lambda i, t=t: abs(grid[i].item() - t)) for t in kept]
+        identity = {**(identity or {}), "schedules": kept}
+        for number in range(process, self.count, processes):
+            saved = read_or_none(self._path(number))
+            if saved:
+                check_identity(saved["identity"], identity, self.folder)
+                continue
+            rows, parts = range(batches.rows(number)), []
+            for first in range(0, len(rows), micro_batch):
+                part = rows[first : first + micro_batch]
+                batch, noise = batches(number, part), Draws(seed, number, part, self.device)
+                noise = noise.noise(batch.clean.shape[1:], noise_tone)
+                with torch.autocast(torch.device(self.device).type, autocast, enabled=autocast is not None):
+                    states = _walk_all(host, batch, noise, grid, guidance)[places]
+                parts.append({**_fields(batch), "noise": noise, "states": states.transpose(0, 1).half()})
+            lesson = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+            lesson["weights"] = fair_weights(lesson["states"][:, -1].float(), lesson["clean"])
+            whole = {"identity": identity, "lesson": lesson, "image_ids": batch.image_ids.cpu(), "grid": list(batch.grid)}
+            write_checked(self._path(number), whole)
+            logging.info("lesson %d of %d is made", number + 1, self.count)
+
+    def rows(self, step):
+        """How many images step `step` sees."""
+        return self.rows_of(step % self.count)
+
+    def __call__(self, step, rows):
+        """The Lesson of the images at `rows` of step `step`."""
+        time, number = divmod(step, self.count)
+        if self._read[0] != number:
+            self._read = number, read_or_none(self._path(number))
+        saved = self._read[1]
+        if saved is None:
+            raise ValueError(f"{self._path(number)} is missing; run the same command again, it makes the lessons anew.")
+        own = {name: value[rows.start : rows.stop].to(self.device) for name, value in saved["lesson"].items()}
+        times, sigmas = saved["identity"]["schedules"], self.schedules[self.turns[(number + time) % len(self.turns)]]
+        states = dict(zip(times, own.pop("states").float().unbind(1)))
+        return Lesson(**own, image_ids=saved["image_ids"].to(self.device), grid=tuple(saved["grid"]), states=states, sigmas=sigmas)
+
+    def _path(self, number):
+        return self.folder / f"lesson-{number:05d}.pt"
 
 
-def train_student(host, lessons, schedules, recipe, checkpoint, autocast=torch.bfloat16, seed=0):
-    """Trains the `lora` of `host` (a LoRAHost, everything else frozen) on `schedules`; returns it with averaged weights.
+class StudentObjective(Objective):
+    """Trains the `lora` of `host` (a LoRAHost, everything else frozen) on the schedules of its Lessons.
 
-    One student for all schedules ({steps: sigmas}), which take turns. From the noised degraded latent
+    From the noised degraded latent
         z_ts = (1 - ts) z_LQ + ts z_1
     it takes the schedule's steps z' = z - (t - t') v(z, t), with the gradient through the whole chain, and is compared with
     the teacher's trajectory z* from the same noise, and with the truth:
         middle mean_k |z_k - z*_k|^2 + end |z_0 - z*_0|^2 + truth |z_0 - z_gt|^2 + flow L_FM.
     Each image's errors are weighed by `fair_weights`, so that mild degradations count as much as heavy ones. L_FM is plain flow
-    matching on a quarter of the batch.
+    matching on every PLAIN-th image.
     """
-    torch.manual_seed(seed)
-    lora, turns = host.lora.train(), sorted(schedules)
-    parameters = list(lora.parameters())
-    average = MovingAverage(parameters, recipe.average)
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
 
-    for step in checkpoint.steps(recipe.steps, lora, average, optimizer):
-        time, lesson = divmod(step, len(lessons))
-        batch, noise, states = lessons[lesson]
-        sigmas = schedules[turns[(lesson + time) % len(turns)]]  # a lesson's next time is for another schedule
-        few = max(1, len(noise) // 4)
-        t = torch.rand(few, device=noise.device) * sigmas[0]
-        with torch.autocast(noise.device.type, dtype=autocast or torch.float32, enabled=autocast is not None):
-            walked = walk(host, batch, noise, sigmas, recipe.guidance)
-            part = first(batch, few)
-            z_t = interpolate(part.clean, noise[:few], t)
-            plain = call(host, part, z_t, t, recipe.guidance).float()
-        teacher, weights = [states[s].float() for s in sigmas[1:]], fair_weights(states[0.0].float(), batch.clean)
-        between = [(weights * errors(z, wanted)).mean() for z, wanted in zip(walked[:-1], teacher[:-1])]
-        middle = torch.stack(between).mean() if between else torch.zeros((), device=noise.device)
-        end, truth = ((weights * errors(walked[-1], wanted)).mean() for wanted in (teacher[-1], batch.clean))
-        flow = F.mse_loss(plain, noise[:few] - part.clean)
+    def __init__(self, host, recipe, guidance):
+        super().__init__(host, host.lora)
+        self.recipe, self.guidance = recipe, guidance
+
+    def losses(self, batch, draws):
+        recipe, zero = self.recipe, batch.clean.new_zeros(())
+        walked = walk(self.host, batch, batch.noise, batch.sigmas, self.guidance)
+        wanted = [batch.states[s] for s in batch.sigmas[1:]]
+        between = [(batch.weights * errors(z, own)).mean() for z, own in zip(walked[:-1], wanted[:-1])]
+        middle = torch.stack(between).mean() if between else zero
+        end, truth = ((batch.weights * errors(walked[-1], own)).mean() for own in (wanted[-1], batch.clean))
+        flow = self._plain(batch, draws)
         loss = recipe.middle * middle + recipe.end * end + recipe.truth * truth + recipe.flow * flow
+        return {"loss": loss, "middle": middle, "end": end, "truth": truth, "flow": flow}
 
-        loss.backward()
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * min(1, (step + 1) / 20, 2.5 * (1 - step / recipe.steps))
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        average.update()
-        if step % 20 == 0:
-            logging.info(
-                "distill step %d (%d steps) loss %.4f end %.4f truth %.4f",
-                step,
-                len(sigmas) - 1,
-                loss.item(),
-                end.item(),
-                truth.item(),
-            )
-    average.apply()
-    return lora.eval()
+    def _plain(self, batch, draws):
+        t = draws.each(lambda own: torch.rand(1, generator=own)) * batch.sigmas[0]
+        chosen = [i for i, row in enumerate(draws.rows) if row % PLAIN == 0]
+        if not chosen:
+            return batch.clean.new_zeros(())
+        part = Batch(**{name: value[chosen] for name, value in _fields(batch).items()}, image_ids=batch.image_ids, grid=batch.grid)
+        z_t = interpolate(part.clean, batch.noise[chosen], t[chosen])
+        plain = call(self.host, part, z_t, t[chosen], self.guidance).float()
+        return F.mse_loss(plain, batch.noise[chosen] - part.clean) * (len(chosen) * PLAIN / len(draws.rows))
+
+
+def _fields(batch):
+    return {name: getattr(batch, name) for name in ("clean", "degraded", "text", "pooled")}
 
 
 def errors(found, wanted):
@@ -130,30 +173,28 @@ def errors(found, wanted):
     return (found - wanted).square().flatten(1).mean(1)
 
 
-def fair_weights(teacher, clean):
+def fair_weights(taught, clean):
     """Weights (B,) of mean 1, the inverse of the teacher's own errors: with them a loss follows the mean PSNR, in which every
     image counts alike, instead of the images that hardly anything can be told of. Errors below a tenth of their mean
     count as that."""
-    own = errors(teacher, clean)
+    own = errors(taught, clean)
     weights = 1 / own.clamp(min=own.mean() / 10)
     return weights / weights.mean()
 
 
 def walk(host, batch, noise, sigmas, guidance):
     """The states after each step of `sigmas` from the noised degraded latents: a list of (B, N, 64)."""
-    condition, strength = prepare_condition(host, batch, 1), noise.new_full((len(noise),), guidance)
+    velocity, walked = _velocity(host, batch, guidance), []
     start = interpolate(batch.degraded, noise, noise.new_full((len(noise),), sigmas[0]))
-    walked = []
-    euler(
-        lambda x, t: host.velocity(x, t, condition, strength).float(),
-        start,
-        noise.new_tensor(sigmas),
-        lambda _step, x: walked.append(x),
-    )
+    euler(velocity, start, noise.new_tensor(sigmas), lambda _step, x: walked.append(x))
     return walked
 
 
-def first(batch, count):
-    """The first `count` images of `batch`."""
-    parts = {name: getattr(batch, name)[:count] for name in ("clean", "degraded", "text", "pooled")}
-    return type(batch)(**parts, image_ids=batch.image_ids, grid=batch.grid)
+def _walk_all(host, batch, noise, grid, guidance):
+    return trajectory(_velocity(host, batch, guidance), noise, grid)[0]
+
+
+def _velocity(host, batch, guidance):
+    condition = prepare_condition(host, batch, 1)
+    strength = batch.clean.new_full((len(batch.clean),), guidance)
+    return lambda x, t: host.velocity(x, t, condition, strength).float()

@@ -16,13 +16,16 @@ class FluxIRRecipe:
 
     `epsilon` is f(u)'s margin (equation 6); None takes Stable Diffusion 3's logit-normal timesteps, the paper's ablation.
     `alpha` weighs the pixel loss (equation 10); 0 leaves it out. For it `pixel_crop` latents a side of every
-    `pixel_stride`-th image are decoded.
+    `pixel_stride`-th image are decoded. `noise_tone` is the standard deviation of a random offset of each channel of the
+    first noise. A small model otherwise reads the image's tone from the noise's mean, and restores another tone from every
+    seed; FLUX.1 needs none.
     """
 
     epsilon: float | None = 0.05
     alpha: float = 1.0
     pixel_crop: int = 8
     pixel_stride: int = 1
+    noise_tone: float = 0.0
 
 
 class FluxIRObjective(Objective):
@@ -37,7 +40,7 @@ class FluxIRObjective(Objective):
         self.decode, self.recipe, self.guidance = decode, recipe, host.adapter.config.guidance
 
     def losses(self, batch, draws):
-        z0, z1 = batch.clean, draws.normal(batch.clean.shape[1:])
+        z0, z1 = batch.clean, draws.noise(batch.clean.shape[1:], self.recipe.noise_tone)
         t = draws.each(self._timestep)
         z_t = interpolate(z0, z1, t)
         condition = self.host.prepare(batch.degraded, batch.text, batch.pooled, batch.image_ids)

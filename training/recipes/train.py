@@ -64,8 +64,8 @@ def make_batches(config, vae, work, accelerator, dtype):
     data, run, device = config.data, config.run, accelerator.device
     if own := find(data.images):
         size = max(max(size) for size in data.sizes)
-        with accelerator.main_process_first():  # the others find the bank drawn and encoded
-            return own.batches(model_folder(config.base.folder), size, run.batch, data.prompts, work, run.seed, device)
+        with accelerator.main_process_first():  # the others find the photos fetched
+            return own.batches(model_folder(config.base.folder), size, run.batch, data.prompts, data.photos, run.seed, device)
     # Loaded when a prompt is not in the cache yet, or no longer: a resumed run never waits for T5.
     encoder = cache(lambda: load_prompt_encoder(config.base.folder, data.text_tokens, device, dtype))
     batches = ImageBatches(

@@ -12,11 +12,12 @@ from ..engine.fit import Objective
 @dataclass(frozen=True)
 class UMMFRecipe:
     """`drop_text` and `drop_image` are the shares of images that are shown without their prompt and without the condition;
-    `guidance` is the output tokens' guidance embedding while training."""
+    `guidance` is the output tokens' guidance embedding while training; `noise_tone` as FluxIRRecipe's."""
 
     drop_text: float = 0.1
     drop_image: float = 0.1
     guidance: float = 1.0
+    noise_tone: float = 0.0
 
 
 class UMMFObjective(Objective):
@@ -30,7 +31,7 @@ class UMMFObjective(Objective):
         self.recipe, self.guidance, self.empty = recipe, recipe.guidance, empty
 
     def losses(self, batch, draws):
-        z0, z1 = batch.clean, draws.normal(batch.clean.shape[1:])
+        z0, z1 = batch.clean, draws.noise(batch.clean.shape[1:], self.recipe.noise_tone)
         t = draws.each(lambda own: sample_logit_normal(1, own))
         prompted, shown = draws.kept(self.recipe.drop_text) > 0, draws.kept(self.recipe.drop_image)
         text, pooled = (own.to(given) for own, given in zip(self.empty, (batch.text, batch.pooled)))

@@ -17,7 +17,7 @@ from ..engine.processes import make_accelerator
 from ..miniature import FOLDER
 from ..miniature.batches import MiniatureBatches
 from ..miniature.evaluate import evaluate
-from ..miniature.recipe import OPTIMIZER, MiniatureSize
+from ..miniature.recipe import OPTIMIZER
 from ..recipes.ummf import UMMFObjective
 
 
@@ -134,8 +134,8 @@ def compare(config, work, steps):
         "ControlNet": lambda transformer: ControlNetHost(transformer, 1, 1),
     }
     run, data, rows = replace(config.run, steps=steps), config.data, []
-    plan = MiniatureSize(size=max(max(size) for size in data.sizes))
-    batches = MiniatureBatches.for_model(FOLDER, plan, run.batch, data.prompts, work, run.seed)
+    size = max(max(size) for size in data.sizes)
+    batches = MiniatureBatches.for_model(FOLDER, size, run.batch, data.prompts, data.photos, run.seed)
     for i, (name, make) in enumerate(variants.items()):
         restorer = Restorer("miniature")
         restorer.host.remove()

@@ -4,51 +4,64 @@ from dataclasses import replace
 
 from ...fluxir_core.degrade.presets import EVALUATION
 
-METHODS = ("degraded", "restored", "adapter off", "shuffled", "ceiling")
+METHODS = ("degraded", "autoencoder alone", "peer", "one step", "restored", "with give-back", "ceiling")
 
 
-def miniature(model):
-    """(rows, Markdown) of `evaluate` on the model folder `model`, with the sampling steps' effect and the gates."""
+def miniature(model, photos=None):
+    """(rows, Markdown) of `evaluate` on the model folder `model`: every method, tone and detail, steps, photos and gates."""
     from ..diffusers_host.restorer import Restorer
-    from ..miniature.evaluate import SEEDS, evaluate, gates, mean_over_photos
+    from ..miniature.evaluate import SEEDS, evaluate, gates, mean_over_photos, spread_over_seeds
 
     restorer = Restorer(model)
-    rows = evaluate(restorer)
-    lines = [
-        f"Means over {len({row['photo'] for row in rows})} held-out crops of 256 pixels and {len(SEEDS)} seeds, 20 steps: "
-        "PSNR in dB / SSIM / GMSD.",
-        "",
-        "| | " + " | ".join(METHODS) + " |",
-        "|---" * (len(METHODS) + 1) + "|",
-    ]
-    for degradation in EVALUATION:
-        cells = (_cell(rows, degradation, method, mean_over_photos) for method in METHODS)
-        lines.append(f"| {degradation} | " + " | ".join(cells) + " |")
+    rows = evaluate(restorer, photos=photos)
+    degradations = list(dict.fromkeys(row["degradation"] for row in rows))
+    crops = len({row["photo"] for row in rows})
+    lines = [f"Means over {crops} held-out crops of 256 pixels and {len(SEEDS)} seeds, 20 steps: PSNR in dB / SSIM / GMSD.", ""]
+    lines += _head("", METHODS)
+    for degradation in degradations:
+        lines.append(_line(degradation, [_cell(rows, degradation, method, mean_over_photos) for method in METHODS]))
 
-    lines += ["", "The restored photos by sampling steps, seed 0: PSNR in dB / GMSD.", ""]
+    lines += ["", "The error apart, in 8-bit levels: tone (means of squares of 16 pixels) / detail (the rest).", ""]
+    lines += _head("", METHODS)
+    for degradation in degradations:
+        both = [[mean_over_photos(rows, degradation, m, part) for part in ("tone", "detail")] for m in METHODS]
+        lines.append(_line(degradation, ["{:.1f} / {:.1f}".format(*own) for own in both]))
+
     counts = (1, 2, 4, 8, 20)
-    lines += ["| | " + " | ".join(map(str, counts)) + " |", "|---" * (len(counts) + 1) + "|"]
-    by_steps = {steps: evaluate(restorer, steps=steps, seeds=SEEDS[:1]) for steps in counts}
-    for degradation in EVALUATION:
-        cells = (
-            "{:.2f} / {:.3f}".format(*(mean_over_photos(by_steps[n], degradation, "restored", m) for m in ("psnr", "gmsd")))
+    lines += ["", f"Restored by sampling steps, {len(SEEDS)} seeds: PSNR in dB / GMSD (the seeds' spread in dB).", ""]
+    lines += _head("", counts)
+    by_steps = {n: rows if n == 20 else evaluate(restorer, steps=n, photos=photos, controls=False) for n in counts}
+    for degradation in degradations:
+        cells = [
+            "{:.2f} / {:.3f} ({:.2f})".format(
+                *(mean_over_photos(by_steps[n], degradation, "restored", metric) for metric in ("psnr", "gmsd")),
+                spread_over_seeds(by_steps[n], degradation),
+            )
             for n in counts
-        )
-        lines.append(f"| {degradation} | " + " | ".join(cells) + " |")
+        ]
+        lines.append(_line(degradation, cells))
 
-    lines += ["", "| photo | " + " | ".join(f"{name}: degraded -> restored" for name in EVALUATION) + " |"]
-    lines += ["|---" * (len(EVALUATION) + 1) + "|"]
+    lines += ["", *_head("photo", [f"{name}: degraded -> restored" for name in degradations])]
     for photo in dict.fromkeys(row["photo"] for row in rows):
         own = [row for row in rows if row["photo"] == photo]
-        cells = (
-            " -> ".join(f"{mean_over_photos(own, name, method, 'psnr'):.2f}" for method in ("degraded", "restored"))
-            for name in EVALUATION
-        )
-        lines.append(f"| {photo} | " + " | ".join(cells) + " |")
+        both = [[mean_over_photos(own, name, method, "psnr") for method in ("degraded", "restored")] for name in degradations]
+        lines.append(_line(photo, ["{:.2f} -> {:.2f}".format(*pair) for pair in both]))
 
-    lines += ["", "| gate | measured | |", "|---|---|---|"]
-    lines += [f"| {gate} | {value:+.3f} | {'reached' if passed else 'missed'} |" for gate, (value, passed) in gates(rows).items()]
+    checked = gates(rows)
+    for degradation in degradations:
+        few, many = (mean_over_photos(by_steps[n], degradation, "restored", "psnr") for n in (4, 20))
+        checked[f"{degradation}: 4 steps within 0.2 dB of 20"] = (few - many, abs(few - many) <= 0.2)
+    lines += ["", *_head("gate", ["measured", ""])]
+    lines += [_line(gate, [f"{value:+.3f}", "reached" if passed else "missed"]) for gate, (value, passed) in checked.items()]
     return rows, "\n".join(lines)
+
+
+def _head(first, names):
+    return [_line(first, names), "|---" * (len(names) + 1) + "|"]
+
+
+def _line(first, cells):
+    return f"| {first} | " + " | ".join(map(str, cells)) + " |"
 
 
 def _cell(rows, degradation, method, mean):
@@ -68,25 +81,25 @@ def _restored_table(rows, key):
     return "\n".join(lines)
 
 
-def ablation(work, steps):
+def ablation(work, photos, steps):
     """(rows, Markdown) of three adapters trained for `steps` from the same start: whole, without f(u), without the pixel loss."""
     from ..diffusers_host.restorer import Restorer
     from ..miniature import export
     from ..miniature.evaluate import evaluate
-    from ..miniature.recipe import RECIPE, MiniatureSize, load_trained, train_adapter
+    from ..miniature.recipe import RECIPE, MiniatureSize, train_adapter, trained_base
 
     variants = {
         "f(u) and pixel loss (the paper)": RECIPE,
         "logit-normal timesteps instead of f(u)": replace(RECIPE, epsilon=None),
         "without the pixel loss": replace(RECIPE, alpha=0.0),
     }
-    plan = MiniatureSize()
-    bank, autoencoder, transformer = load_trained(work, plan)
+    size = MiniatureSize()
+    images, autoencoder, transformer = trained_base(size, work, photos)
     rows = []
     for i, (name, recipe) in enumerate(variants.items()):
         folder = work / f"ablation-{steps}-{i}"
-        adapter = train_adapter(bank, autoencoder, transformer, recipe, replace(plan, adapter_steps=steps), folder)
-        export.write(folder, autoencoder, transformer, adapter, {"ablation": name})
+        adapter = train_adapter(images, autoencoder, transformer, recipe, replace(size, adapter_steps=steps), folder)
+        export.write(folder, autoencoder, transformer, adapter, {"ablation": name}, images.description)
         rows += [{"variant": name, **row} for row in evaluate(Restorer(folder), seeds=(0,))]
     return rows, f"Each adapter trained for {steps} steps. " + _restored_table(rows, "variant")
 

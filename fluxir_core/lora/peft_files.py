@@ -1,0 +1,100 @@
+"""LoRAs as peft saves them, for a network of any kind: `adapter_model.safetensors` beside `adapter_config.json`."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ..flux.weight_files import WeightFileError, check_finite, read_safetensors
+
+CONFIG = "adapter_config.json"
+
+_KEY = re.compile(r"(?:base_model\.model\.)*(.+)\.lora_(A|B)(?:\.\w+)?\.weight")
+
+
+class PeftLayer(NamedTuple):
+    """One module's LoRA: it adds `scale` times `up` `down` to the weight. `down` (rank, inputs), `up` (outputs, rank), of a
+    convolution with its kernel's sides behind (those of `up` are 1)."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    scale: float
+
+    def delta(self, weight):
+        """What is added to `weight`, in its shape and float32."""
+        return self.scale * (self.up.float().flatten(1) @ self.down.float().flatten(1)).reshape(weight.shape)
+
+
+def load_peft(path):
+    """{module: PeftLayer} of a safetensors file of peft's, modules named as in the network that it was trained on.
+
+    Their scale, alpha / rank, is in the adapter_config.json beside the file, and 1 where there is none. Raises WeightFileError
+    on another file, on one of another kind (DoRA, with biases), on half a layer, and on NaN or infinity.
+    """
+    name = Path(path).name
+    _, weights = read_safetensors(path)
+    config = _read_config(path)
+    parts = {}
+    for key, value in weights.items():
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise WeightFileError(f"{name} holds {key}, which is no part of a plain LoRA of peft's; choose another file.")
+        check_finite(name, key, value)
+        parts.setdefault(match[1], {})[match[2]] = value
+    if not parts:
+        raise WeightFileError(f"{name} holds no LoRA; choose adapter_model.safetensors of a LoRA that peft saved.")
+    for module, pair in parts.items():
+        if len(pair) < 2 or pair["A"].shape[0] != pair["B"].shape[1]:
+            raise WeightFileError(f"{name}: the LoRA of {module} is incomplete or does not fit itself; download it again.")
+    return {module: PeftLayer(pair["A"], pair["B"], _scale(config, module, len(pair["A"]))) for module, pair in parts.items()}
+
+
+def rename(layers, names, path, network):
+    """`layers` under the names that `names(module)` gives; a module that it knows not gets None, and is refused.
+
+    Raises WeightFileError, which names the file at `path` and the `network` that it does not fit.
+    """
+    renamed = {names(module): layer for module, layer in layers.items()}
+    if None in renamed:
+        unknown = next(module for module in layers if names(module) is None)
+        raise WeightFileError(f"{Path(path).name} changes {unknown}, which is no part of {network}; choose the LoRA made for it.")
+    return renamed
+
+
+def merge(state_dict, layers, name):
+    """`state_dict` with the LoRA `layers` added to its weights. Raises WeightFileError, in the name of the file `name`, when one
+    has no weight there, or another shape."""
+    merged = dict(state_dict)
+    for module, layer in layers.items():
+        weight = merged.get(f"{module}.weight")
+        if weight is None or (len(layer.up), layer.down[0].numel()) != (len(weight), weight[0].numel()):
+            raise WeightFileError(f"{name} changes {module}, which is of another size here; choose the LoRA made for this network.")
+        merged[f"{module}.weight"] = (weight.float() + layer.delta(weight)).to(weight.dtype)
+    return merged
+
+
+def _read_config(path):
+    beside = Path(path).with_name(CONFIG)
+    if not beside.exists():
+        return {}
+    try:
+        config = json.loads(beside.read_text(encoding="utf-8"))
+        kind = config.get("peft_type", "LORA")
+    except (ValueError, AttributeError) as error:
+        raise WeightFileError(f"{beside.name} beside {Path(path).name} cannot be read ({error}); download it again.") from None
+    if kind != "LORA" or config.get("use_dora"):
+        raise WeightFileError(f"{Path(path).name} is a {'DoRA' if config.get('use_dora') else kind}; choose a plain LoRA.")
+    return config
+
+
+def _scale(config, module, rank):
+    if "lora_alpha" not in config:
+        return 1.0
+    alpha = config["lora_alpha"]
+    for pattern, own in (config.get("alpha_pattern") or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", module):
+            alpha = own
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -1,0 +1,236 @@
+"""Nodes that run LucidFlux, a trained restorer that people can download, on a FLUX.1-dev model."""
+
+import logging
+from functools import partial
+from typing import NamedTuple
+
+import comfy.model_patcher
+import comfy.ops
+import folder_paths
+import torch
+from comfy.patcher_extension import CallbacksMP, WrappersMP
+from comfy_api.latest import io
+
+from ..fluxir_core.flux.weight_files import WeightFileError
+from ..fluxir_core.lucidflux.files import check_lucidflux_base, load_lucidflux
+from ..fluxir_core.lucidflux.lora import load_branch_lora
+from ..fluxir_core.lucidflux.model import LucidFlux
+from ..fluxir_core.lucidflux.schedule import lucidflux_sigmas
+from .lucidflux_hooks import NODE, Images, LucidFluxHooks
+from .native_flux import attention, flux_dimensions, make_managed, native_flux
+from .peft_lora import patch
+from .runtime import image_planes
+
+KEY = "fluxir_lucidflux"
+FOLDER = "model_patches"
+LOAD_NODE, LORA_NODE = "Load LucidFlux", "Apply LucidFlux LoRA"
+LucidFluxType = io.Custom("FLUXIR_LUCIDFLUX")
+
+
+class NamedLucidFlux(NamedTuple):
+    """A FLUXIR_LUCIDFLUX: `patcher.model` is the LucidFlux."""
+
+    name: str
+    patcher: comfy.model_patcher.ModelPatcher
+
+
+class LoadLucidFlux(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FluxIRLoadLucidFlux",
+            display_name=LOAD_NODE,
+            category="FluxIR/LucidFlux",
+            description="Loads LucidFlux, a trained restorer for FLUX.1-dev, from models/model_patches.",
+            search_aliases=["lucidflux", "restore photo", "image restoration", "fluxir"],
+            inputs=[
+                io.Combo.Input(
+                    "lucidflux_name",
+                    options=folder_paths.get_filename_list(FOLDER),
+                    tooltip="lucidflux.pth of W2GenAI/LucidFlux, or the safetensors file that `fluxir convert` makes of it. "
+                    "Put it in models/model_patches.",
+                ),
+            ],
+            outputs=[LucidFluxType.Output(display_name="lucidflux", tooltip="For Apply LucidFlux.")],
+        )
+
+    @classmethod
+    def execute(cls, lucidflux_name) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise(FOLDER, lucidflux_name)
+        try:
+            loaded = load_lucidflux(path)
+        except WeightFileError as error:
+            raise WeightFileError(f"{LOAD_NODE}: {error}") from None
+        logging.info("LucidFlux %s: %s", lucidflux_name, loaded.report)
+        build = partial(LucidFlux, loaded.config, ops=comfy.ops.manual_cast, attention=attention)
+        return io.NodeOutput(NamedLucidFlux(lucidflux_name, make_managed(build, loaded.state_dict)))
+
+
+class ApplyLucidFluxLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FluxIRApplyLucidFluxLoRA",
+            display_name=LORA_NODE,
+            category="FluxIR/LucidFlux",
+            description="Changes LucidFlux itself by a LoRA, such as LucidNFT's lora_condition.",
+            search_aliases=["lucidnft", "lora_condition", "peft", "lucidflux", "fluxir"],
+            inputs=[
+                LucidFluxType.Input("lucidflux", tooltip="From Load LucidFlux."),
+                io.Combo.Input(
+                    "lora_name",
+                    options=folder_paths.get_filename_list("loras"),
+                    tooltip="adapter_model.safetensors of LucidNFT's lora_condition. Keep its folder with adapter_config.json, which "
+                    "says how strong it is, below models/loras.",
+                ),
+                io.Float.Input(
+                    "strength", default=1.0, min=-2.0, max=2.0, step=0.01, tooltip="1 is what the LoRA was trained for."
+                ),
+            ],
+            outputs=[LucidFluxType.Output(display_name="lucidflux", tooltip="For Apply LucidFlux.")],
+        )
+
+    @classmethod
+    def execute(cls, lucidflux, lora_name, strength) -> io.NodeOutput:
+        try:
+            layers = load_branch_lora(folder_paths.get_full_path_or_raise("loras", lora_name))
+        except WeightFileError as error:
+            raise WeightFileError(f"{LORA_NODE}: {error}") from None
+        patcher = lucidflux.patcher.clone()
+        if patch(patcher, layers, {module: f"{module}.weight" for module in layers}, strength) < len(layers):
+            raise WeightFileError(
+                f"{LORA_NODE}: {lora_name} changes parts that {lucidflux.name} lacks; choose the LoRA made for it."
+            )
+        return io.NodeOutput(lucidflux._replace(patcher=patcher))
+
+
+class ApplyLucidFlux(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FluxIRApplyLucidFlux",
+            display_name=NODE,
+            category="FluxIR/LucidFlux",
+            description="Makes FLUX.1-dev restore a photo: noise, blur, compression, low resolution and others at once.",
+            search_aliases=["lucidflux", "restore", "upscale", "super resolution", "deblur", "denoise photo", "fluxir"],
+            inputs=[
+                io.Model.Input("model", tooltip="FLUX.1-dev in any precision, with or without LoRAs and other adapters."),
+                LucidFluxType.Input("lucidflux", tooltip="From Load LucidFlux."),
+                io.Image.Input(
+                    "degraded",
+                    tooltip="The photo to restore: one, or one for each image of the sampled batch. It is brought to the sampled "
+                    "size.",
+                ),
+                io.Image.Input(
+                    "cleaned",
+                    tooltip="What a degradation remover makes of the photo: LucidFlux was trained with DiffBIR's "
+                    "general_swinir_v1.ckpt, by Upscale Image (using Model).",
+                ),
+                io.MultiType.Input(
+                    "clip_vision",
+                    [io.ClipVision, io.ClipVisionOutput],
+                    tooltip="SigLIP 2 so400m patch16-512, from Load CLIP Vision; or what CLIP Vision Encode makes of the cleaned "
+                    "image, with crop none.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="How much the images steer the model. 1 is what LucidFlux was trained for; 0 is the bare model.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    advanced=True,
+                    tooltip="Where in sampling LucidFlux begins to act: 0 is the first step.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    advanced=True,
+                    tooltip="Where in sampling LucidFlux stops acting: 1 is the last step.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The restoring model, for any sampler or guider.")],
+        )
+
+    @classmethod
+    def execute(cls, model, lucidflux, degraded, cleaned, clip_vision, strength, start_percent, end_percent) -> io.NodeOutput:
+        network, base = lucidflux.patcher.model, flux_dimensions(native_flux(model, NODE))
+        try:
+            check_lucidflux_base(network.config, base)
+        except WeightFileError as error:
+            raise WeightFileError(f"{NODE}: {error}") from None
+        if start_percent >= end_percent:
+            raise ValueError(
+                f"{NODE}: start_percent {start_percent} is not below end_percent {end_percent}, so LucidFlux would never act; lower "
+                "start_percent or set strength to 0."
+            )
+        model = model.clone()
+        if strength != 0:
+            images = Images(image_planes(degraded), image_planes(cleaned), _features(clip_vision, cleaned, network.config.features))
+            hooks = LucidFluxHooks(network, images, strength, start_percent, end_percent)
+            for kind, hook in (
+                (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model),
+                (WrappersMP.PREPARE_SAMPLING, hooks.prepare_sampling),
+                (WrappersMP.CALC_COND_BATCH, hooks.calc_cond_batch),
+            ):
+                model.remove_wrappers_with_key(kind, KEY)  # semantic tokens are of one image: the last node decides
+                model.add_wrapper_with_key(kind, KEY, hook)
+            model.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, KEY)
+            model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, hooks.pre_run)
+            model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, hooks.cleanup)
+            model.set_additional_models(KEY, [lucidflux.patcher])
+        return io.NodeOutput(model)
+
+
+def _features(clip_vision, cleaned, width):
+    """The image encoder's last hidden state (B, M, width) of the cleaned image, on the CPU."""
+    if hasattr(clip_vision, "encode_image"):
+        side = clip_vision.image_size
+        if side > 0:
+            # To its square with bilinear weights, as LucidFlux was trained; core would take bicubic ones.
+            image = torch.nn.functional.interpolate(image_planes(cleaned), (side, side), mode="bilinear", antialias=True)
+            cleaned = image.movedim(1, -1)
+        clip_vision = clip_vision.encode_image(cleaned, crop=False)
+    features = clip_vision["last_hidden_state"].float().cpu()
+    if features.ndim != 3 or features.shape[-1] != width:
+        raise ValueError(
+            f"{NODE}: the CLIP vision model gives {features.shape[-1]} values a token, but LucidFlux needs {width}; load SigLIP 2 "
+            "so400m patch16-512 with Load CLIP Vision."
+        )
+    return features
+
+
+class LucidFluxSigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FluxIRLucidFluxSigmas",
+            display_name="LucidFlux Sigmas",
+            category="FluxIR/LucidFlux",
+            description="The steps that LucidFlux's authors sample with: more of them at low noise than FLUX's own.",
+            search_aliases=["scheduler", "sigmas", "lucidflux", "steps", "fluxir"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="What is sampled: its size decides how the steps are spread."),
+                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="The authors take 20 to 50."),
+            ],
+            outputs=[
+                io.Sigmas.Output(
+                    display_name="sigmas", tooltip="For SamplerCustomAdvanced with euler, or TTS Sampler (test-time search)."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, latent, steps) -> io.NodeOutput:
+        height, width = latent["samples"].shape[-2:]
+        return io.NodeOutput(lucidflux_sigmas(steps, 8 * height, 8 * width))
