@@ -8,7 +8,6 @@ import torch
 from comfyui_fluxir.training.data.cache import TensorCache
 from comfyui_fluxir.training.engine.checked_files import BrokenFile, checksum, read_checked, write_checked
 from comfyui_fluxir.training.engine.run_folder import RunFolder
-from comfyui_fluxir.training.miniature import bank
 from comfyui_fluxir.training.miniature.checkpoint import Checkpoint
 
 from .tiny_training import FlatImages, assert_equal, run
@@ -152,19 +151,6 @@ def test_a_stage_does_not_load_another_shape(tmp_path, caplog):
     list(Checkpoint(tmp_path / "a.pt").steps(1, torch.nn.Linear(2, 2)))
     assert list(Checkpoint(tmp_path / "a.pt").steps(1, torch.nn.Linear(3, 2))) == [0]
     assert "does not fit: state.0.weight has the shape [2, 2], not [2, 3]" in caplog.text
-
-
-def test_a_broken_bank_is_drawn_again(tmp_path, caplog):
-    from dataclasses import replace
-
-    from comfyui_fluxir.training.miniature.recipe import QUICK
-
-    small = replace(QUICK, scenes=2, crops=1, size=64)
-    images, words = bank.draw_bank(small, tmp_path)
-    (path,) = tmp_path.glob("bank-*.pt")
-    path.write_bytes(path.read_bytes()[:-2000])
-    again, same = bank.draw_bank(small, tmp_path)
-    assert torch.equal(again, images) and same == words and "it is made again" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["a bit", "cut off", "text", "without its checksum", "another key's"])
