@@ -18,9 +18,9 @@ from .comfyui import ROOT, ComfyUIError, ComfyUIServer
 from .environment import NEWEST, SetupError, comfyui_path
 
 WORKFLOWS = ROOT / "workflows" / "api"
-WORKFLOW, FEW_STEPS = WORKFLOWS / "fluxir_restore_miniature.json", WORKFLOWS / "fluxir_few_steps_miniature.json"
-DEGRADED = ROOT / "demo" / "photo_degraded.png"
-ORIGINAL = ROOT / "demo" / "photo_original.png"
+WORKFLOW, FEW_STEPS = WORKFLOWS / "01 Restore a photo (works now).json", WORKFLOWS / "03 Restore a photo in four steps.json"
+DEGRADED = ROOT / "samples" / "fluxir_dogs_noisy.jpg"
+ORIGINAL = ROOT / "samples" / "fluxir_dogs_original.jpg"
 
 
 def main():

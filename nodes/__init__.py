@@ -7,7 +7,9 @@ from .align import AlignToInput, DriftVerifier
 from .budget_plan import BudgetPlan
 from .caption import CaptionImage, DegradationCheck
 from .color import MatchColor
+from .compare import BeforeAndAfter
 from .degrade import DegradeImage
+from .detail import GiveBackDetail
 from .evaluate import EvaluateRestoration
 from .few_steps import DistilledSigmas, NoisyStartLatent
 from .fidelity import InventedDetail, RestorationFidelity
@@ -15,7 +17,9 @@ from .fluxgen import SaveImagePairs, SelectImages
 from .folders import register_model_folders
 from .lucidflux import ApplyLucidFlux, ApplyLucidFluxLoRA, LoadLucidFlux, LucidFluxSigmas
 from .peft_lora import ApplyPEFTLoRA, ApplyVAELoRA
+from .photo import DecodePhoto, EncodePhoto
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
+from .samples import place_samples
 from .search import SearchReportChart, TTSSampler, TTSSamplerSelect
 from .search_algorithms import EvolutionarySearchAlgorithm, ParticleSearchAlgorithm, StepwiseSearchAlgorithm
 from .stored_prompt import LoadStoredPrompt
@@ -28,6 +32,7 @@ from .verifiers import NaturalImageVerifier, ScoreImages, VerifierEnsemble
 class FluxIRExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_model_folders()
+        place_samples()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
@@ -50,7 +55,11 @@ class FluxIRExtension(ComfyExtension):
             CaptionImage,
             DistilledSigmas,
             NoisyStartLatent,
+            EncodePhoto,
+            DecodePhoto,
+            BeforeAndAfter,
             MatchColor,
+            GiveBackDetail,
             AlignToInput,
             DriftVerifier,
             RestorationFidelity,

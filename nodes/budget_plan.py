@@ -4,14 +4,19 @@ import json
 import time
 
 import comfy.sample
-import comfy.utils
 import torch
 from comfy.samplers import KSAMPLER
 from comfy_api.latest import io
 
 from ..fluxir_core.searches.presets import PRESETS
 from ..fluxir_core.searches.search import estimate_cost
+from ..fluxir_core.searches.summary import say_time
+from .degraded_latent import check_vae
+from .runtime import show, to_planes
 from .search_algorithms import SearchAlgorithm
+from .verifiers import Verifier
+
+NODE = "Budget Plan"
 
 
 class BudgetPlan(io.ComfyNode):
@@ -19,7 +24,7 @@ class BudgetPlan(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="FluxIRBudgetPlan",
-            display_name="Budget Plan",
+            display_name=NODE,
             category="FluxIR/search",
             description="What a search costs, before it runs: model calls, images to judge, and seconds from one timed step.",
             search_aliases=["cost", "estimate time", "how long", "nfe", "tts", "fluxir"],
@@ -32,25 +37,31 @@ class BudgetPlan(io.ComfyNode):
                 SearchAlgorithm.Input("search", optional=True, tooltip="A search of your own."),
                 io.Guider.Input("guider", optional=True, tooltip="Together with latent_image: one step is run and timed."),
                 io.Latent.Input("latent_image", optional=True, tooltip="Together with guider: the size to time."),
+                io.Vae.Input("vae", optional=True, tooltip="The search's vae: decoding one image is timed, too."),
+                Verifier.Input("verifier", optional=True, tooltip="Together with vae: judging one image is timed, too."),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Int.Output(
                     display_name="model_calls",
                     tooltip="How often the model runs for each image; the most, if the search may stop early.",
                 ),
                 io.Float.Output(
-                    display_name="seconds", tooltip="Time of the model calls, without decoding and judging. 0 if nothing was timed."
+                    display_name="seconds",
+                    tooltip="Time of the model calls, and of decoding and judging if those were timed. 0 if nothing was.",
                 ),
                 io.String.Output(display_name="report", tooltip="All numbers as JSON, with how many images are judged."),
             ],
         )
 
     @classmethod
-    def execute(cls, sigmas, preset, search=None, guider=None, latent_image=None) -> io.NodeOutput:
+    def execute(cls, sigmas, preset, search=None, guider=None, latent_image=None, vae=None, verifier=None) -> io.NodeOutput:
         if len(sigmas) < 2:
-            raise ValueError("Budget Plan: the sigmas hold no step; use a scheduler with at least one step.")
+            raise ValueError(f"{NODE}: the sigmas hold no step; use a scheduler with at least one step.")
         if (guider is None) != (latent_image is None):
-            raise ValueError("Budget Plan: timing a step needs both guider and latent_image; connect both or neither.")
+            raise ValueError(f"{NODE}: timing a step needs both guider and latent_image; connect both or neither.")
+        if verifier is not None and vae is None:
+            raise ValueError(f"{NODE}: judging an image needs it decoded; connect vae, too.")
         cost = estimate_cost(search or PRESETS[preset], sigmas)
         report = {
             "preset": None if search else preset,
@@ -61,15 +72,36 @@ class BudgetPlan(io.ComfyNode):
             "seconds": 0.0,
         }
         if guider is not None:
-            report["step_seconds"] = _seconds_a_step(guider, latent_image, sigmas)
-            report["seconds"] = round(report["step_seconds"] * cost["nfe"], 2)
-        text = json.dumps(report)
-        return io.NodeOutput(cost["nfe"], report["seconds"], text, ui={"text": [text]})
+            samples = comfy.sample.fix_empty_latent_channels(
+                guider.model_patcher, latent_image["samples"], latent_image.get("downscale_ratio_spacial")
+            )
+            report["step_seconds"] = _seconds_a_step(guider, samples, sigmas)
+            if vae is not None:
+                check_vae(NODE, vae, guider.model_patcher)
+                report |= _seconds_an_image(vae, verifier, samples)
+            each = report.get("decode_seconds", 0) + report.get("judge_seconds", 0)
+            report["seconds"] = round(report["step_seconds"] * cost["nfe"] + each * cost["verifications"], 2)
+        show(cls, say_cost(report))
+        return io.NodeOutput(cost["nfe"], report["seconds"], json.dumps(report), ui={"text": [json.dumps(report)]})
 
 
-def _seconds_a_step(guider, latent, sigmas):
-    """Seconds of one call of the guider's model at the size of `latent`, after one to warm up."""
-    samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, latent["samples"], latent.get("downscale_ratio_spacial"))
+def say_cost(report):
+    """The plan in words: "about 30 s, 5 times a normal result: 45 model calls, 22 judged images"."""
+    calls, judged = report["model_calls"], report["judged_images"]
+    counts = f"{calls} model calls, {judged} judged images"
+    if not judged:
+        return f"Nothing to search: {report['steps']} steps are too few for this search. Use more steps, or a larger window."
+    times = calls / report["steps"]
+    if report["seconds"]:
+        normal = report["step_seconds"] * report["steps"] + report.get("decode_seconds", 0)
+        times = report["seconds"] / max(normal, 1e-9)
+    most = "at most" if report["model_calls_at_least"] < calls else "about"
+    took = f"{most} {say_time(report['seconds'])}, {times:.1f}" if report["seconds"] else f"{most} {times:.1f}"
+    return f"{took.capitalize()} times a normal result: {counts}."
+
+
+def _seconds_a_step(guider, samples, sigmas):
+    """Seconds of one call of the guider's model at the size of the latents `samples`, after one to warm up."""
     found = []
 
     def two_calls(model, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -81,3 +113,23 @@ def _seconds_a_step(guider, latent, sigmas):
 
     guider.sample(torch.zeros_like(samples), samples, KSAMPLER(two_calls), sigmas[:2], disable_pbar=True, seed=0)
     return round(found[-1], 5)
+
+
+def _seconds_an_image(vae, verifier, samples):
+    """{"decode_seconds", "judge_seconds"} of one image of the size of the latents `samples`, after one to warm up."""
+    latent = torch.randn_like(samples[:1])
+    images, decoding = _second_of_two(lambda: to_planes(vae.decode(latent)))
+    if verifier is None:
+        return {"decode_seconds": decoding}
+    _scores, judging = _second_of_two(
+        lambda: {name: own.cpu() for name, own in verifier.measure(images.cpu(), images.cpu()).items()}
+    )
+    return {"decode_seconds": decoding, "judge_seconds": judging}
+
+
+def _second_of_two(function):
+    """(what `function` gives, its seconds), timed at its second call."""
+    function()
+    started = time.perf_counter()
+    found = function()
+    return found, round(time.perf_counter() - started, 5)

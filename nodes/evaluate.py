@@ -71,9 +71,15 @@ class EvaluateRestoration(io.ComfyNode):
             raise ValueError(f"Evaluate Restoration: {error}") from None
         table = markdown(rows, evaluation)
         values = [{name: None if math.isnan(value) else value for name, value in row.items()} for row in rows]
-        show(cls, table)
+        show(cls, plain(table))
         report = json.dumps({"values": values, "skipped": evaluation.skipped})
         return io.NodeOutput(table, report, ui=ui.PreviewText(table))
+
+
+def plain(table):
+    """A Markdown table without its frame: the node shows text as it stands."""
+    lines = [line.strip("| ").replace(" | ", "   ") for line in table.splitlines()]
+    return "\n".join(line for line in lines if line.strip("-:| "))
 
 
 def _image(images, number, device):

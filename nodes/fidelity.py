@@ -54,8 +54,8 @@ class RestorationFidelity(io.ComfyNode):
     def execute(cls, model, degraded, fidelity) -> io.NodeOutput:
         if not isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST):
             raise ValueError(
-                f"{FIDELITY_NODE}: the model is a {type(model.model).__name__} of another kind than flow matching; use a "
-                "flow-matching model such as FLUX, SD3.5 or Qwen-Image."
+                f"{FIDELITY_NODE}: the model is of another kind than flow matching; use a flow-matching model such as FLUX, SD3.5 or "
+                "Qwen-Image."
             )
         lq = in_model_space(model, degraded, FIDELITY_NODE)
         model = model.clone()

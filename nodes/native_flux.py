@@ -13,9 +13,14 @@ def native_flux(model, node) -> comfy.ldm.flux.model.Flux:
     """The FLUX transformer of a MODEL. Raises ValueError in `node`'s name when it is anything else."""
     flux = model.get_model_object("diffusion_model")
     if not isinstance(flux, comfy.ldm.flux.model.Flux):
+        kind = type(model.model).__name__  # ComfyUI's name of a kind of models, such as SD3
+        if kind == "Flux":
+            raise ValueError(
+                f"{node}: this FLUX model comes from a loader that replaces its network, such as nunchaku's, and takes no adapters; "
+                "load it with Load Diffusion Model."
+            )
         raise ValueError(
-            f"{node}: the model is a {type(flux).__name__}, but the adapter needs ComfyUI's own "
-            "FLUX; load a FLUX.1 model with Load Diffusion Model (a nunchaku loader's model cannot take adapters)."
+            f"{node}: this model is of the kind {kind}, but a FLUX.1 model is needed; load one with Load Diffusion Model."
         )
     return flux
 

@@ -11,7 +11,8 @@ from comfy_api.latest import io
 from ..fluxir_core.image.candidates import search_sheet
 from ..fluxir_core.image.chart import search_chart
 from ..fluxir_core.searches.presets import PRESETS
-from .runtime import image_planes, pil_to_image, to_planes
+from ..fluxir_core.searches.summary import summarize
+from .runtime import image_planes, pil_to_image, show, to_planes
 from .search_algorithms import SearchAlgorithm
 from .search_sampler import SearchSampler
 from .verifiers import Verifier
@@ -54,7 +55,6 @@ def _search_inputs():
             "keep_best",
             default=False,
             tooltip="If you cancel, go on with the best image so far instead of stopping the whole graph.",
-            advanced=True,
         ),
     ]
 
@@ -69,7 +69,7 @@ class TTSSampler(io.ComfyNode):
             description="Tries variants while it samples, and keeps what the verifier likes best (test-time search). Works with any "
             "flow-matching model.",
             search_aliases=["test-time scaling", "tts", "best of n", "better quality", "resflow", "verifier", "fluxir"],
-            hidden=[io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             inputs=[
                 io.Noise.Input(
                     "noise",
@@ -138,6 +138,7 @@ class TTSSampler(io.ComfyNode):
         report = {"preset": None if search else preset, **run.result.report}
         if cls.hidden is not None and cls.hidden.extra_pnginfo is not None:
             cls.hidden.extra_pnginfo[METADATA] = report
+        show(cls, summarize(report))
         finalists = run.result.finalists.flatten(0, 1).to(sampled)
         unmasked = {k: v for k, v in latent.items() if k not in ("noise_mask", "batch_index")}
         return io.NodeOutput({**latent, "samples": sampled}, {**unmasked, "samples": finalists}, json.dumps(report))

@@ -1,7 +1,6 @@
 """A test-time search as a ComfyUI sampler function: the Task of fluxir_core.searches made of a guider and VAEs."""
 
 import logging
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,12 +13,13 @@ from comfy.samplers import KSAMPLER, Sampler
 
 from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.execution.tiles import crop_to_tile
-from ..fluxir_core.image.montage import montage
+from ..fluxir_core.image.montage import search_montage
 from ..fluxir_core.searches.search import estimate_cost, search
 from ..fluxir_core.searches.task import Task
 from ..fluxir_core.verify.ensemble import Ensemble
 from ..fluxir_core.verify.fidelity import downsampled_psnr
 from ..fluxir_core.verify.held_out import held_out_for
+from .degraded_latent import check_vae
 from .runtime import to_planes
 from .verifiers import LoadedVerifier
 
@@ -75,8 +75,8 @@ class ComfyTask:
         self.base = model.inner_model.inner_model
         if not isinstance(self.base.model_sampling, comfy.model_sampling.CONST):
             raise ValueError(
-                f"{settings.name}: the model is a {type(self.base).__name__} of another kind than flow matching; use a "
-                "flow-matching model such as FLUX, SD3.5 or Qwen-Image."
+                f"{settings.name}: the model is of another kind than flow matching; use a flow-matching model such as FLUX, SD3.5 "
+                "or Qwen-Image."
             )
         if getattr(x, "is_nested", False):
             raise ValueError(f"{settings.name}: the latent holds sound and video together; use an image's latent.")
@@ -84,6 +84,8 @@ class ComfyTask:
             raise ValueError(
                 f"{settings.name}: {len(settings.degraded)} degraded images for a sampled batch of {len(x)}; give one, or one each."
             )
+        for vae in filter(None, (settings.vae, settings.final_vae)):
+            check_vae(settings.name, vae, model.inner_model.model_patcher)
         self.batch, self.shape = len(x), x.shape[1:]
         self.calls = MicroBatches(self.batch, self._at_once(x))
         self.displaced = False
@@ -176,12 +178,12 @@ class ComfyTask:
         return self.settings.verifier.measure(crops, None if degraded is None else crop_to_tile(degraded, tile, full))
 
     def watch(self, decided):
-        """A montage of the first picture's candidates on the node."""
+        """The first image's candidates on the node, the best of them large."""
         values = decided.values[:, 0].tolist()
-        labels = [f"{i}: {value:.2f}" if value > -math.inf else f"{i}: refused" for i, value in enumerate(values)]
-        sheet = montage(decided.images[:, 0], labels, decided.chosen[:, 0].tolist())
+        text = f"best so far, step {decided.step} of {len(self.sigmas) - 1}; below, where the candidates differ most"
+        sheet = search_montage(decided.images[:, 0], values, decided.chosen[:, 0].tolist(), text)
         self.bar.update_absolute(self.nfe, self.planned, ("JPEG", sheet, 512))
-        logging.debug("%s: step %d, values %s", self.settings.name, decided.step, labels)
+        logging.debug("%s: step %d, values %s", self.settings.name, decided.step, values)
 
 
 def _tile(tensor, rows):

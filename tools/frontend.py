@@ -68,6 +68,44 @@ OVERLAPS = """() => {
 }"""
 
 
+CLASSIC_OVERLAPS = """() => {
+  const boxes = app.graph.nodes.map(node => {
+    const [width, height] = node.computeSize(), title = LiteGraph.NODE_TITLE_HEIGHT, [left, top] = node.pos;
+    return [String(node.id), left, top - title, left + Math.max(width, node.size[0]), top + Math.max(height, node.size[1])];
+  });
+  return boxes.flatMap(([a, l, t, r, b], i) => boxes.slice(i + 1)
+    .filter(([, l2, t2, r2, b2]) => l < r2 && l2 < r && t < b2 && t2 < b)
+    .map(([other]) => [a, other]));
+}"""
+
+
+# Two images of one color each, and the node that compares them.
+COMPARED = """view => {
+  app.graph.clear();
+  const add = (type, x, values) => {
+    const node = LiteGraph.createNode(type);
+    app.graph.add(node);
+    node.pos = [x, 0];
+    for (const [name, value] of Object.entries(values)) node.widgets.find(widget => widget.name === name).value = value;
+    return node;
+  };
+  const [red, green] = [0xff0000, 0x00ff00].map((color, i) => add("EmptyImage", 0, { width: 96, height: 64, color }));
+  green.pos = [0, 300];
+  const compared = add("FluxIRBeforeAndAfter", 500, { view });
+  compared.setSize([400, 400]);
+  red.connect(0, compared, 0);
+  green.connect(0, compared, 1);
+  return String(compared.id);
+}"""
+
+
+AREA = """id => {
+  const node = app.graph.getNodeById(id), { scale, offset } = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
+  const [x, y] = [0, 1].map(axis => (node.pos[axis] + offset[axis]) * scale);
+  return { x: canvas.x + x, y: canvas.y + y, width: node.size[0] * scale, height: node.size[1] * scale };
+}"""
+
+
 AROUND = """photo => {
   const add = (type, x) => {
     const node = LiteGraph.createNode(type);
@@ -146,9 +184,26 @@ class Frontend:
         """Types of nodes in the graph that ComfyUI does not have."""
         return self.page.evaluate(UNKNOWN_NODES)
 
-    def overlaps(self):
+    def use_canvas(self, name):
+        """Draws nodes in the canvas "classic" or "nodes 2.0"."""
+        modern = name != "classic"
+        self.page.evaluate("modern => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', modern)", modern)
+        self.page.wait_for_function("modern => LiteGraph.vueNodesMode === modern", arg=modern)
+
+    def overlaps(self, canvas="nodes 2.0"):
         """Pairs of nodes of which one covers a part of the other."""
-        return self.page.evaluate(OVERLAPS)
+        return self.page.evaluate(CLASSIC_OVERLAPS if canvas == "classic" else OVERLAPS)
+
+    def compare_colors(self, view):
+        """A graph of one red and one green image in Before and After, in `view`. Returns that node's id."""
+        node = self.page.evaluate(COMPARED, view)
+        self.page.get_by_label("Fit View").click()
+        return node
+
+    def area(self, node):
+        """The pixels of the screen that a node covers, as a PIL image."""
+        with Image.open(io.BytesIO(self.page.screenshot(clip=self.page.evaluate(AREA, node)))) as image:
+            return image.convert("RGB")
 
     def complaints(self):
         """The text of every dialog that is open."""

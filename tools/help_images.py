@@ -17,8 +17,8 @@ from PIL import Image
 
 from ..demo.comfyui import ROOT, ComfyUIError, ComfyUIServer
 from ..demo.environment import NEWEST, SetupError, browser_path, comfyui_path
-from ..demo.run import DEGRADED
 from .frontend import opened, settings
+from .samples import SAMPLES
 
 DOCS = ROOT / "web" / "docs"
 
@@ -217,7 +217,8 @@ def stock(base):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (base / "input").mkdir(parents=True, exist_ok=True)
-    shutil.copy(DEGRADED, base / "input" / "fluxir_demo_degraded.png")
+    for sample in SAMPLES.glob("*.jpg"):
+        shutil.copy(sample, base / "input")
 
 
 def image(frontend, node, number):
@@ -250,7 +251,7 @@ def richest_workflow(node):
     def rank(path):
         graph = json.loads(path.read_text(encoding="utf-8"))
         links = max((own_links(own) for own in graph["nodes"] if own["type"] == node), default=-1)
-        return path.stem.endswith("_miniature") and links > 0, links, -len(graph["nodes"])
+        return "FLUX" not in path.stem and links > 0, links, -len(graph["nodes"])
 
     richest = max(sorted((ROOT / "workflows").glob("*.json")), key=rank)
     if rank(richest)[1] < 0:

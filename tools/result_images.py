@@ -2,7 +2,7 @@
 
     python -m comfyui_fluxir.tools.result_images
 
-The photo is the demo's, which the miniature has not seen in training; every seed is 0.
+The photo is a sample, which no model has seen in training; every seed is 0.
 """
 
 import argparse
@@ -32,7 +32,7 @@ README_IMAGES = ROOT / "demo" / "pictures"
 SHOWN = ("noise", "low_light", "strong")
 
 
-PHOTO = "fluxir_demo_degraded.png"
+PHOTO = "photo.png"
 
 
 WIDTH = 640
@@ -69,8 +69,12 @@ class Studio:
 
     def restored(self, workflow, degradation="noise", **inputs):
         """The photo under `degradation`, restored by `workflow` (its file's stem); see `workflow_with`."""
+        return self.run(self.graph(workflow, degradation, **inputs))[0]
+
+    def graph(self, workflow, degradation="noise", **inputs):
+        """`workflow_with`, of the photo under `degradation`."""
         self.place(self.degraded[degradation])
-        return self.run(workflow_with(workflow, **inputs))[0]
+        return workflow_with(workflow, **{"LoadImage": {"image": PHOTO}, "ImageScaleBy": {"scale_by": 1.0}} | inputs)
 
     def decibels(self, image):
         """PSNR of `image` against the original."""
@@ -94,7 +98,7 @@ def make(studio):
 
 
 def before_after(studio, degradation):
-    degraded, restored = studio.degraded[degradation], studio.restored("fluxir_restore_miniature", degradation)
+    degraded, restored = studio.degraded[degradation], studio.restored("01 Restore a photo (works now)", degradation)
     return strip(
         {
             f"degraded, {studio.decibels(degraded):.1f} dB": degraded,
@@ -106,60 +110,58 @@ def before_after(studio, degradation):
 
 def adapter(studio):
     strengths = {
-        f"strength {strength}": studio.restored("fluxir_restore_miniature", FluxIRApplyAdapter={"strength": strength})
+        f"strength {strength}": studio.restored("01 Restore a photo (works now)", FluxIRApplyAdapter={"strength": strength})
         for strength in (0.5, 1.0)
     }
     return strip({"degraded": studio.degraded["noise"], **strengths})
 
 
 def ummf(studio):
-    restored = studio.restored("ummf_restore_miniature")
+    restored = studio.restored("07 Restore a photo with UMMF")
     return strip({"degraded": studio.degraded["noise"], "restored": restored, "original": studio.original})
 
 
 def few_steps(studio):
     counts = {
         f"{steps} {'step' if steps == 1 else 'steps'}": studio.restored(
-            "fluxir_few_steps_miniature", FluxIRDistilledSigmas={"steps": steps}
+            "03 Restore a photo in four steps", FluxIRDistilledSigmas={"steps": steps}
         )
         for steps in (1, 2, 4)
     }
-    slow = studio.restored("fluxir_restore_miniature")
+    slow = studio.restored("01 Restore a photo (works now)")
     return strip({"degraded": studio.degraded["noise"], **counts, "without a student, 20": slow})
 
 
 def fidelity(studio):
     values = {
-        f"fidelity {value}": studio.restored("fluxir_fidelity_miniature", FluxIRRestorationFidelity={"fidelity": value})
+        f"fidelity {value}": studio.restored(
+            "02 Restore a photo and keep it faithful", FluxIRRestorationFidelity={"fidelity": value}
+        )
         for value in (0.0, 0.5, 1.0)
     }
     return strip({"degraded": studio.degraded["noise"], **values})
 
 
 def invented(studio):
-    graph = workflow_with("fluxir_fidelity_miniature", FluxIRRestorationFidelity={"fidelity": 0.0})
-    studio.place(studio.degraded["noise"])
+    graph = studio.graph("02 Restore a photo and keep it faithful", FluxIRRestorationFidelity={"fidelity": 0.0})
     restored, mapped = studio.run(graph)[0], studio.run(graph, "PreviewImage")[0]
     return strip({"degraded": studio.degraded["noise"], "restored": restored, "invented detail": mapped})
 
 
 def tiles(studio):
     by_overlap = {
-        f"128, overlap {overlap}": studio.restored(
-            "fluxir_large_photo_miniature", FluxIRTileModel={"tile": 128, "overlap": overlap}
-        )
+        f"128, overlap {overlap}": studio.restored("05 Large photo in tiles", FluxIRTileModel={"tile": 128, "overlap": overlap})
         for overlap in (0.0, 0.25)
     }
     return strip({"degraded": studio.degraded["noise"], **by_overlap})
 
 
 def chart(studio):
-    studio.place(studio.degraded["noise"])
-    return to_pil(studio.run(workflow_with("fluxir_search_miniature"), "PreviewImage")[0])
+    return to_pil(studio.run(studio.graph("04 Search for the best result"), "PreviewImage")[0])
 
 
 def scores(studio):
-    restored = studio.restored("fluxir_restore_miniature")
+    restored = studio.restored("01 Restore a photo (works now)")
     blurred = gaussian_blur(restored, 2.0)
     rivals = {"restored": restored, "blurred": blurred, "oversharpened": (restored + 2 * (restored - blurred)).clamp(0, 1)}
     for name, image in {**rivals, "degraded": studio.degraded["noise"]}.items():
@@ -192,11 +194,11 @@ def degradations(studio):
 
 
 def selection(studio):
-    return to_pil(studio.run(workflow_with("fluxgen_miniature"))[0])
+    return to_pil(studio.run(workflow_with("11 Make pairs to train on"))[0])
 
 
 def pairs(studio):
-    graph = workflow_with("fluxgen_miniature")
+    graph = workflow_with("11 Make pairs to train on")
     degrade = id_of(graph, "FluxIRDegradeImage")
     for name, images in {"good": graph[degrade]["inputs"]["image"], "degraded": [degrade, 0]}.items():
         graph[name] = api_node("SaveImage", images=images, filename_prefix=name)

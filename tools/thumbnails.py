@@ -1,73 +1,78 @@
-"""Makes the thumbnails of the workflows that run on the bundled miniature, by running them.
+"""Makes the thumbnails of the graphs: before and after, by running them; of those for FLUX, which are not run, the photo alone.
 
-    python -m comfyui_fluxir.tools.thumbnails [WORKFLOW ...]
+    python -m comfyui_fluxir.tools.thumbnails [GRAPH ...]
 
-Run when the bundled weights or a workflow have changed. The graphs for large models show what the miniature does in their place.
+Run when the bundled weights or a graph have changed.
 """
 
 import argparse
 import sys
 import tempfile
 
+from PIL import ImageDraw, ImageFont
+from torch.nn import functional as F
+
 from ..demo.comfyui import ROOT, ComfyUIError, ComfyUIServer
 from ..demo.environment import NEWEST, SetupError, comfyui_path
-from ..fluxir_core.image.compare import side_by_side
-from ..fluxir_core.image.files import load_image, to_pil
-from .result_images import Studio, api_node, workflow_with
+from ..fluxir_core.image.compare import before_after
+from ..fluxir_core.image.files import load_image, save_image, to_pil
+from .graph_list import GRAPHS
+from .result_images import api_node, id_of, workflow_with
+from .samples import SAMPLES
 
-SIZE, HEIGHT = (900, 300), 256
-
-
-PHOTO = {"degraded": ("1", 0)}
-
-
-SHOWN = {
-    "fluxgen_miniature": {"good": ("9", 0), "degraded": ("10", 0)},
-    "fluxir_evaluate_miniature": {"degraded": ("6", 0), "restored": ("14", 0), "original": ("5", 0)},
-    "fluxir_few_steps_miniature": PHOTO | {"restored in 4 steps": ("14", 0)},
-    "fluxir_fidelity_miniature": PHOTO | {"fidelity 0.5": ("11", 0), "invented detail": ("16", 0)},
-    "fluxir_large_photo_miniature": PHOTO | {"restored in tiles": ("11", 0)},
-    "fluxir_restore_miniature": PHOTO | {"restored": ("11", 0)},
-    "fluxir_search_miniature": PHOTO | {"restored": ("16", 0), "the search": ("19", 0)},
-    "search_your_own_miniature": PHOTO | {"stepwise": ("25", 0), "evolutionary": ("26", 0), "particles": ("27", 0)},
-    "ummf_restore_miniature": PHOTO | {"restored (UMMF)": ("12", 0)},
-}
-"""By workflow: what its thumbnail shows, as labels and outputs (node id, slot)."""
+SIDE = 320
+"""Pixels: thumbnails are square, and so is the part of the photo that the graph is run on."""
+BAND = 48
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workflows", nargs="*", metavar="WORKFLOW", help="only these")
+    parser.add_argument("graphs", nargs="*", metavar="GRAPH", help="only these")
     parser.add_argument("--port", type=int, default=8199)
     arguments = parser.parse_args()
-    if unknown := set(arguments.workflows) - set(SHOWN):
-        parser.error(f"no workflow {unknown.pop()!r}; there are {', '.join(SHOWN)}")
+    if unknown := set(arguments.graphs) - set(GRAPHS):
+        parser.error(f"no graph {unknown.pop()!r}; there are {', '.join(GRAPHS)}")
     try:
         with tempfile.TemporaryDirectory() as base, ComfyUIServer(comfyui_path(NEWEST), base, arguments.port) as server:
-            studio = Studio(server)
-            for name in arguments.workflows or SHOWN:
+            for name in arguments.graphs or GRAPHS:
                 path = ROOT / "workflows" / f"{name}.jpg"
-                thumbnail(studio, name).save(path, quality=85)
+                thumbnail(server, name).save(path, quality=88)
                 print(path, flush=True)
     except (ComfyUIError, SetupError) as error:
         sys.exit(f"The thumbnails were not made: {error}")
 
 
-def thumbnail(studio, name):
-    """The outputs that SHOWN names, side by side, after running the workflow `name`."""
+def thumbnail(server, name):
+    """A PIL image for the graph `name`."""
     graph = workflow_with(name)
-    studio.place(studio.degraded["noise"])
-    studio.place(studio.original, "fluxir_demo_original.png")
-    for label, output in SHOWN[name].items():
-        graph[label] = api_node("SaveImage", images=list(output), filename_prefix=name)
-    saved = studio.server.run(graph)
-    images = {label: to_pil(load_image(saved[label][0])) for label in SHOWN[name]}
-    label, first = next(iter(images.items()))
-    if first.height < HEIGHT:
-        images[label] = first.resize((first.width * HEIGHT // first.height, HEIGHT))  # the others follow it
-    sheet = side_by_side(images)
-    sheet.thumbnail(SIZE)
-    return sheet
+    for node in (node["inputs"] for node in graph.values() if node["class_type"] == "LoadImage"):
+        photo = square(load_image(SAMPLES / node["image"]))
+        if "FLUX" in name:
+            return with_band(to_pil(photo), "needs FLUX.1, a download")
+        node["image"] = f"square_{node['image']}.png"
+        save_image(photo, server.base / "input" / node["image"])
+    compared = graph[id_of(graph, "FluxIRBeforeAndAfter")]["inputs"]
+    for label in ("before", "after"):
+        graph[label] = api_node("SaveImage", images=compared[label], filename_prefix=f"thumbnail_{label}")
+    saved = server.run(graph)
+    before, after = (load_image(saved[label][0]) for label in ("before", "after"))
+    return before_after(square(before), square(after), "split")
+
+
+def square(image):
+    """The middle of `image` (3, H, W) as (3, SIDE, SIDE)."""
+    side = min(image.shape[1:])
+    top, left = ((extent - side) // 2 for extent in image.shape[1:])
+    part = image[None, :, top : top + side, left : left + side]
+    return F.interpolate(part, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
+
+
+def with_band(image, text):
+    """`image` with `text` in a dark band at its foot."""
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, SIDE - BAND, SIDE, SIDE), fill=(24, 24, 24))
+    draw.text((SIDE / 2, SIDE - BAND / 2), text, fill="white", font=ImageFont.load_default(20), anchor="mm")
+    return image
 
 
 if __name__ == "__main__":

@@ -5,6 +5,12 @@ import statistics
 from PIL import Image, ImageDraw, ImageFont
 
 MARGIN, INK, GRID, DOT, LINE, HELD_OUT = 48, (40, 40, 40), (225, 225, 225), (150, 170, 210), (200, 70, 40), (40, 140, 90)
+NODES = {
+    "EvolutionarySearch": "Evolutionary Search",
+    "StepwiseSearch": "Stepwise Search",
+    "SMC": "Particle Search, resampling",
+    "Halving": "Particle Search, halving",
+}
 
 
 def search_chart(report, image=0, size=(768, 432)):
@@ -12,14 +18,15 @@ def search_chart(report, image=0, size=(768, 432)):
 
     The score is the mean over the verifiers of z-scores over all rounds, so that rounds can be compared; dots are
     candidates, the line joins the best of those chosen. A line in another color, on a scale of its own, is what the first
-    held-out verifier says of them; both gains over the baseline stand above. Remarks of the report stand below. Raises ValueError when the batch has no such image.
+    held-out verifier says of them; both gains over the baseline stand above. Remarks of the report stand below.
+    Raises ValueError when the batch has no such image.
     """
     rounds = [_round(entry, image) for entry in (*report["log"], *_final_selection(report))]
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     draw.text(
         (MARGIN, 8),
-        f"{report.get('preset') or report['algorithm']['type']}: {report['nfe']} model calls, {report['verifications']} images judged",
+        f"{_name(report)}: {report['nfe']} model calls, {report['verifications']} images judged",
         fill=INK,
         font=font,
     )
@@ -54,9 +61,16 @@ def search_chart(report, image=0, size=(768, 432)):
     if report["finalist_scores"]:
         draw.text((size[0] - MARGIN - 80, 24), "final selection", fill=INK, font=font)
     draw.text((MARGIN, size[1] - 20), "model calls", fill=INK, font=font)
+    draw.text((size[0] - 8, MARGIN - 18), "score, higher is better", fill=INK, font=font, anchor="ra")
     draw.text((size[0] - MARGIN - 30, size[1] - 36), str(report["nfe"]), fill=INK, font=font)
     draw.text((MARGIN, size[1] - 36), "0", fill=INK, font=font)
     return sheet
+
+
+def _name(report):
+    """The search as the artist chose it: its preset, or its node."""
+    kind = report["algorithm"]["type"]
+    return report.get("preset") or NODES.get(kind, kind)
 
 
 def _draw_held_out(draw, report, rounds, columns, size, font):

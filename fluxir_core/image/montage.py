@@ -6,6 +6,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn import functional as F
 
+from .compare import most_different_place
+
 GAP, TEXT, BACKGROUND = 4, 14, 32
 
 
@@ -28,6 +30,21 @@ def montage(images, labels, chosen=(), width=512):
         if i in chosen:
             draw.rectangle((left - 2, top - 2, left + cell + 1, top + height + 1), outline=(90, 220, 120), width=3)
         draw.multiline_text((left + 2, top + height), label, fill="white", font=font, spacing=3)
+    return sheet
+
+
+def search_montage(images, values, chosen, text, width=512):
+    """A PIL image of a search's candidates `images` (n, 3, H, W): the best large above `text`, and below it the place where they
+    differ most, of each, with its rank by `values`. `chosen` holds the indices that get a frame.
+    """
+    best = max(chosen, key=lambda i: values[i])
+    ranks = [1 + sum(other > value for other in values) for value in values]
+    top, left, side = most_different_place(images)
+    places = montage(images[:, :, top : top + side, left : left + side], [f"{rank}." for rank in ranks], chosen, width)
+    large = montage(images[best : best + 1], [text], (0,), width)
+    sheet = Image.new("RGB", (width, large.height + places.height), (BACKGROUND,) * 3)
+    sheet.paste(large, (0, 0))
+    sheet.paste(places, (0, large.height))
     return sheet
 
 

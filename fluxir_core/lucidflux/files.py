@@ -8,7 +8,7 @@ import torch
 from ..flux.dimensions import HEAD_DIM, FluxDimensions
 from ..flux.pickle_files import read_tensors
 from ..flux.prompt_files import prompt_weights
-from ..flux.weight_files import WeightFileError, LoadReport, check_finite, write_safetensors
+from ..flux.weight_files import LoadReport, WeightFileError, check_finite, write_safetensors
 from .model import LucidFlux, LucidFluxConfig
 
 KIND = "lucidflux"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from comfyui_fluxir.demo.comfyui import ComfyUIServer
 from comfyui_fluxir.demo.environment import NEWEST, browser_path, can_install_browser, comfyui_path
-from comfyui_fluxir.fluxir_core.image.montage import montage
+from comfyui_fluxir.fluxir_core.image.montage import search_montage
 from comfyui_fluxir.tools.frontend import READY, opened, settings
 from comfyui_fluxir.tools.help_images import DOCS, IMAGES, image
 from PIL import Image
@@ -19,9 +19,10 @@ from PIL import Image
 from ..hosts.workflow_host import PACK, free_port, read, stock
 
 WORKFLOWS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
-MAIN = ("fluxir_restore_miniature", "fluxir_search_miniature", "ummf_restore_miniature")
+MAIN = ("01 Restore a photo (works now)", "04 Search for the best result", "07 Restore a photo with UMMF")
+CANVASES = ("classic", "nodes 2.0")
 BLUEPRINTS = sorted(path.stem for path in (PACK / "subgraphs").glob("*.json"))
-PHOTO = "fluxir_demo_degraded.png"
+PHOTO = "fluxir_dogs_noisy.jpg"
 SCREENSHOTS = PACK / "output" / "browser"
 
 
@@ -111,7 +112,7 @@ def watch_the_montage(frontend, sampler, shown_at):
     """The sampler showed its candidates more than once while it searched, the chosen one in a green frame."""
     assert shown_at.count(sampler) > 1
     sheet = frontend.image(sampler)
-    expected = montage(torch.zeros(4, 3, 72, 104), [""] * 4)
+    expected = search_montage(torch.zeros(4, 3, 80, 112), [0.0] * 4, [0], "")
     expected.thumbnail((512, 512))
     assert sheet.size == expected.size
     green = np.abs(np.asarray(sheet, int) - (90, 220, 120)).max(-1) < 40
@@ -137,6 +138,35 @@ def test_every_workflow_loads_without_a_node_that_nobody_has(frontend):
     assert unknown == {name: [] for name in WORKFLOWS}
 
 
+@pytest.fixture(params=CANVASES)
+def canvas(frontend, request):
+    frontend.use_canvas(request.param)
+    yield request.param
+    frontend.use_canvas("nodes 2.0")
+
+
+def test_no_node_covers_another_in_any_graph(frontend, canvas):
+    covered = {}
+    for name in WORKFLOWS:
+        frontend.load(read(f"{name}.json"), name)
+        frontend.page.wait_for_timeout(300)
+        covered[name] = frontend.overlaps(canvas)
+    assert covered == {name: [] for name in WORKFLOWS}
+
+
+@pytest.mark.parametrize("view", ["side by side", "split"])
+def test_before_and_after_are_seen_in_both_canvases(frontend, canvas, view):
+    node = frontend.compare_colors(view)
+    frontend.run()
+    for _ in range(20):  # the image comes after the run has ended
+        frontend.page.wait_for_timeout(500)
+        pixels = np.asarray(frontend.area(node), int)
+        red, green = ((np.abs(pixels - color).max(-1) < 40).sum() for color in ((255, 0, 0), (0, 255, 0)))
+        if min(red, green) > 2000:
+            break
+    assert min(red, green) > 2000
+
+
 def test_a_node_that_nobody_has_is_noticed(frontend):
     graph = read(f"{WORKFLOWS[0]}.json")
     graph["nodes"][0]["type"] = "NoSuchNode"
@@ -145,7 +175,7 @@ def test_a_node_that_nobody_has_is_noticed(frontend):
 
 
 def test_a_nodes_help_shows_its_images(frontend):
-    frontend.load(read("fluxir_fidelity_miniature.json"), "help")
+    frontend.load(read("02 Restore a photo and keep it faithful.json"), "help")
     files = re.findall(r"!\[.+?\]\((.+?)\)", (DOCS / "FluxIRInventedDetail.md").read_text(encoding="utf-8"))
     sizes = [Image.open(DOCS / file).size for file in files]
     assert sizes and [shown.size for shown in frontend.help_images("FluxIRInventedDetail")] == sizes
@@ -160,11 +190,11 @@ def test_the_image_of_a_node_is_what_the_frontend_draws_now(frontend, node, numb
 @pytest.mark.usefixtures("in_chinese")
 def test_a_node_is_shown_in_the_frontends_language(frontend):
     texts = json.loads((PACK / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["FluxIRTTSSampler"]
-    frontend.load(read("fluxir_search_miniature.json"), "chinese")
+    frontend.load(read("04 Search for the best result.json"), "chinese")
     (sampler,) = frontend.nodes("FluxIRTTSSampler")
     node = frontend.page.locator(f"[data-node-id='{sampler}']")
     node.get_by_text(texts["display_name"], exact=True).wait_for()
-    names = {part["name"] for id, part in texts["inputs"].items() if id != "keep_best"}  # it is among the advanced ones
+    names = {part["name"] for part in texts["inputs"].values()}
     names |= {part["name"] for part in texts["outputs"].values()}
     assert names <= set(node.inner_text().splitlines())
     assert frontend.page.evaluate("LiteGraph.registered_node_types.FluxIRDistilledSigmas.category") == "FluxIR/少步采样"

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .workflow_host import PACK, node_of, read, stock
+from .workflow_host import PACK, SIZE, node_of, read, stock
 
+PHOTO = "fluxir_dogs_noisy.jpg"
 BLUEPRINTS = sorted(path.stem for path in (PACK / "subgraphs").glob("*.json"))
 WORKFLOWS = {
-    "Restore Photo": "fluxir_restore_miniature",
-    "Restore Photo (best of search)": "fluxir_search_miniature",
+    "Restore Photo": "01 Restore a photo (works now)",
+    "Restore Photo (best of search)": "04 Search for the best result",
 }
 
 
@@ -23,7 +24,7 @@ def in_a_graph(blueprint):
         "id": 100,
         "type": "LoadImage",
         "mode": 0,
-        "widgets_values": ["fluxir_demo_degraded.png", "image"],
+        "widgets_values": [PHOTO, "image"],
         "inputs": [],
         "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}],
     }
@@ -67,9 +68,10 @@ def run(server, blueprint):
 def test_a_blueprint_restores_as_its_workflow_does(server, tmp_path, name):
     stock(server.base, tmp_path)
     graph = read(f"{WORKFLOWS[name]}.json", "workflows/api")
+    graph[node_of(graph, "LoadImage")]["inputs"]["image"] = PHOTO
     (saved,) = server.run(graph)[node_of(graph, "SaveImage")]
     with Image.open(saved) as restored:
-        assert restored.size == (104, 72) and np.asarray(restored).std() > 0
+        assert restored.size == SIZE and np.asarray(restored).std() > 0
         assert np.array_equal(run(server, name), np.asarray(restored))
 
 

@@ -159,7 +159,9 @@ def test_a_search_looks_ahead_through_it(nodes, host, vae):
 
 
 def test_wrong_inputs_are_refused_in_one_sentence(nodes, host):
-    with pytest.raises(ValueError, match="^Restoration Fidelity: the degraded latent is 12x10 but the sampled latent is 8x8;"):
+    with pytest.raises(
+        ValueError, match="^Restoration Fidelity: the degraded photo has 96 x 80 pixels but the sampled latent 64 x 64;"
+    ):
         host.sample(guided(nodes, host.model, random_latent(1, 1, 10, 12), 0.5))
     with pytest.raises(ValueError, match=r"^Restoration Fidelity: 3 degraded latents for a sampled batch of 2; give one "):
         host.sample(guided(nodes, host.model, random_latent(1, 3), 0.5), noise=random_latent(2, 2))

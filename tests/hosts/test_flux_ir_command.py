@@ -129,7 +129,8 @@ def test_a_schedule_that_does_not_fall_to_0_is_refused(stages, tmp_path, schedul
 def test_few_steps_from_the_command_line(stages, tmp_path):
     from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 
-    photo, out, report = MINIATURE.parents[1] / "demo" / "photo_degraded.png", tmp_path / "o.png", tmp_path / "o.json"
+    photo = MINIATURE.parents[1] / "samples" / "fluxir_dogs_noisy.jpg"
+    out, report = tmp_path / "o.png", tmp_path / "o.json"
     command = ["restore", str(photo), str(out), "--model", str(stages.reinforced), "--json", str(report)]
     main([*command, "--few-steps", "1"])
     assert out.exists() and json.loads(report.read_text(encoding="utf-8"))["nfe"] == 1

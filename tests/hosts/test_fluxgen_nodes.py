@@ -145,7 +145,7 @@ def test_images_that_are_no_pairs_are_refused(nodes, batch, output):
 def test_the_shipped_graph_makes_a_data_set_of_what_it_keeps(server, tmp_path):
     if not list(MINIATURE.glob("*/*.safetensors")):
         stock(server.base, tmp_path)
-    graph = read("fluxgen_miniature.json", "workflows/api")
+    graph = read("11 Make pairs to train on.json", "workflows/api")
     graph[node_of(graph, "KSampler")]["inputs"].update(steps=2, seed=11)
     graph[node_of(graph, "FluxIRSaveImagePairs")]["inputs"]["filename_prefix"] = f"{tmp_path.name}/pairs"
     keep, sheets = graph[node_of(graph, "FluxIRSelectImages")], []

@@ -123,9 +123,24 @@ class NunchakuFluxTransformer(torch.nn.Module):
     """Has FLUX's name but not ComfyUI's class, as nunchaku's has."""
 
 
+def kind_of_model(name):
+    """A model as ComfyUI names its kinds: by their class."""
+    return type(name, (), {})()
+
+
+def test_a_model_of_another_kind_is_refused_by_its_name(nodes, tiny):
+    model = SimpleNamespace(model=kind_of_model("SD3"), get_model_object=lambda _: torch.nn.Linear(1, 1))
+    with pytest.raises(
+        ValueError, match="^Apply FluxIR Adapter: this model is of the kind SD3, but a FLUX.1 model is needed; load one"
+    ):
+        apply(nodes, tiny, model)
+
+
 def test_another_packs_flux_is_refused(nodes, tiny):
-    model = SimpleNamespace(get_model_object=lambda _: NunchakuFluxTransformer())
-    with pytest.raises(ValueError, match="^Apply FluxIR Adapter: the model is a NunchakuFluxTransformer, but"):
+    model = SimpleNamespace(model=kind_of_model("Flux"), get_model_object=lambda _: NunchakuFluxTransformer())
+    with pytest.raises(
+        ValueError, match="^Apply FluxIR Adapter: this FLUX model comes from a loader that replaces its network, such as nunchaku"
+    ):
         apply(nodes, tiny, model)
 
 
@@ -140,7 +155,9 @@ def test_an_adapter_for_another_base_is_refused(nodes, tiny, tmp_path):
 
 @pytest.mark.parametrize("shape", [(1, 4, 8, 8), (1, 16, 1, 8, 8)])
 def test_latents_of_another_vae_are_refused(nodes, tiny, shape):
-    with pytest.raises(ValueError, match="^Apply FluxIR Adapter: the degraded latent has shape .*the model's own VAE"):
+    with pytest.raises(
+        ValueError, match="^Apply FluxIR Adapter: the degraded latent is another kind of model's; encode the photo with the VAE"
+    ):
         apply(nodes, tiny, samples=torch.zeros(shape))
 
 

@@ -174,7 +174,7 @@ def test_the_memory_estimate_covers_the_adapters_activations(host, monkeypatch):
 
 
 def test_a_degraded_latent_of_another_size_is_refused(host):
-    with pytest.raises(ValueError, match="degraded latent is 16x8 but the sampled latent is 8x8; sample a latent of"):
+    with pytest.raises(ValueError, match="degraded photo has 128 x 64 pixels but the sampled latent 64 x 64; sample a latent of"):
         host.sample(host.apply(lq=random_latent(1, 1, 8, 16)))
 
 

@@ -201,7 +201,7 @@ def test_a_model_that_is_no_flow_model_is_refused(host, vae):
     model = host.model.clone()
     model.add_object_patch("model_sampling", Eps(model.model.model_config))
     with pytest.raises(
-        ValueError, match=r"TTS Sampler \(test-time search\): the model is a Flux of another kind than flow matching; use a flow"
+        ValueError, match=r"TTS Sampler \(test-time search\): the model is of another kind than flow matching; use a flow"
     ):
         run(host, vae, model=model, steps=torch.tensor([14.0, 7.0, 0.0]))
 

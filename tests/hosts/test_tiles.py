@@ -131,7 +131,7 @@ def test_guidance_with_prompts_of_two_lengths_is_right_in_tiles(host, tile):
 
 
 def test_a_degraded_latent_of_another_size_is_refused_with_the_whole_latents_size(host, tile):
-    with pytest.raises(ValueError, match="degraded latent is 8x8 but the sampled latent is 20x12"):
+    with pytest.raises(ValueError, match="degraded photo has 64 x 64 pixels but the sampled latent 160 x 96"):
         host.sample(tile(host.apply(lq=random_latent(1))), noise=random_latent(2, 1, *SIZE))
 
 

@@ -51,11 +51,11 @@ def test_four_megapixels_by_the_shipped_workflow(server):
     degraded = degrade_named(original, "noise", seed=0)
     (server.base / "input").mkdir(exist_ok=True)
     save_image(degraded, server.base / "input" / "four_megapixels.png")
-    graph = read("fluxir_large_photo_miniature.json", "workflows/api")
+    graph = read("05 Large photo in tiles.json", "workflows/api")
     graph[node_of(graph, "LoadImage")]["inputs"]["image"] = "four_megapixels.png"
     graph[node_of(graph, "KSampler")]["inputs"]["steps"] = 2
-    for coder in ("VAEEncodeTiled", "VAEDecodeTiled"):  # as many pixels in fewer tiles take two thirds of the time
-        graph[node_of(graph, coder)]["inputs"] |= {"tile_size": 1152, "overlap": 64}
+    graph[node_of(graph, "ImageScaleBy")]["inputs"]["scale_by"] = 1.0
+    graph[node_of(graph, "FluxIRTileModel")]["inputs"]["tile"] = 256
     (saved,) = server.run(graph)[node_of(graph, "SaveImage")]
     restored = load_image(saved)
     assert restored.shape == (3, side, side)

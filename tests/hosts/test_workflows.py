@@ -7,13 +7,15 @@ import urllib.request
 import numpy as np
 import pytest
 from comfyui_fluxir.demo.comfyui import ComfyUIError
+from comfyui_fluxir.tools.samples import SAMPLES
 from PIL import Image
 
-from .workflow_host import PACK, PROMPT, node_of, on_miniature_weights, read, stock
+from .workflow_host import PACK, PROMPT, SIZE, node_of, on_miniature_weights, read, stock
 
 WORKFLOWS = sorted(path.name for path in (PACK / "workflows").glob("*.json"))
-SIZES = {"fluxgen_miniature.json": (784, 552)}
-"""Of what is saved, where it is not the shipped photo: a contact sheet of six pictures."""
+LARGE = "05 Large photo in tiles.json"
+SIZES = {"11 Make pairs to train on.json": (784, 552)}
+"""Of what is saved, where it is not as large as the photo: a contact sheet of six images."""
 
 
 @pytest.fixture
@@ -38,24 +40,38 @@ def test_a_workflow_runs_as_shipped(stocked, name):
     graph = on_miniature_weights(read(name, "workflows/api"))
     (saved,) = stocked.run(graph, ui=read(name))[node_of(graph, "SaveImage")]
     with Image.open(saved) as image:
-        assert image.size == SIZES.get(name, (104, 72))
+        assert image.size == SIZES.get(name, (2 * SIZE[0], 2 * SIZE[1]) if name == LARGE else SIZE)
         assert ("fluxir_search" in image.text) == any(node["class_type"] == "FluxIRTTSSampler" for node in graph.values())
         pixels = np.asarray(image)
     assert pixels.std() > 0
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_before_and_after_stand_in_cores_own_comparison(name):
+def test_before_and_after_are_compared(name):
     graph = read(name, "workflows/api")
-    shown = graph[node_of(graph, "ImageCompare")]["inputs"]
-    assert shown["image_a"] != shown["image_b"]
+    shown = graph[node_of(graph, "FluxIRBeforeAndAfter")]["inputs"]
     if name not in SIZES:  # those start from a photo, or degrade a good one, and save the restored one
-        assert graph[shown["image_a"][0]]["class_type"] in ("LoadImage", "FluxIRDegradeImage")
-        assert shown["image_b"] == graph[node_of(graph, "SaveImage")]["inputs"]["images"]
+        assert graph[shown["before"][0]]["class_type"] in ("LoadImage", "FluxIRDegradeImage", "ImageScaleBy")
+        assert shown["after"] == graph[node_of(graph, "SaveImage")]["inputs"]["images"]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_the_photo_of_a_graph_comes_with_the_pack(server, name):
+    for node in read(name, "workflows/api").values():
+        if node["class_type"] == "LoadImage":
+            assert (SAMPLES / node["inputs"]["image"]).exists() and (server.base / "input" / node["inputs"]["image"]).exists()
+
+
+def test_neighboring_graphs_show_different_photos():
+    photos = [
+        {node["inputs"]["image"] for node in read(name, "workflows/api").values() if node["class_type"] == "LoadImage"}
+        for name in WORKFLOWS
+    ]
+    assert all(a != b for a, b in zip(photos, photos[1:]))
 
 
 def test_a_search_shows_its_finalists_below_its_chart(stocked):
-    graph = read("fluxir_search_miniature.json", "workflows/api")
+    graph = read("04 Search for the best result.json", "workflows/api")
     (sheet,) = stocked.run(graph)[node_of(graph, "PreviewImage")]
     with Image.open(sheet) as image:
         chart, below = np.asarray(image.convert("RGB"))[:432], np.asarray(image.convert("RGB"))[432:]
@@ -86,20 +102,20 @@ def test_a_file_has_one_hash_wherever_it_is_linked():
 
 def texts_of(stocked, graph):
     """{node id: text} of what `graph` shows, sampling and pictures left out."""
-    images = ("SaveImage", "PreviewImage", "ImageCompare")
+    images = ("SaveImage", "PreviewImage", "FluxIRBeforeAndAfter")
     stocked.run({node: content for node, content in graph.items() if content["class_type"] not in images})
     (entry,) = stocked.get("/history?max_items=1").values()
     return {node: output["text"][0] for node, output in entry["outputs"].items()}
 
 
 def test_the_caption_of_the_cleaned_image_is_the_prompt(stocked):
-    graph = on_miniature_weights(read("ummf_flux_search.json", "workflows/api"))
+    graph = on_miniature_weights(read("13 FLUX dev - photo, caption and search.json", "workflows/api"))
     texts = texts_of(stocked, graph)
     assert texts[PROMPT] == texts[node_of(graph, "FluxIRCaptionImage")] and texts[PROMPT].strip()
 
 
 def test_a_cleaned_image_that_shows_something_else_is_not_described(stocked):
-    graph = on_miniature_weights(read("ummf_flux_search.json", "workflows/api"))
+    graph = on_miniature_weights(read("13 FLUX dev - photo, caption and search.json", "workflows/api"))
     scaled = graph[node_of(graph, "ImageScale")]
     scaled |= {"class_type": "ImageInvert", "inputs": {"image": scaled["inputs"]["image"]}}
     texts = texts_of(stocked, graph)
@@ -107,7 +123,7 @@ def test_a_cleaned_image_that_shows_something_else_is_not_described(stocked):
 
 
 def test_a_search_is_in_the_images_metadata_and_replays_to_the_identical_image(stocked):
-    graph, ui = (read("fluxir_search_miniature.json", folder) for folder in ("workflows/api", "workflows"))
+    graph, ui = (read("04 Search for the best result.json", folder) for folder in ("workflows/api", "workflows"))
     saver = node_of(graph, "SaveImage")
     (saved,) = stocked.run(graph, ui=ui)[saver]
     with Image.open(saved) as image:
@@ -126,11 +142,11 @@ def test_a_search_is_in_the_images_metadata_and_replays_to_the_identical_image(s
 def test_the_muted_verifier_judges_too_once_its_weights_are_there(stocked):
     from comfy_cli.workflow_to_api import convert_ui_to_api
 
-    ui = read("search_your_own_miniature.json")
+    ui = read("08 Search of your own - step by step.json")
     (muted,) = (node for node in ui["nodes"] if node["mode"] != 0)
     muted["mode"] = 0
     graph = convert_ui_to_api(ui, stocked.get("/object_info"))
-    shown = ("PreviewImage", "ImageCompare", "FluxIRBudgetPlan")  # only what is saved runs: one search
+    shown = ("PreviewImage", "FluxIRBeforeAndAfter", "FluxIRBudgetPlan")  # only what is saved runs: one search
     kept = {node: content for node, content in graph.items() if content["class_type"] not in shown}
     (saved,) = stocked.run(kept, ui=ui)[node_of(graph, "SaveImage")]
     with Image.open(saved) as image:
@@ -139,19 +155,20 @@ def test_the_muted_verifier_judges_too_once_its_weights_are_there(stocked):
 
 
 def test_an_evaluation_measures_the_restored_photo_against_the_one_before_it_was_degraded(stocked):
-    graph = read("fluxir_evaluate_miniature.json", "workflows/api")
+    graph = read("06 Measure a restoration.json", "workflows/api")
     degraded = node_of(graph, "FluxIRDegradeImage")
     graph[degraded]["inputs"]["strength"] = 0.0  # then the degraded photo is the original
     texts = texts_of(stocked, graph)
     before, after = (
-        next(texts[node] for node, content in graph.items() if content["_meta"]["title"] == title) for title in ("Before", "After")
+        next(texts[node] for node, content in graph.items() if content["_meta"]["title"] == title)
+        for title in ("The damaged photo", "The restored photo")
     )
     found = [float(re.search(r"\| ssim ↑ \| ([\d.]+) \|", table)[1]) for table in (before, after)]
     assert found[0] == 1.0 > found[1]
 
 
 def test_cancelling_a_search_leaves_the_server_as_it_was(stocked):
-    graph = read("fluxir_search_miniature.json", "workflows/api")
+    graph = read("04 Search for the best result.json", "workflows/api")
     sampler = node_of(graph, "FluxIRTTSSampler")
     graph[sampler]["inputs"]["preset"] = "best_of_n"
     asked = []
@@ -168,7 +185,7 @@ def test_cancelling_a_search_leaves_the_server_as_it_was(stocked):
 
 
 def test_the_budget_plan_is_kept_to(stocked):
-    graph = read("fluxir_search_miniature.json", "workflows/api")
+    graph = read("04 Search for the best result.json", "workflows/api")
     budget = node_of(graph, "FluxIRBudgetPlan")
     # Of no other test: a graph that ran before would come from ComfyUI's cache.
     graph[node_of(graph, "RandomNoise")]["inputs"]["noise_seed"] = 4711
@@ -177,24 +194,30 @@ def test_the_budget_plan_is_kept_to(stocked):
     (entry,) = list(stocked.get("/history?max_items=1").values())
     report = json.loads(entry["outputs"][budget]["text"][0])
     calls = report["model_calls"]
-    assert report["seconds"] == pytest.approx(report["step_seconds"] * calls, abs=0.02) and report["step_seconds"] > 0
+    each = report["decode_seconds"] + report["judge_seconds"]
+    assert min(report["step_seconds"], report["decode_seconds"], report["judge_seconds"]) > 0
+    assert report["seconds"] == pytest.approx(report["step_seconds"] * calls + each * report["judged_images"], abs=0.02)
     sampler = node_of(graph, "FluxIRTTSSampler")
     assert [(step, total) for node, step, total in steps if node == sampler][-1] == (calls, calls)
 
 
-def test_the_image_size_need_not_be_a_multiple_of_the_latents(stocked):
-    pixels = np.random.default_rng(1).integers(0, 255, (77, 101, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(stocked.base / "input" / "odd.png")
-    graph = read("fluxir_restore_miniature.json", "workflows/api")
-    graph["1"]["inputs"]["image"] = "odd.png"
-    graph["10"]["inputs"]["steps"] = 2
-    (saved,) = stocked.run(graph)["12"]
+def test_transparency_comes_through(stocked):
+    pixels = np.random.default_rng(1).integers(0, 255, (77, 101, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    pixels[:30, :40, 3] = 0
+    Image.fromarray(pixels).save(stocked.base / "input" / "transparent.png")
+    graph = read("01 Restore a photo (works now).json", "workflows/api")
+    graph[node_of(graph, "LoadImage")]["inputs"]["image"] = "transparent.png"
+    graph[node_of(graph, "KSampler")]["inputs"]["steps"] = 2
+    (saved,) = stocked.run(graph)[node_of(graph, "SaveImage")]
     with Image.open(saved) as image:
-        assert image.size == (96, 72)  # core's VAE Encode crops to whole latents
+        assert image.mode == "RGBA" and np.array_equal(np.asarray(image)[..., 3], pixels[..., 3])
 
 
 def test_a_wrong_latent_size_reaches_the_artist_as_one_sentence(stocked):
-    graph = read("fluxir_restore_miniature.json", "workflows/api")
-    graph["7"]["inputs"]["width"] = 64
-    with pytest.raises(ComfyUIError, match="^KSampler: Apply FluxIR Adapter: the degraded latent is 13x9 but .* 8x9;"):
+    graph = read("01 Restore a photo (works now).json", "workflows/api")
+    graph["small"] = {"class_type": "EmptySD3LatentImage", "inputs": {"width": 64, "height": 80, "batch_size": 1}}
+    graph[node_of(graph, "KSampler")]["inputs"]["latent_image"] = ["small", 0]
+    message = "^KSampler: Apply FluxIR Adapter: the degraded photo has 112 x 80 pixels but the sampled latent 64 x 80;"
+    with pytest.raises(ComfyUIError, match=message):
         stocked.run(graph)

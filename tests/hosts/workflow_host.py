@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 from comfyui_fluxir.fluxir_core.adapter.checkpoint import load_adapter
+from comfyui_fluxir.tools.samples import SAMPLES
 from PIL import Image
 
 from ..unit.public_captioner import write_qwen_folder
@@ -15,6 +16,8 @@ from .tiny import write_tiny, write_tiny_lora, write_tiny_remover, write_tiny_st
 PACK = Path(__file__).resolve().parents[2]
 MINIATURE = PACK / "models" / "miniature"
 PROMPT = "prompt"
+SIZE = 101, 70
+"""Of the photos in tests, in pixels: parts of the shipped ones, of sides that are no multiples of anything."""
 LORA = "mini-flux-ummf.safetensors"
 STUDENT = "mini-flux-few-steps.safetensors"
 STANDS_IN = {
@@ -42,7 +45,7 @@ def node_of(graph, kind):
     return found
 
 
-def stock(base, scratch, size=(104, 72)):
+def stock(base, scratch, size=SIZE):
     """Give the server in `base` tiny weights for those that the pack does not ship, and photos of the shipped names."""
     models = base / "models"
     used = {key: MINIATURE / key / path.name for key, path in write_tiny(scratch).items()}
@@ -65,9 +68,9 @@ def stock(base, scratch, size=(104, 72)):
         judge.mkdir(parents=True)
         write_clip_folder(judge)
     (base / "input").mkdir(exist_ok=True)
-    for name in ("degraded", "original"):
-        with Image.open(PACK / "demo" / f"photo_{name}.png") as photo:
-            photo.convert("RGB").crop((0, 0, *size)).save(base / "input" / f"fluxir_demo_{name}.png")
+    for sample in SAMPLES.glob("*.jpg"):
+        with Image.open(sample) as photo:
+            photo.crop((200, 100, 200 + size[0], 100 + size[1])).save(base / "input" / sample.name, quality=95)
 
 
 def on_miniature_weights(graph):

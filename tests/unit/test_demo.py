@@ -1,7 +1,6 @@
 """Set-up and demo: every failure is one clear sentence."""
 
 import hashlib
-import json
 import re
 import socket
 import sys
@@ -13,8 +12,13 @@ from comfyui_fluxir.demo.comfyui import ComfyUIError, ComfyUIServer
 from comfyui_fluxir.demo.run import ProgressBar, seed_of
 from comfyui_fluxir.fluxir_core.image.compare import side_by_side
 from comfyui_fluxir.tools import thumbnails
+from comfyui_fluxir.tools.graph_list import BLUEPRINTS, GRAPHS
 from comfyui_fluxir.tools.result_images import README_IMAGES, SHOWN
-from PIL import Image
+from comfyui_fluxir.tools.samples import SAMPLES
+from comfyui_fluxir.tools.samples import SHOWN as SHOWN_SAMPLES
+from comfyui_fluxir.tools.thumbnails import SIDE
+from comfyui_fluxir.training.miniature.photos import HELD_OUT
+from PIL import Image, ImageChops
 
 
 def test_an_old_python_is_refused():
@@ -161,11 +165,29 @@ def test_the_readme_shows_the_images_that_the_demo_makes():
             image.load()
 
 
-def test_every_workflow_for_the_miniature_has_a_thumbnail_that_a_command_makes_again():
-    workflows = {
-        path.stem: json.loads(path.read_text(encoding="utf-8"))
-        for path in (environment.ROOT / "workflows/api").glob("*_miniature.json")
-    }
-    assert set(thumbnails.SHOWN) == set(workflows)
-    for name, outputs in thumbnails.SHOWN.items():
-        assert {node for node, _slot in outputs.values()} <= set(workflows[name]), name
+def test_every_graph_is_described_and_every_description_shipped():
+    for folder, described in (("workflows", GRAPHS), ("workflows/api", GRAPHS), ("subgraphs", BLUEPRINTS)):
+        assert sorted(path.stem for path in (environment.ROOT / folder).glob("*.json")) == sorted(described)
+
+
+def test_a_thumbnail_is_square_and_one_for_flux_shows_no_result():
+    for name in GRAPHS:
+        with Image.open(environment.ROOT / "workflows" / f"{name}.jpg") as thumbnail:
+            assert thumbnail.size == (SIDE, SIDE), name
+    with Image.open(environment.ROOT / "workflows" / "12 FLUX Kontext - restore by instruction.jpg") as shown:
+        made = side_by_side({"": thumbnails.thumbnail(None, "12 FLUX Kontext - restore by instruction")})
+        assert ImageChops.difference(side_by_side({"": shown}), made).convert("L").resize((8, 8)).getextrema()[1] < 10
+
+
+def test_the_sample_photos_are_small_attributed_and_of_any_size():
+    files = sorted(path.name for path in SAMPLES.glob("*.jpg"))
+    assert files == sorted(f"fluxir_{sample.photo}_{sample.name}.jpg" for sample in SHOWN_SAMPLES)
+    listed = re.findall(r"\| `(\w+\.jpg)` \|.*\| (CC0-1\.0|CC-BY-4\.0) \|", (SAMPLES / "README.md").read_text())
+    assert sorted(file for file, _license in listed) == files
+    licenses = {photo.name: (photo.author, photo.license) for photo in HELD_OUT}
+    for file, license in listed:
+        author, own = licenses[file.split("_")[1]]
+        assert own == license and author in (SAMPLES / "README.md").read_text()
+    sizes = [Image.open(SAMPLES / file).size for file in files]
+    assert {min(size) for size in sizes} == {512} and sum(max(size) % 16 > 0 for size in sizes) > 3
+    assert sum((SAMPLES / file).stat().st_size for file in files) < 3_000_000

@@ -9,15 +9,18 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ...fluxir_core.execution.oom import is_out_of_memory
+from ...fluxir_core.execution.tiled_vae import LATENT
 from ...fluxir_core.execution.tiles import TiledRun
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
 from ...fluxir_core.image.files import SUFFIXES, WRITTEN, LoadedImage, check_suffix, image_bytes, image_size, read_image
+from ...fluxir_core.image.lost_detail import give_back_detail
+from ...fluxir_core.image.padding import TOKEN
 from ...fluxir_core.searches.presets import PRESETS
 from ...fluxir_core.searches.search import estimate_cost
 from ...fluxir_core.verify.named import NAMED, PROMPTED, ensemble_named
 from ..arguments import number, seed, steps, whole
-from ..diffusers_host.model_folder import LATENT, model_folder
-from ..diffusers_host.restorer import PATCH, TILES_AT_ONCE, Restorer
+from ..diffusers_host.model_folder import model_folder
+from ..diffusers_host.restorer import TILES_AT_ONCE, Restorer
 from ..fluxgen.work import Rank, keep_settings
 from ..outputs import check_apart, check_file, check_folder, deliver_data
 
@@ -36,6 +39,7 @@ SETTINGS = (
     "seed",
     "tile",
     "fidelity",
+    "give_back",
     "preset",
     "prompt",
     "verifiers",
@@ -64,6 +68,13 @@ def add_arguments(parser):
     parser.add_argument("--tile", type=whole(64), metavar="PIXELS", help="restore in tiles of this size, images of any size")
     parser.add_argument(
         "--fidelity", type=number(0, 1), default=0.0, help="how near to stay to the degraded image: 0 (default) to 1, which is it"
+    )
+    parser.add_argument(
+        "--give-back",
+        type=number(0, 1),
+        default=0.0,
+        metavar="X",
+        help="how much fine detail of the input that the VAE loses to give back: 0 (default) to 1; noise is left out",
     )
     parser.add_argument("--preset", choices=PRESETS, help="search for a better image at test time (see `fluxir plan`)")
     parser.add_argument(
@@ -208,6 +219,9 @@ class _Job:
             cleaned = _resized(read_image(self._cleaned_of(path)).pixels, image.pixels.shape[-2:])[None]
         started = time.perf_counter()
         found, searched = self._restored(image.pixels[None], cleaned, update)
+        if self.arguments.give_back:
+            degraded = image.pixels[None]
+            found = give_back_detail(found, degraded, self.restorer.through_vae(degraded), self.arguments.give_back)
         seconds = time.perf_counter() - started
         data, remarks = image_bytes(LoadedImage(found[0], image.alpha, image.exif, image.dpi, image.remarks), place.suffix)
         deliver_data(place, data)
@@ -226,6 +240,7 @@ class _Job:
             "prompt": self.arguments.prompt,
             "tile": self.tile and self.tile.tile * LATENT,
             "fidelity": self.arguments.fidelity,
+            "give_back": self.arguments.give_back,
             "not_kept": remarks,
         }
 
@@ -263,7 +278,7 @@ class _Job:
 
 def _size_of_result(image, scale):
     """(height, width)"""
-    return [extent if scale == 1 else max(PATCH, round(extent * scale)) for extent in image.pixels.shape[-2:]]
+    return [extent if scale == 1 else max(TOKEN, round(extent * scale)) for extent in image.pixels.shape[-2:]]
 
 
 def _scaled(image, scale):

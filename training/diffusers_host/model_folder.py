@@ -9,7 +9,7 @@ import torch
 from ...fluxir_core.adapter.checkpoint import check_base, load_adapter
 from ...fluxir_core.adapter.model import FluxIRAdapter
 from ...fluxir_core.execution.oom import is_out_of_memory
-from ...fluxir_core.execution.tiles import TileGrid
+from ...fluxir_core.execution.tiled_vae import decode_in_tiles, encode_in_tiles
 from ...fluxir_core.lora.few_steps import read_schedules
 from ...fluxir_core.lora.files import FEW_STEPS, check_lora_base, load_lora
 from ...fluxir_core.lora.lora import LoRA
@@ -17,9 +17,6 @@ from ...fluxir_core.ummf.mode import ConditionMode
 from ..bundled import find
 from .single_file import load_transformer, load_vae
 from .transformer import flux_dimensions
-
-LATENT = 8
-"""Pixels a side of one latent pixel."""
 
 
 @dataclass
@@ -51,30 +48,11 @@ class NetworkSpaceVAE:
 
     def encode(self, images):
         """(B, 3, H, W) in [0, 1] -> (B, 16, H/8, W/8); a variational encoder gives its mode."""
-        height, width = (extent // LATENT for extent in images.shape[-2:])
-        if self.tile is None or max(height, width) <= self.tile:
-            return self._encode(images)
-        grid, latents = TileGrid(height, width, self.tile), None
-        for tile in grid.tiles:
-            part = self._encode(tile.times(LATENT).of(images))
-            if latents is None:
-                latents = part.new_zeros(*part.shape[:2], height, width)
-            tile.of(latents).add_(part * grid.window(tile).to(part))
-        return latents
+        return encode_in_tiles(self._encode, images, self.tile)
 
     def decode(self, latents):
         """(B, 16, h, w) -> (B, 3, 8h, 8w), about [0, 1]."""
-        height, width = latents.shape[-2:]
-        if self.tile is None or max(height, width) <= self.tile:
-            return self._decode(latents)
-        grid, images = TileGrid(height, width, self.tile), None
-        for tile in grid.tiles:
-            part = self._decode(tile.of(latents))
-            if images is None:
-                images = part.new_zeros(*part.shape[:2], LATENT * height, LATENT * width)
-            window = grid.window(tile).repeat_interleave(LATENT, 0).repeat_interleave(LATENT, 1)
-            tile.times(LATENT).of(images).add_(part * window.to(part))
-        return images
+        return decode_in_tiles(self._decode, latents, self.tile)
 
     def _encode(self, images):
         encoded = self.vae.encode((images * 2 - 1).to(self.vae.dtype))

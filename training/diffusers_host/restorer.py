@@ -3,14 +3,15 @@
 from contextlib import contextmanager
 
 import torch
-from torch.nn import functional as F
 
 from ...fluxir_core.adapter.checkpoint import load_adapter
 from ...fluxir_core.execution.micro_batches import MicroBatches
+from ...fluxir_core.execution.tiled_vae import LATENT
 from ...fluxir_core.execution.tiles import Tile, map_tiles
 from ...fluxir_core.flow.fidelity_guidance import fidelity_guidance
 from ...fluxir_core.flow.rectified_flow import broadcast, clean_estimate, euler, flux_sigmas, interpolate
 from ...fluxir_core.flux.tokens import image_ids, pack_latents, unpack_latents
+from ...fluxir_core.image.padding import crop_back, pad_to_tokens
 from ...fluxir_core.lucidflux.schedule import lucidflux_sigmas
 from ...fluxir_core.searches.search import search
 from ...fluxir_core.searches.task import Task
@@ -20,12 +21,8 @@ from ..data.prompts import load_prompt_encoder
 from .fluxir_host import FluxIRHost
 from .lora_host import LoRAHost
 from .lucidflux_host import LucidFluxHost, load_lucidflux_models, load_lucidflux_prompt
-from .model_folder import LATENT, load_models, model_folder, only_file
+from .model_folder import load_models, model_folder, only_file
 from .ummf_host import UMMFHost
-
-PATCH = 16
-"""Pixels a side of one token: the VAE's 8 times FLUX's patch of 2."""
-
 
 TILES_AT_ONCE = 4
 """Tiles of one model call, until memory runs out."""
@@ -114,6 +111,12 @@ class Restorer:
         with self.student_enabled():
             return self.restore(images, seeds, callback=callback, sigmas=self.schedules[steps], fidelity=fidelity)
 
+    @torch.no_grad()
+    def through_vae(self, images):
+        """`images` (B, 3, H, W) in [0, 1] as the VAE gives them back: what of them a restoration can hold. On the CPU."""
+        latents = self.vae.encode(pad_to_tokens(images).to(self.device, self.dtype))
+        return crop_back(self.vae.decode(latents), images.shape[-2:]).float().clamp(0, 1).cpu()
+
     @contextmanager
     def student_enabled(self):
         """The student's LoRA acts inside this block, where the folder has one."""
@@ -189,9 +192,7 @@ class _ConditionedModel:
     def __init__(self, restorer, images, strength=1.0, tile=None, fidelity=0.0, cleaned=None):
         self.restorer, self.tile, self.fidelity = restorer, tile, fidelity
         self.size = images.shape[-2:]
-        height, width = self.size
-        margins = (0, -width % PATCH, 0, -height % PATCH)
-        padded, cleaned = (None if each is None else F.pad(each, margins, mode="replicate") for each in (images, cleaned))
+        padded, cleaned = (None if each is None else pad_to_tokens(each) for each in (images, cleaned))
         self.padded_size = padded.shape[-2:]
         self.degraded = self._finite(restorer.vae.encode(padded.to(restorer.device, restorer.dtype)), "VAE's encoder")
         self.whole, self.by_place = restorer.see(padded, self.degraded, cleaned)
@@ -243,8 +244,7 @@ class _ConditionedModel:
     def decode(self, tokens):
         """Tokens (rows, N, 64) as images (rows, 3, H, W) in [0, 1]."""
         images = self.restorer.vae.decode(unpack_latents(tokens, *self.grid).to(self.restorer.dtype))
-        height, width = self.size
-        return images[..., :height, :width].float().clamp(0, 1)
+        return crop_back(images, self.size).float().clamp(0, 1)
 
     def result(self, tokens):
         """As `decode`, on the CPU. Raises ValueError unless everything is finite: NaN would be written as black."""

@@ -7,11 +7,12 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from ...fluxir_core.degrade.presets import degrade_named
+from ...fluxir_core.execution.tiled_vae import LATENT
 from ...fluxir_core.execution.tiles import TiledRun
+from ...fluxir_core.image.padding import TOKEN
 from ...fluxir_core.image.quality import quality
 from ...fluxir_core.image.seams import ALONG, STRIP, seam_score
-from ..diffusers_host.model_folder import LATENT
-from ..diffusers_host.restorer import PATCH, TILES_AT_ONCE
+from ..diffusers_host.restorer import TILES_AT_ONCE
 from ..miniature.held_out import held_out_photos
 from ..miniature.scenes import build_bank
 
@@ -77,7 +78,7 @@ def measure(restorer):
 
     The first are {images, tile, overlap, tiles, image, psnr, tone, detail} and, in tiles, seams, seams_error and
     seams_whole: `seam_score` of what tiling has changed, of the error, and of the image in one piece at the same places.
-    tone and detail part the mean squared error in squares of 8 bits: that of the means of PATCH pixels a side, and the rest.
+    tone and detail part the mean squared error in squares of 8 bits: that of the means of TOKEN pixels a side, and the rest.
     Rows of tile None are the images in one piece.
     """
     training = Restored(restorer, training_images(TRAINING, SEED))
@@ -87,7 +88,7 @@ def measure(restorer):
         for variant in (None, *VARIANTS):
             images = restored.tiled[variant] if variant else restored.whole
             error = 255 * (images - restored.clean)
-            tone = avg_pool2d(error, PATCH).square().mean((1, 2, 3))
+            tone = avg_pool2d(error, TOKEN).square().mean((1, 2, 3))
             measured = {
                 "psnr": quality(images, restored.clean)["psnr"],
                 "tone": tone,
@@ -131,7 +132,7 @@ def table(rows, chosen):
     """Markdown of `measure`'s rows: means over the images."""
     lines = [
         f"Images of 256 pixels with noise, seed 0, {STEPS} steps. Tone and detail: root mean squared error in 8-bit "
-        f"levels of the means of {PATCH}-pixel squares, and of the rest. Seam score: 1 is none, 2 the most.",
+        f"levels of the means of {TOKEN}-pixel squares, and of the rest. Seam score: 1 is none, 2 the most.",
         "",
         "| images | tile | overlap | tiles | PSNR in dB | tone | detail | seams of what tiling changed "
         "| seams of the error | seams, image in one piece |",

@@ -1,0 +1,35 @@
+"""What a search did, in words."""
+
+
+def summarize(report, image=0):
+    """One sentence on what the search of `report` (see `search.search`) gained for one image of the batch."""
+    cost = f"{report['nfe']} model calls, {report['verifications']} images judged"
+    if report["stopped"]:
+        return f"Stopped: this is the best so far after {cost}."
+    if not report["verifications"]:
+        return (
+            f"Nothing was searched: {len(report['sigmas']) - 1} steps are too few for this search, so this is the normal result. "
+            "Use more steps, or a larger window."
+        )
+    if report["remarks"]:
+        return report["remarks"][0]
+    if report["baseline_score"] is None or report["score"] is None:
+        return f"Found in {cost}. Without the baseline check nobody knows what was gained."
+    values = report["finalist_values"][image]
+    winner, last = report["winner"][image], len(values) - 1
+    if winner in (-1, last):
+        return f"The normal result was the best: nothing was gained in {cost}."
+    gains = [f"{name} {_sign(own[image][winner], own[image][last])}" for name, own in report["finalist_scores"].items()]
+    return f"Better than the normal result ({', '.join(gains)}) in {cost}."
+
+
+def _sign(score, baseline):
+    return "not measured" if score is None or baseline is None else f"{score - baseline:+.2g}"
+
+
+def say_time(seconds):
+    """`seconds` as one says them: "4 s", "12 min", "1 h 20 min"."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

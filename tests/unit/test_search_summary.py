@@ -1,0 +1,48 @@
+"""What a search did, in one sentence."""
+
+import pytest
+import torch
+from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
+from comfyui_fluxir.fluxir_core.image.montage import search_montage
+from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
+from comfyui_fluxir.fluxir_core.searches.search import search
+from comfyui_fluxir.fluxir_core.searches.summary import say_time, summarize
+from comfyui_fluxir.fluxir_core.searches.task import Task
+
+
+def report(reward, preset="quick", steps=12):
+    """A search among samples of a constant velocity field, judged by `reward` of (rows, 4)."""
+    task = Task(lambda x, t: x * 0.5, lambda x: x, lambda x: {"judge": reward(x)})
+    return search(
+        task, torch.randn(1, 4, generator=torch.Generator().manual_seed(3)), flux_sigmas(steps, 1.15), PRESETS[preset]
+    ).report
+
+
+def test_a_gain_is_said_by_verifier_with_its_sign_and_its_cost():
+    found = report(lambda x: x.sum(1), preset="best_of_n")
+    said = summarize(found)
+    assert said.startswith("Better than the normal result (judge +") and f"{found['nfe']} model calls" in said
+
+
+def test_it_is_said_that_nothing_was_gained():
+    assert summarize(report(lambda x: torch.zeros(len(x)))).startswith("The normal result was the best: nothing was gained")
+
+
+def test_it_is_said_that_the_steps_are_too_few():
+    said = summarize(report(lambda x: x.sum(1), steps=2))
+    assert said.startswith("Nothing was searched: 2 steps are too few") and said.endswith("Use more steps, or a larger window.")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.2, "1 s"), (29.6, "30 s"), (600, "10 min"), (4800, "80 min"), (7300, "2 h 2 min")]
+)
+def test_a_time_is_said_as_people_say_it(seconds, said):
+    assert say_time(seconds) == said
+
+
+def test_the_best_candidate_is_shown_large_and_where_they_differ_below():
+    images = torch.zeros(4, 3, 64, 96)
+    images[2, 1] = 1
+    sheet = search_montage(images, [0.0, 1.0, 3.0, 2.0], [1, 2], "best so far")
+    assert sheet.width == 512 and sheet.getpixel((256, 100)) == (0, 255, 0)
+    assert sheet.height > 512 * 64 / 96 + 512 / 2
