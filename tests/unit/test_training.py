@@ -5,6 +5,7 @@ import io
 import logging
 import signal
 import weakref
+from contextlib import nullcontext
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -108,16 +109,48 @@ def test_a_signal_during_validation_saves_and_stops(tmp_path):
 
     seen = []
 
-    def validate(_model, step, stopping):
-        assert not stopping()
-        signal.raise_signal(signal.SIGTERM)
-        seen.append(stopping())
-        return {}
+    class Held:
+        def lacks(self, step):
+            return len(seen) < step // 2
+
+        def __call__(self, _model, step, stopping):
+            assert not stopping()
+            if not seen:
+                signal.raise_signal(signal.SIGTERM)
+            seen.append((step, stopping()))
+            return {}
 
     settings = RunConfig(4, 8, 8, validate_every=2, checkpoint_every=100)
     with pytest.raises(Stopped, match="stopped after 2 of 4 steps"):
-        fit(objective(), FlatImages(), OptimizerConfig(), settings, tmp_path, make_accelerator("ddp", "no"), validate)
-    assert seen == [True] and RunFolder(tmp_path).steps() == [2]
+        fit(objective(), FlatImages(), OptimizerConfig(), settings, tmp_path, make_accelerator("ddp", "no"), Held())
+    assert seen == [(2, True)] and RunFolder(tmp_path).steps() == [2]
+
+
+def test_validation_that_was_interrupted_is_made_up_for(tmp_path):
+    """Killed between the checkpoint of a step and its validation, even the last one's."""
+    from comfyui_fluxir.training.engine.fit import fit
+    from comfyui_fluxir.training.engine.processes import make_accelerator
+
+    seen = []
+
+    class Held:
+        def __init__(self, stop):
+            self.stop = stop
+
+        def lacks(self, step):
+            return step not in seen
+
+        def __call__(self, _model, step, _stopping):
+            if step == self.stop:
+                raise Killed
+            seen.append(step)
+            return {}
+
+    for stop in (2, 4, None):
+        settings = FlatImages(), OptimizerConfig(), RunConfig(4, 8, 8, validate_every=2, checkpoint_every=2), tmp_path
+        with pytest.raises(Killed) if stop else nullcontext():
+            fit(objective(), *settings, make_accelerator("ddp", "no"), Held(stop))
+    assert seen == [2, 4]
 
 
 def test_validation_ends_at_the_image_at_hand(tmp_path):
