@@ -65,7 +65,7 @@ def run_demo(comfyui, port, out, workflow=WORKFLOW):
         opened[name].save(out / f"{name}.png")
     side_by_side(opened).save(out / "comparison.png")
     original = load_image(ORIGINAL)[None]
-    report = {
+    report: dict = {
         name: {measure: round(value.item(), 4) for measure, value in quality(load_image(images[name])[None], original).items()}
         for name in ("degraded", "restored")
     }

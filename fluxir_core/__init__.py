@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .searches.search import SearchResult, estimate_cost, search
     from .searches.stepwise import StepwiseSearch
     from .searches.task import Task
+    from .searches.within_budget import WithinBudget
     from .ummf.mode import ConditionMode
     from .verify.ensemble import DefaultEnsemble, Ensemble
     from .verify.protocol import Verifier
@@ -40,6 +41,7 @@ __all__ = [
     "StepwiseSearch",
     "Task",
     "Verifier",
+    "WithinBudget",
     "estimate_cost",
     "euler",
     "flux_sigmas",
@@ -64,6 +66,7 @@ _MODULES = {
     "searches.search": ("SearchResult", "estimate_cost", "search"),
     "searches.stepwise": ("StepwiseSearch",),
     "searches.task": ("Task",),
+    "searches.within_budget": ("WithinBudget",),
     "ummf.mode": ("ConditionMode",),
     "verify.ensemble": ("DefaultEnsemble", "Ensemble"),
     "verify.protocol": ("Verifier",),

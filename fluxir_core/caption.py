@@ -5,6 +5,7 @@ import json
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -81,9 +82,10 @@ class Captioner:
         """The network, in the files' own precision; move it to where it should run. Raises CaptionerFileError."""
         from transformers import Qwen2_5_VLForConditionalGeneration
 
-        options = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True, "torch_dtype": "auto"}
+        options: dict = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True, "torch_dtype": "auto"}
         try:
-            module, found = Qwen2_5_VLForConditionalGeneration.from_pretrained(str(self.folder), **options)
+            loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(str(self.folder), **options)
+            module, found = loaded
         except Exception as error:
             raise self._unreadable("weights", error) from error
         if found["missing_keys"]:

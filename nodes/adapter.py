@@ -18,6 +18,7 @@ from .adapter_hooks import FluxIRHooks
 from .degraded_latent import in_model_space
 from .folders import ADAPTERS
 from .native_flux import attach, attention, flux_dimensions, make_managed, native_flux
+from .tile_context import see_regions
 
 KEY = "fluxir"
 Adapter = io.Custom("FLUXIR_ADAPTER")
@@ -148,6 +149,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
             hooks = FluxIRHooks(network, lq, strength, start_percent, end_percent)
             model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, hooks.diffusion_model)
             model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, hooks.prepare_sampling)
+            model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, see_regions)
             model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, hooks.pre_run)
             model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, hooks.cleanup)
             attach(model, KEY, adapter.patcher)

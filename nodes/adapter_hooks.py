@@ -1,12 +1,14 @@
 """Running a FluxIR adapter inside ComfyUI's native FLUX, through public hooks only."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import comfy.model_management
 import torch
+from comfy.patcher_extension import WrappersMP
 
-from .degraded_latent import as_rows
-from .tile_context import tiles_of_call
+from .degraded_latent import as_rows, in_pixels
+from .tile_context import TILES, tiles_of_call
 
 # Distinct conditionings of one sampling run (cond and uncond, split or joint) are few; a graph that schedules many
 # prompts should not keep all of them on the GPU.
@@ -24,6 +26,18 @@ class _Prepared(NamedTuple):
     context: torch.Tensor
     pooled: torch.Tensor
     condition: object
+
+
+def _check_memory(model, noise_shape):
+    """Raises ValueError where an image in one piece is predicted to need more memory than there is."""
+    device = comfy.model_management.get_torch_device()
+    memory: Any = comfy.model_management.get_total_memory(device)
+    needed, total = (size / 2**30 for size in (model.memory_required(noise_shape), memory))
+    if needed > total:
+        raise ValueError(
+            f"{NODE}: an image of {in_pixels(torch.empty(noise_shape, device='meta'))} pixels in one piece takes about {needed:.0f} GB "
+            f"of memory, and there are {total:.0f}; put Tile Model before the sampler."
+        )
 
 
 class FluxIRHooks:
@@ -64,6 +78,8 @@ class FluxIRHooks:
         1/16 of what ComfyUI reserves for FLUX.1 in bfloat16. The noise shape only feeds that estimate.
         """
         batch, channels, height, width = noise_shape
+        if TILES not in model.wrappers.get(WrappersMP.PREPARE_SAMPLING, {}):
+            _check_memory(model, noise_shape)
         return executor(model, [batch, channels, height + -(-height // 16), width], *args, **kwargs)
 
     def diffusion_model(
@@ -76,7 +92,7 @@ class FluxIRHooks:
         guidance=None,
         ref_latents=None,
         control=None,
-        transformer_options={},
+        transformer_options={},  # noqa: B006 (as in ComfyUI; it is not changed)
         **kwargs,
     ):
         """DIFFUSION_MODEL: run the adapter once on this call's batch, then let every block add its residuals."""
@@ -102,25 +118,22 @@ class FluxIRHooks:
         Compared by content: cond and uncond take turns in calls of equal shape, and other packs may edit either.
         """
         rope = tuple(sorted(transformer_options.get("rope_options", {}).items()))
-        called = tiles_of_call(transformer_options)
+        called = tiles_of_call(transformer_options, x, NODE)
         key = (x.shape, x.dtype, x.device, rope, called)
         for entry in self._prepared:
             if entry.key == key and torch.equal(entry.context, context) and torch.equal(entry.pooled, y):
                 return entry.condition
-        lq = self._lq_like(x, len(transformer_options.get("cond_or_uncond", (0,))), called)
+        lq = self._lq_like(x, *called)
         lq_tokens, _ = flux.process_img(lq)
         condition = self.adapter.prepare(lq_tokens, context, y[:, : flux.params.vec_in_dim], image_ids)
         del self._prepared[: -MAX_PREPARED + 1]
         self._prepared.append(_Prepared(key, context.clone(), y.clone(), condition))
         return condition
 
-    def _lq_like(self, x, chunks, called):
-        """The degraded latents as x's rows: x holds one chunk of B pictures for each conditioning in the call, and where the
-        model is tiled each chunk is of a tile."""
-        images = x.shape[0] // chunks
-        if called is None:
-            return as_rows(self.lq, x, images, NODE)
-        full, tiles = called
+    def _lq_like(self, x, full, tiles):
+        """The degraded latents as x's rows: x holds one chunk of B images for each conditioning in the call, and each chunk
+        is of the part of the latent that its conditioning is for."""
+        images = len(x) // len(tiles)
         rows = as_rows(self.lq, x.new_empty(1).expand(images, 1, *full), images, NODE)
         return torch.cat([tile.of(rows) for tile in tiles])
 

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..fluxir_core.image.align import measure_drift, move_back
 from ..fluxir_core.verify.drift import Drift
 from ..fluxir_core.verify.ensemble import Ensemble
+from .inputs import checked_image
 from .runtime import show, to_planes
 from .verifiers import LoadedVerifier, Verifier
 
@@ -48,6 +49,7 @@ class AlignToInput(io.ComfyNode):
     @classmethod
     def execute(cls, restored, degraded, correct_scale) -> io.NodeOutput:
         management, device = comfy.model_management, comfy.model_management.get_torch_device()
+        restored, degraded = checked_image(NODE, "restored", restored), checked_image(NODE, "degraded", degraded)
         if len(degraded) not in (1, len(restored)):
             raise ValueError(
                 f"{NODE}: {len(degraded)} degraded images for {len(restored)} restored ones; give one for each, or one for all."

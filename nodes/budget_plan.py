@@ -8,10 +8,12 @@ import torch
 from comfy.samplers import KSAMPLER
 from comfy_api.latest import io
 
+from ..fluxir_core.flow.rectified_flow import check_sigmas
 from ..fluxir_core.searches.presets import PRESETS
 from ..fluxir_core.searches.search import estimate_cost
 from ..fluxir_core.searches.summary import say_time
 from .degraded_latent import check_vae
+from .inputs import checked_latent
 from .runtime import show, to_planes
 from .search_algorithms import SearchAlgorithm
 from .verifiers import Verifier
@@ -56,8 +58,10 @@ class BudgetPlan(io.ComfyNode):
 
     @classmethod
     def execute(cls, sigmas, preset, search=None, guider=None, latent_image=None, vae=None, verifier=None) -> io.NodeOutput:
-        if len(sigmas) < 2:
-            raise ValueError(f"{NODE}: the sigmas hold no step; use a scheduler with at least one step.")
+        try:
+            check_sigmas(sigmas)
+        except ValueError as error:
+            raise ValueError(f"{NODE}: {error}") from None
         if (guider is None) != (latent_image is None):
             raise ValueError(f"{NODE}: timing a step needs both guider and latent_image; connect both or neither.")
         if verifier is not None and vae is None:
@@ -71,10 +75,11 @@ class BudgetPlan(io.ComfyNode):
             "judged_images": cost["verifications"],
             "seconds": 0.0,
         }
-        if guider is not None:
+        if guider is not None and latent_image is not None:
             samples = comfy.sample.fix_empty_latent_channels(
                 guider.model_patcher, latent_image["samples"], latent_image.get("downscale_ratio_spacial")
             )
+            checked_latent(NODE, "latent_image", samples, guider.model_patcher.get_model_object("latent_format"))
             report["step_seconds"] = _seconds_a_step(guider, samples, sigmas)
             if vae is not None:
                 check_vae(NODE, vae, guider.model_patcher)
@@ -107,7 +112,7 @@ def _seconds_a_step(guider, samples, sigmas):
     def two_calls(model, x, sigmas, extra_args=None, callback=None, disable=None):
         for _ in range(2):
             started = time.perf_counter()
-            float(model(x, sigmas[:1].expand(len(x)), **extra_args).sum())  # reading the sum waits for the device
+            float(model(x, sigmas[:1].expand(len(x)), **(extra_args or {})).sum())  # reading the sum waits for the device
             found.append(time.perf_counter() - started)
         return x
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..fluxir_core.caption import MOST_TOKENS, Captioner
 from ..fluxir_core.verify.removal_check import removal_check
 from .folders import CAPTIONERS
+from .inputs import checked_image, given_planes
 from .runtime import load_whole, make_patcher, show, to_planes
 
 CATEGORY = "FluxIR/conditioning"
@@ -27,10 +28,20 @@ def _folders():
 
 
 def _findings(degraded, cleaned):
+    degraded, cleaned = (
+        given_planes("Degradation Check", name, images, finite=False)
+        for name, images in (("degraded", degraded), ("cleaned", cleaned))
+    )
+    if len(cleaned) != len(degraded):
+        raise ValueError(f"Degradation Check: {len(cleaned)} cleaned images for {len(degraded)} degraded ones; give one for each.")
+    findings = []
     try:
-        return removal_check(to_planes(cleaned), to_planes(degraded))
+        for images in zip(cleaned.split(1), degraded.split(1)):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            findings += removal_check(*images)
     except ValueError as error:
         raise ValueError(f"Degradation Check: {error}") from None
+    return findings
 
 
 def _report(findings):
@@ -119,9 +130,10 @@ class CaptionImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, model) -> io.NodeOutput:
+        checked_image("Caption Image", "image", image)
         if len(image) != 1:
             raise ValueError(f"Caption Image: {len(image)} images; give one, because a prompt describes one image.")
-        images, progress = to_planes(image), comfy.utils.ProgressBar(MOST_TOKENS)
+        images, progress = given_planes("Caption Image", "image", image), comfy.utils.ProgressBar(MOST_TOKENS)
 
         def on_token():
             comfy.model_management.throw_exception_if_processing_interrupted()

@@ -6,7 +6,9 @@ import torch
 from comfy_api.latest import io
 
 from ..fluxir_core.image.color import METHODS, check_pair, match_color
+from .inputs import checked_image
 
+NODE = "Match Color"
 COPIES = 12
 """Pictures of one size that matching holds at a time, about: what is asked of ComfyUI's memory management."""
 
@@ -16,7 +18,7 @@ class MatchColor(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="FluxIRMatchColor",
-            display_name="Match Color",
+            display_name=NODE,
             category="FluxIR/image",
             description="Gives a restored image the colors of its degraded input and keeps its details.",
             search_aliases=[
@@ -59,6 +61,8 @@ class MatchColor(io.ComfyNode):
     @classmethod
     def execute(cls, image, reference, method, strength) -> io.NodeOutput:
         management, device = comfy.model_management, comfy.model_management.get_torch_device()
+        checked_image(NODE, "image", image)
+        checked_image(NODE, "reference", reference)
         planes, references = image.float().movedim(-1, 1), reference.float().movedim(-1, 1)
         try:
             check_pair(planes, references)
@@ -70,5 +74,5 @@ class MatchColor(io.ComfyNode):
                 matched.append(match_color(plane[None].to(device), colors[None].to(device), method, strength).cpu())
                 progress.update(1)
         except ValueError as error:
-            raise ValueError(f"Match Color: {error}") from None
+            raise ValueError(f"{NODE}: {error}") from None
         return io.NodeOutput(torch.cat(matched).movedim(1, -1).contiguous())

@@ -1,10 +1,12 @@
 """The node that shows a photo before and after, in every canvas of ComfyUI."""
 
+import comfy.model_management
 import torch
 from comfy_api.latest import io, ui
 
 from ..fluxir_core.image.compare import VIEWS, before_after
-from .runtime import pil_to_image, to_planes
+from .inputs import given_planes
+from .runtime import pil_to_image
 
 NODE = "Before and After"
 
@@ -35,9 +37,12 @@ class BeforeAndAfter(io.ComfyNode):
 
     @classmethod
     def execute(cls, before, after, view) -> io.NodeOutput:
+        befores, afters = (given_planes(NODE, name, given) for name, given in (("before", before), ("after", after)))
         if len(before) not in (1, len(after)):
             raise ValueError(f"{NODE}: {len(before)} images before for {len(after)} after; give one for each, or one for all.")
-        befores, afters = to_planes(before), to_planes(after)
-        sheets = [before_after(befores[number % len(befores)], own, view) for number, own in enumerate(afters)]
+        sheets = []
+        for number, own in enumerate(afters):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            sheets.append(before_after(befores[number % len(befores)], own, view))
         images = torch.cat([pil_to_image(sheet) for sheet in sheets])
         return io.NodeOutput(images, ui=ui.PreviewImage(images))

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..fluxir_core.degrade.image import check
 from ..fluxir_core.degrade.tasks import TASKS
-from .runtime import to_planes
+from .inputs import given_planes
 
 
 class DegradeImage(io.ComfyNode):
@@ -61,7 +61,7 @@ class DegradeImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, degradation, strength, seed) -> io.NodeOutput:
-        planes, seeds = to_planes(image), range(seed, seed + len(image))
+        planes, seeds = given_planes("Degrade Image", "image", image, finite=False), range(seed, seed + len(image))
         try:
             check(planes, strength, seeds)
         except ValueError as error:

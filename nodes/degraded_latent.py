@@ -1,11 +1,11 @@
 """The degraded image's latent beside the sampled one: in the model's space, and row for row; and whose VAE made it."""
 
+from .inputs import checked_latent
+
 
 def in_model_space(model, degraded, node):
-    """The samples of a LATENT as `model` works on them. Raises ValueError in `node`'s name when they are another model's."""
-    samples, latents = degraded["samples"], model.model.latent_format
-    if samples.ndim != 2 + latents.latent_dimensions or samples.shape[1] != latents.latent_channels:
-        raise ValueError(f"{node}: the degraded latent is another kind of model's; encode the photo with the VAE of this model.")
+    """The samples of a LATENT as `model` works on them. Raises ValueError in `node`'s name where they do not fit it."""
+    samples = checked_latent(node, "the degraded latent", degraded["samples"], model.model.latent_format)
     return model.model.process_latent_in(samples)
 
 
@@ -18,7 +18,8 @@ def as_rows(lq, x, images, node):
     if lq.shape[2:] != x.shape[2:]:
         raise ValueError(
             f"{node}: the degraded photo has {in_pixels(lq)} pixels but the sampled latent {in_pixels(x)}; sample a latent of the "
-            "photo's size, such as the empty one of Encode Photo."
+            "photo's size, such as the empty one of Encode Photo, and for tiles use Tile Model instead of a node that samples them "
+            "one by one."
         )
     if images % lq.shape[0]:  # a search samples several candidates of the whole batch, one after the other
         raise ValueError(

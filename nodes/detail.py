@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..fluxir_core.image.lost_detail import give_back_detail
 from ..fluxir_core.image.padding import crop_back
+from .inputs import checked_image
 from .photo import decode, encode
 from .runtime import to_planes
 
@@ -42,6 +43,8 @@ class GiveBackDetail(io.ComfyNode):
 
     @classmethod
     def execute(cls, restored, degraded, vae, strength) -> io.NodeOutput:
+        checked_image(DETAIL_NODE, "restored", restored)
+        checked_image(DETAIL_NODE, "degraded", degraded)
         if len(degraded) not in (1, len(restored)) or degraded.shape[1:3] != restored.shape[1:3]:
             raise ValueError(
                 f"{DETAIL_NODE}: {len(degraded)} degraded images of {degraded.shape[2]} x {degraded.shape[1]} pixels for "

@@ -8,6 +8,7 @@ import comfy.utils
 from comfy_api.latest import io, ui
 
 from ..fluxir_core.verify.evaluation import Evaluation, markdown
+from .inputs import checked_image
 from .runtime import make_patcher, show, to_planes
 
 
@@ -52,6 +53,9 @@ class EvaluateRestoration(io.ComfyNode):
         management, device = comfy.model_management, comfy.model_management.get_torch_device()
         names = dict.fromkeys(filter(None, (name.strip() for name in metrics.split(","))))
         partners = {"degraded": degraded, "original": original}
+        for which, given in {"restored": restored, **partners}.items():
+            if given is not None:
+                checked_image("Evaluate Restoration", which, given, finite=False)
         for which, given in partners.items():
             if given is not None and len(given) not in (1, len(restored)):
                 raise ValueError(

@@ -1,5 +1,6 @@
 """Nodes for few-step students: the sigmas that a file was distilled for, and the noised latent it begins with."""
 
+import logging
 import os
 
 import comfy.model_sampling
@@ -11,6 +12,7 @@ from ..fluxir_core.flux.weight_files import WeightFileError
 from ..fluxir_core.lora.few_steps import read_schedules
 from .degraded_latent import in_model_space
 from .folders import ADAPTERS
+from .runtime import nodes_of_run, speaker
 
 SIGMAS_NODE = "Distilled Sigmas"
 START_NODE = "Noisy Start Latent"
@@ -53,6 +55,7 @@ class DistilledSigmas(io.ComfyNode):
                     "below 1: connect the degraded latent as latent_image.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -76,7 +79,21 @@ class DistilledSigmas(io.ComfyNode):
                 )
             known = ", ".join(map(str, schedules))
             raise ValueError(f"{SIGMAS_NODE}: {file_name} has no schedule for {steps} steps; it has those for {known}.")
+        if schedules[steps][0] < 1 and _starts_empty(nodes_of_run(cls), cls):
+            say = "An empty latent goes into latent_image: connect the degraded photo's latent there, because these sigmas start from it."
+            speaker(cls, logging.WARNING)(say)
         return io.NodeOutput(torch.tensor(schedules[steps]))
+
+
+def _starts_empty(nodes, own):
+    """Whether a sampler of the graph that runs has these sigmas and an empty latent."""
+    for _kind, inputs in nodes.values():
+        sigmas, latent = inputs.get("sigmas"), inputs.get("latent_image")
+        if isinstance(sigmas, list) and isinstance(latent, list) and str(sigmas[0]) == str(own.hidden.unique_id):
+            kind = nodes.get(str(latent[0]), ("", {}))[0]
+            if kind.startswith("Empty") or (kind == "FluxIREncodePhoto" and latent[1] == 1):
+                return True
+    return False
 
 
 class NoisyStartLatent(io.ComfyNode):

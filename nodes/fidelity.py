@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..fluxir_core.flow.fidelity_guidance import fidelity_guidance
 from ..fluxir_core.image.invented_detail import heat_map, invented_detail
 from .degraded_latent import as_rows, in_model_space
-from .runtime import to_planes
+from .inputs import given_planes
 
 FIDELITY_NODE = "Restoration Fidelity"
 DETAIL_NODE = "Invented Detail"
@@ -94,12 +94,12 @@ class InventedDetail(io.ComfyNode):
     @classmethod
     def execute(cls, restored, degraded) -> io.NodeOutput:
         management, device = comfy.model_management, comfy.model_management.get_torch_device()
+        images, inputs = given_planes(DETAIL_NODE, "restored", restored), given_planes(DETAIL_NODE, "degraded", degraded)
         if len(degraded) not in (1, len(restored)):
             raise ValueError(
                 f"{DETAIL_NODE}: {len(degraded)} degraded images for {len(restored)} restored ones; give one for each, or "
                 "one for all."
             )
-        images, inputs = to_planes(restored), to_planes(degraded)
         management.free_memory(COPIES * images[0].nbytes, device)
         progress, maps, masks = comfy.utils.ProgressBar(len(images)), [], []
         for number, image in enumerate(images):  # one by one: a video need not fit into the device's memory

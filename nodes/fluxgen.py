@@ -1,5 +1,6 @@
 """Nodes that make data to train on: choosing generated images, and saving pairs as shards."""
 
+from itertools import count
 from pathlib import Path
 
 import comfy.model_management
@@ -10,11 +11,11 @@ import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..fluxir_core.data.shards import ShardWriter
+from ..fluxir_core.data.shards import NewShard
 from ..fluxir_core.image.files import png_bytes
 from ..fluxir_core.image.montage import contact_sheet
 from ..fluxir_core.verify.selection import KEEP, reasons, select, table
-from .runtime import to_planes
+from .inputs import given_planes
 from .verifiers import Verifier
 
 CATEGORY = "FluxIR/data"
@@ -58,7 +59,8 @@ class SelectImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, verifier, keep) -> io.NodeOutput:
-        planes, progress, rows = to_planes(images), comfy.utils.ProgressBar(len(images)), []
+        planes = given_planes("Select Images", "images", images, finite=False)
+        progress, rows = comfy.utils.ProgressBar(len(images)), []
         for image in planes.split(1):
             comfy.model_management.throw_exception_if_processing_interrupted()
             rows.append({name: float(values[0]) for name, values in verifier.measure(image).items()})
@@ -114,27 +116,27 @@ class SaveImagePairs(io.ComfyNode):
 
     @classmethod
     def execute(cls, good, degraded, filename_prefix, prompt="") -> io.NodeOutput:
-        pairs = [to_planes(images) for images in (good, degraded)]
+        given = {"good": good, "degraded": degraded}
+        pairs = [given_planes("Save Image Pairs", name, images) for name, images in given.items()]
         if pairs[0].shape != pairs[1].shape:
             good, degraded = (f"{len(planes)} of {planes.shape[3]} x {planes.shape[2]}" for planes in pairs)
             raise ValueError(
                 f"Save Image Pairs: the good images are {good}, the degraded {degraded}; give one for each, at the same size."
             )
-        if not all(planes.isfinite().all() for planes in pairs):
-            raise ValueError("Save Image Pairs: an image holds NaN or infinity; give images without.")
         height, width = good.shape[1:3]
+        if not filename_prefix.strip() or filename_prefix.rstrip().endswith(("/", "\\")):
+            filename_prefix += "pairs"
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory(), width, height
+            filename_prefix.strip(), folder_paths.get_output_directory(), width, height
         )
-        path = Path(folder) / f"{name}_{counter:05}_.tar"
         progress = comfy.utils.ProgressBar(len(good))
-        with ShardWriter(path) as shard:
+        with NewShard(Path(folder) / f"{name}_{number:05}_.tar" for number in count(counter)) as shard:
             for number, (hq, lq) in enumerate(zip(*pairs)):
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                key = f"{name.replace('.', '_')}_{counter:05}_{number:05}"  # a key ends at the first dot
+                key = f"{shard.path.stem.replace('.', '_')}{number:05}"  # a key ends at the first dot
                 shard.add(
                     key, {"hq.png": png_bytes(hq), "lq.png": png_bytes(lq)}, {"prompt": prompt, "width": width, "height": height}
                 )
                 progress.update(1)
-        text = f"{len(good)} pairs in {Path(subfolder) / path.name}"
-        return io.NodeOutput(str(path), ui=ui.PreviewText(text))
+        text = f"{len(good)} pairs in {Path(subfolder) / shard.path.name}"
+        return io.NodeOutput(str(shard.path), ui=ui.PreviewText(text))

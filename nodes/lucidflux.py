@@ -16,10 +16,12 @@ from ..fluxir_core.lucidflux.files import check_lucidflux_base, load_lucidflux
 from ..fluxir_core.lucidflux.lora import load_branch_lora
 from ..fluxir_core.lucidflux.model import LucidFlux
 from ..fluxir_core.lucidflux.schedule import lucidflux_sigmas
+from .inputs import given_planes
 from .lucidflux_hooks import NODE, Images, LucidFluxHooks
 from .native_flux import attention, flux_dimensions, make_managed, native_flux
 from .peft_lora import patch
-from .runtime import image_planes
+from .runtime import to_planes
+from .tile_context import see_regions
 
 KEY = "fluxir_lucidflux"
 FOLDER = "model_patches"
@@ -176,12 +178,14 @@ class ApplyLucidFlux(io.ComfyNode):
             )
         model = model.clone()
         if strength != 0:
-            images = Images(image_planes(degraded), image_planes(cleaned), _features(clip_vision, cleaned, network.config.features))
+            given = {"degraded": degraded, "cleaned": cleaned}
+            degraded_planes, cleaned_planes = (given_planes(NODE, name, image).cpu() for name, image in given.items())
+            images = Images(degraded_planes, cleaned_planes, _features(clip_vision, cleaned, network.config.features))
             hooks = LucidFluxHooks(network, images, strength, start_percent, end_percent)
             for kind, hook in (
                 (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model),
                 (WrappersMP.PREPARE_SAMPLING, hooks.prepare_sampling),
-                (WrappersMP.CALC_COND_BATCH, hooks.calc_cond_batch),
+                (WrappersMP.CALC_COND_BATCH, see_regions),
             ):
                 model.remove_wrappers_with_key(kind, KEY)  # semantic tokens are of one image: the last node decides
                 model.add_wrapper_with_key(kind, KEY, hook)
@@ -198,7 +202,7 @@ def _features(clip_vision, cleaned, width):
         side = clip_vision.image_size
         if side > 0:
             # To its square with bilinear weights, as LucidFlux was trained; core would take bicubic ones.
-            image = torch.nn.functional.interpolate(image_planes(cleaned), (side, side), mode="bilinear", antialias=True)
+            image = torch.nn.functional.interpolate(to_planes(cleaned).cpu(), (side, side), mode="bilinear", antialias=True)
             cleaned = image.movedim(1, -1)
         clip_vision = clip_vision.encode_image(cleaned, crop=False)
     features = clip_vision["last_hidden_state"].float().cpu()

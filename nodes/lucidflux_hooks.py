@@ -46,7 +46,7 @@ class LucidFluxHooks:
         self.network, self.images, self.strength = network, images, strength
         self.percent = (start_percent, end_percent)
         self._sigma_range = EVERYWHERE
-        self._full = self._fitted = None
+        self._fitted = None
         self._prepared: list[_Prepared] = []
 
     def pre_run(self, model_patcher):
@@ -62,7 +62,7 @@ class LucidFluxHooks:
     def cleanup(self, _model_patcher):
         """ON_CLEANUP, also after an interrupt or an error: nothing of one run outlives it."""
         self._prepared.clear()
-        self._full = self._fitted = None
+        self._fitted = None
 
     def prepare_sampling(self, executor, model, noise_shape, *args, **kwargs):
         """PREPARE_SAMPLING: make room for the branches' activations and the semantic tokens.
@@ -75,11 +75,6 @@ class LucidFluxHooks:
         rows = -(-4 * self.images.features.shape[1] // width)  # of latent pixels, four of which are a token
         return executor(model, [*batch, height + -(-3 * height // 16) + rows, width], *args, **kwargs)
 
-    def calc_cond_batch(self, executor, model, conds, x, *args):
-        """CALC_COND_BATCH: the whole latent's size, of which a call may see a part."""
-        self._full = tuple(x.shape[-2:])
-        return executor(model, conds, x, *args)
-
     def diffusion_model(
         self,
         executor,
@@ -90,7 +85,7 @@ class LucidFluxHooks:
         guidance=None,
         ref_latents=None,
         control=None,
-        transformer_options={},
+        transformer_options={},  # noqa: B006 (as in ComfyUI; it is not changed)
         **kwargs,
     ):
         """DIFFUSION_MODEL: run both branches once on this call's batch; FLUX adds their residuals as a ControlNet's, and reads
@@ -123,13 +118,13 @@ class LucidFluxHooks:
         Compared by content: cond and uncond take turns in calls of equal shape, and other packs may edit either.
         """
         rope = tuple(sorted(transformer_options.get("rope_options", {}).items()))
-        called = tiles_of_call(transformer_options)
+        called = tiles_of_call(transformer_options, x, NODE)
         key = (x.shape, x.dtype, x.device, rope, called)
         for entry in self._prepared:
             if entry.key == key and torch.equal(entry.context, context) and torch.equal(entry.pooled, y):
                 return entry
-        images = x.shape[0] // len(transformer_options.get("cond_or_uncond", (0,)))
-        degraded, cleaned = self._seen(x, images, called)
+        images = len(x) // len(called[1])
+        degraded, cleaned = self._seen(x, *called)
         conditions = self.network.prepare(degraded, cleaned, context, y[:, : flux.params.vec_in_dim], ids)
         tokens = self.network.semantic_tokens(self._rows("image encoder's output", self.images.features, images).to(x))
         prepared = _Prepared(key, context.clone(), y.clone(), conditions, tokens.repeat(len(x) // images, 1, 1).to(context))
@@ -137,21 +132,14 @@ class LucidFluxHooks:
         self._prepared.append(prepared)
         return prepared
 
-    def _seen(self, x, images, called):
+    def _seen(self, x, full, tiles):
         """The degraded and the cleaned image as x's rows: x holds one chunk of all images for each conditioning in the call,
-        and where the model is tiled each chunk is of a tile."""
-        full, tiles = called or (tuple(x.shape[-2:]), [None] * (len(x) // images))
-        if self._full not in (None, full):
-            raise ValueError(
-                f"{NODE}: a part of {x.shape[-1]}x{x.shape[-2]} of the {self._full[1]}x{self._full[0]} latent is sampled, without "
-                "saying which; leave out regional prompts, or use Tile Model."
-            )
+        and each chunk is of the part of the latent that its conditioning is for."""
         if self._fitted is None or self._fitted[0] != full:
             self._fitted = (full, *(self._fit(name, *full) for name in ("degraded", "cleaned")))
         for name, image in zip(("degraded", "cleaned"), self._fitted[1:]):
-            image = self._rows(f"{name} image", image, images)
-            crops = (image if tile is None else tile.times(SCALE).of(image) for tile in tiles)
-            yield torch.cat([crop.to(x) for crop in crops])
+            image = self._rows(f"{name} image", image, len(x) // len(tiles))
+            yield torch.cat([tile.times(SCALE).of(image).to(x) for tile in tiles])
 
     def _fit(self, name, height, width):
         try:

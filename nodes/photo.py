@@ -1,11 +1,14 @@
 """A photo of any size into a model and back out: padded to whole tokens, in tiles where it is large, cut to its own size."""
 
+from types import SimpleNamespace
+
 import comfy.model_management
 import torch
 from comfy_api.latest import io
 
 from ..fluxir_core.execution.tiled_vae import decode_in_tiles, encode_in_tiles
 from ..fluxir_core.image.padding import crop_back, pad_to_tokens
+from .inputs import checked_image, checked_latent, given_planes
 from .runtime import show, to_planes
 
 ENCODE_NODE, DECODE_NODE = "Encode Photo", "Decode Photo"
@@ -41,9 +44,10 @@ class EncodePhoto(io.ComfyNode):
 
     @classmethod
     def execute(cls, photo, vae) -> io.NodeOutput:
+        planes = given_planes(ENCODE_NODE, "photo", photo)
         if photo.shape[1] > TILE or photo.shape[2] > TILE:
             show(cls, f"{photo.shape[2]} x {photo.shape[1]} pixels, in tiles of {TILE}")
-        samples = encode(vae, to_planes(photo))
+        samples = encode(vae, planes)
         return io.NodeOutput({"samples": samples}, {"samples": torch.zeros_like(samples)})
 
 
@@ -71,8 +75,11 @@ class DecodePhoto(io.ComfyNode):
 
     @classmethod
     def execute(cls, samples, vae, photo, mask=None) -> io.NodeOutput:
+        checked_image(DECODE_NODE, "photo", photo, finite=False)
+        latents = SimpleNamespace(latent_channels=vae.latent_channels, latent_dimensions=vae.latent_dim)
+        given = checked_latent(DECODE_NODE, "samples", samples["samples"], latents, "this VAE's")
         try:
-            images = crop_back(decode(vae, samples["samples"]), photo.shape[1:3])
+            images = crop_back(decode(vae, given), photo.shape[1:3])
         except ValueError as error:
             raise ValueError(f"{DECODE_NODE}: {error}") from None
         alpha = _alpha(photo, mask)

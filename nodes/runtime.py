@@ -1,5 +1,8 @@
 """What nodes ask of the running ComfyUI: moving a library's network, showing text on a node, and a drawing as IMAGE."""
 
+import logging
+import re
+
 import comfy.model_management
 import comfy.model_patcher
 import comfy.model_sampling
@@ -34,12 +37,29 @@ def load_whole(patchers, memory_required=0):
         raise ValueError(f"a network of {size:.1f} GB does not fit into the GPU's memory; use a smaller one.") from None
 
 
+def speaker(node, level=logging.INFO):
+    """A function that logs a text and shows it on the node, which asks for the hidden unique_id, also when that has finished."""
+    identifier = node.hidden.unique_id if node.hidden is not None else None
+
+    def say(text):
+        logging.log(level, text)
+        if identifier:
+            from server import PromptServer  # not before: outside the server this import can fail
+
+            PromptServer.instance.send_progress_text(text, identifier)
+
+    return say
+
+
 def show(node, text):
     """Shows `text` on the node while ComfyUI's server runs it; the node asks for the hidden unique_id."""
-    if node.hidden is not None and node.hidden.unique_id:
-        from server import PromptServer  # not before: outside the server this import can fail
+    speaker(node, logging.DEBUG)(text)
 
-        PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+
+def in_name_of(node, error):
+    """A ValueError of `error` in the name of `node`, unless it bears another node's already; a class's name is left out."""
+    text = re.sub(r"^[A-Z]\w*: ", "", str(error))
+    return ValueError(text if re.match(r"[A-Z][\w-]*( [\w()-]+)+: ", text) else f"{node}: {text}")
 
 
 def pil_to_image(image):
@@ -52,6 +72,7 @@ def to_planes(images):
     return images[..., :3].float().expand(-1, -1, -1, 3).movedim(-1, 1)
 
 
-def image_planes(images):
-    """An optional IMAGE as (B, 3, H, W) on the CPU."""
-    return None if images is None else to_planes(images).cpu()
+def nodes_of_run(node):
+    """{id: (class, inputs)} of the graph that runs, as the hidden prompt has it; empty outside a server."""
+    prompt = node.hidden.prompt if node.hidden is not None else None
+    return {key: (each["class_type"], each["inputs"]) for key, each in (prompt or {}).items()}

@@ -5,19 +5,20 @@ import json
 import comfy.model_management
 import comfy.sample
 import comfy.utils
-import torch
 from comfy_api.latest import io
 
 from ..fluxir_core.image.candidates import search_sheet
 from ..fluxir_core.image.chart import search_chart
 from ..fluxir_core.searches.presets import PRESETS
 from ..fluxir_core.searches.summary import summarize
-from .runtime import image_planes, pil_to_image, show, to_planes
+from .inputs import checked_latent, given_planes
+from .runtime import pil_to_image, show
 from .search_algorithms import SearchAlgorithm
 from .search_sampler import SearchSampler
 from .verifiers import Verifier
 
 NODE, SELECT_NODE = "TTS Sampler (test-time search)", "TTS Sampler Select (test-time search)"
+CHART_NODE = "Search Report Chart"
 METADATA = "fluxir_search"
 
 
@@ -34,8 +35,9 @@ def _search_inputs():
             "preset",
             options=list(PRESETS),
             default="quick",
-            tooltip="How much to search. quick: about 2 to 3 times the cost of a normal result. balanced: 2 to 5 times. thorough: "
-            "about 16 times. The others are methods of papers, about 15 times: see the help page. Budget Plan says what yours costs.",
+            tooltip="How much to search. quick: at most 3 times the model calls of a normal result. balanced: at most 5 times. "
+            "thorough: at most 15 times. The others are methods of papers, about 15 times: see the help page. Budget Plan says "
+            "what yours costs.",
         ),
         SearchAlgorithm.Input(
             "search",
@@ -57,6 +59,11 @@ def _search_inputs():
             tooltip="If you cancel, go on with the best image so far instead of stopping the whole graph.",
         ),
     ]
+
+
+def _judged(node, degraded):
+    """The optional degraded IMAGE as (B, 3, H, W) on the CPU, or None."""
+    return None if degraded is None else given_planes(node, "degraded", degraded).cpu()
 
 
 class TTSSampler(io.ComfyNode):
@@ -95,7 +102,8 @@ class TTSSampler(io.ComfyNode):
                 ),
                 io.String.Output(
                     display_name="report",
-                    tooltip="The search as JSON: costs, scores and every round. Save Image also saves it in the image's metadata.",
+                    tooltip="The search as JSON: costs, scores, every round, and the gain by a verifier that the search did not see. "
+                    "Save Image also saves it in the image's metadata.",
                 ),
             ],
         )
@@ -115,15 +123,15 @@ class TTSSampler(io.ComfyNode):
         final_vae=None,
         keep_best=False,
     ) -> io.NodeOutput:
+        judged = _judged(NODE, degraded)
         latent = {k: v for k, v in latent_image.items() if k not in ("downscale_ratio_spacial", "downscale_ratio_temporal")}
         samples = comfy.sample.fix_empty_latent_channels(
             guider.model_patcher, latent_image["samples"], latent_image.get("downscale_ratio_spacial")
         )
-        if not torch.isfinite(samples).all():
-            raise ValueError(f"{NODE}: latent_image holds NaN or infinity; encode the image again.")
+        checked_latent(NODE, "latent_image", samples, guider.model_patcher.get_model_object("latent_format"))
         latent["samples"] = samples
         keys = [int(index) for index in latent.get("batch_index", range(len(samples)))]
-        run = SearchSampler(NODE, search or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keys, keep_best)
+        run = SearchSampler(NODE, search or PRESETS[preset], vae, verifier, final_vae, judged, keys, keep_best)
         sampled = guider.sample(
             noise.generate_noise(latent),
             samples,
@@ -159,9 +167,8 @@ class TTSSamplerSelect(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, verifier, preset, search=None, degraded=None, final_vae=None, keep_best=False) -> io.NodeOutput:
-        run = SearchSampler(
-            SELECT_NODE, search or PRESETS[preset], vae, verifier, final_vae, image_planes(degraded), keep_best=keep_best
-        )
+        judged = _judged(SELECT_NODE, degraded)
+        run = SearchSampler(SELECT_NODE, search or PRESETS[preset], vae, verifier, final_vae, judged, keep_best=keep_best)
         return io.NodeOutput(run.sampler())
 
 
@@ -172,8 +179,8 @@ class SearchReportChart(io.ComfyNode):
             node_id="FluxIRSearchReportChart",
             display_name="Search Report Chart",
             category="FluxIR/search",
-            description="Draws a search: every candidate's score by model calls, a line through the chosen ones, and the final "
-            "candidates with their scores.",
+            description="Draws a search: every candidate's score by model calls, a line through the chosen ones, a second line by "
+            "a verifier that the search did not see, and the final candidates with their scores.",
             search_aliases=["plot", "graph", "contact sheet", "tts", "fluxir"],
             inputs=[
                 io.String.Input("report", force_input=True, tooltip="The report of TTS Sampler (test-time search)."),
@@ -190,11 +197,12 @@ class SearchReportChart(io.ComfyNode):
 
     @classmethod
     def execute(cls, report, image_index, final_candidates=None) -> io.NodeOutput:
+        shown = None if final_candidates is None else given_planes(CHART_NODE, "final_candidates", final_candidates, finite=False)
         try:
-            if final_candidates is None:
+            if shown is None:
                 chart = search_chart(json.loads(report), image_index)
             else:
-                chart = search_sheet(json.loads(report), to_planes(final_candidates), image_index)
+                chart = search_sheet(json.loads(report), shown, image_index)
         except (json.JSONDecodeError, KeyError, TypeError):
             raise ValueError(
                 "Search Report Chart: the text is no search report; connect the report of TTS Sampler (test-time search)."

@@ -1,13 +1,16 @@
 """Nodes that make a search of one's own."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
-from ..fluxir_core.flow.kernels import CPS, OU, FlowGRPO, Relabel, Renoise, Rotate, ZeroDrift
+from ..fluxir_core.flow.kernels import CPS, OU, FlowGRPO, Kernel, Relabel, Renoise, Rotate, ZeroDrift
 from ..fluxir_core.searches.evolutionary import EvolutionarySearch
 from ..fluxir_core.searches.look_ahead import FULL, Coarse, Native
 from ..fluxir_core.searches.particles import SMC, Halving
 from ..fluxir_core.searches.selectors import Argmax, PerLineage, Tournament
 from ..fluxir_core.searches.stepwise import StepwiseSearch
+from .runtime import in_name_of
 from .student import student_look_ahead
 
 SearchAlgorithm = io.Custom("FLUXIR_SEARCH")
@@ -24,10 +27,10 @@ NOISE = {
 """The kernels, by the names that an artist chooses from."""
 STEPS = [name for name, kernel in NOISE.items() if kernel.keeps_time]
 SURVIVAL = {"best of all": Argmax, "child against parent": PerLineage, "tournament": Tournament}
-LOOKS = ("to the end", "normal steps", "large steps")
+LOOKS = ["to the end", "normal steps", "large steps"]
 
 
-def make_kernel(name, strength):
+def make_kernel(name, strength) -> Kernel:
     """The kernel that NOISE calls `name`, with `strength` as its own parameter."""
     kernel = NOISE[name]
     if kernel is Renoise:
@@ -38,7 +41,7 @@ def make_kernel(name, strength):
     return kernel(**{parameter: strength})
 
 
-def _noise_inputs(names, default, strength):
+def _noise_inputs(names, default, strength) -> Any:
     return [
         io.Combo.Input(
             "noise_method",
@@ -59,7 +62,7 @@ def _noise_inputs(names, default, strength):
     ]
 
 
-def _baseline_check_input():
+def _baseline_check_input() -> Any:
     return io.Boolean.Input(
         "baseline_check",
         default=True,
@@ -67,7 +70,7 @@ def _baseline_check_input():
     )
 
 
-def _output():
+def _output() -> list[Any]:
     return [SearchAlgorithm.Output(display_name="search", tooltip="For TTS Sampler (test-time search) or Budget Plan.")]
 
 
@@ -78,7 +81,7 @@ def _spread(rounds, first, last):
     return tuple(first + (last - first) * i / max(rounds - 1, 1) for i in range(rounds))
 
 
-def _round_inputs(rounds=4, first=0.2, last=0.8):
+def _round_inputs(rounds=4, first=0.2, last=0.8) -> Any:
     return [
         io.Int.Input("rounds", default=rounds, min=0, max=50, tooltip="How many selection rounds there are while sampling."),
         io.Float.Input(
@@ -188,7 +191,7 @@ class EvolutionarySearchAlgorithm(io.ComfyNode):
                 )
             )
         except ValueError as error:
-            raise ValueError(f"Evolutionary Search: {error}") from None
+            raise in_name_of("Evolutionary Search", error) from None
 
 
 class StepwiseSearchAlgorithm(io.ComfyNode):
@@ -198,7 +201,8 @@ class StepwiseSearchAlgorithm(io.ComfyNode):
             node_id="FluxIRStepwiseSearch",
             display_name="Stepwise Search",
             category=CATEGORY,
-            description="Tries several noisy variants of every step and goes on with the best, as the presets quick and balanced do.",
+            description="Tries several noisy variants of every step and goes on with the best, as the presets quick, balanced and "
+            "thorough do.",
             search_aliases=["test-time search", "tts", "greedy", "beam", "fluxir"],
             inputs=[
                 io.Int.Input("children", default=4, min=0, max=64, tooltip="How many variants of each step are tried."),
@@ -215,7 +219,7 @@ class StepwiseSearchAlgorithm(io.ComfyNode):
                 io.Boolean.Input(
                     "first_improvement",
                     default=False,
-                    tooltip="Try variants one by one and take the first that is better. What a step saves, later steps may use.",
+                    tooltip="Try variants one by one and take the first that is better.",
                 ),
                 _baseline_check_input(),
                 io.Int.Input(
@@ -238,7 +242,7 @@ class StepwiseSearchAlgorithm(io.ComfyNode):
             kernel = make_kernel(noise_method, strength)
             return io.NodeOutput(StepwiseSearch(children, window, kernel, first_improvement, baseline_check, tile))
         except ValueError as error:
-            raise ValueError(f"Stepwise Search: {error}") from None
+            raise in_name_of("Stepwise Search", error) from None
 
 
 class ParticleSearchAlgorithm(io.ComfyNode):
@@ -289,4 +293,4 @@ class ParticleSearchAlgorithm(io.ComfyNode):
                 return io.NodeOutput(SMC(particles, shares, strength=pressure, baseline_check=baseline_check))
             return io.NodeOutput(Halving(particles, shares, keep, baseline_check))
         except ValueError as error:
-            raise ValueError(f"Particle Search: {error}") from None
+            raise in_name_of("Particle Search", error) from None

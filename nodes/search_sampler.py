@@ -14,13 +14,14 @@ from comfy.samplers import KSAMPLER, Sampler
 from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.execution.tiles import crop_to_tile
 from ..fluxir_core.image.montage import search_montage
-from ..fluxir_core.searches.search import estimate_cost, search
+from ..fluxir_core.searches.search import SearchResult, estimate_cost, search
 from ..fluxir_core.searches.task import Task
 from ..fluxir_core.verify.ensemble import Ensemble
 from ..fluxir_core.verify.fidelity import downsampled_psnr
 from ..fluxir_core.verify.held_out import held_out_for
 from .degraded_latent import check_vae
-from .runtime import to_planes
+from .inputs import checked_latent
+from .runtime import in_name_of, to_planes
 from .verifiers import LoadedVerifier
 
 MOST_AT_ONCE = 8
@@ -42,7 +43,7 @@ class SearchSampler:
     degraded: torch.Tensor | None = None
     keys: list | None = None
     keep_best: bool = False
-    result: object = None
+    result: SearchResult | None = None
 
     def sampler(self):
         """The KSAMPLER that runs this search."""
@@ -56,12 +57,12 @@ class SearchSampler:
         stopped_by = comfy.model_management.InterruptProcessingException if self.keep_best else ()
         try:
             seed = extra_args.get("seed") or 0
-            self.result = search(task.functions(), model.noise, sigmas, self.algorithm, seed, self.keys, stopped_by)
+            result = search(task.functions(), model.noise, sigmas, self.algorithm, seed, self.keys, stopped_by)
         except ValueError as error:
-            raise ValueError(f"{self.name}: {error}") from None
-        self.result.report["at_once"] = task.calls.size
-        self.result.finalists = torch.stack([task.to_vae(finalist) for finalist in self.result.finalists])
-        found = self.result.latents.to(x)
+            raise in_name_of(self.name, error) from None
+        result.report["at_once"] = task.calls.size
+        result.finalists = torch.stack([task.to_vae(finalist) for finalist in result.finalists])
+        self.result, found = result, result.latents.to(x)
         if callback is not None:
             callback({"x": found, "i": len(sigmas) - 2, "sigma": sigmas[-2], "sigma_hat": sigmas[-2], "denoised": found})
         return found
@@ -78,8 +79,11 @@ class ComfyTask:
                 f"{settings.name}: the model is of another kind than flow matching; use a flow-matching model such as FLUX, SD3.5 "
                 "or Qwen-Image."
             )
-        if getattr(x, "is_nested", False):
-            raise ValueError(f"{settings.name}: the latent holds sound and video together; use an image's latent.")
+        checked_latent(settings.name, "latent_image", x, self.base.latent_format)
+        if x.ndim == 5 and x.shape[2] > 1:
+            raise ValueError(
+                f"{settings.name}: latent_image has {x.shape[2]} frames; video cannot be searched, use one image each."
+            )
         if settings.degraded is not None and len(settings.degraded) not in (1, len(x)):
             raise ValueError(
                 f"{settings.name}: {len(settings.degraded)} degraded images for a sampled batch of {len(x)}; give one, or one each."

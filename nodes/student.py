@@ -2,6 +2,7 @@
 
 import copy
 
+import comfy.model_management
 import comfy.samplers
 import torch
 
@@ -36,7 +37,14 @@ class _Finisher:
         shared = guider.model_patcher.model
         patcher = shared.current_patcher
         try:
-            found = guider.sample(noise, torch.zeros_like(x), euler, torch.tensor(sigmas), disable_pbar=True, seed=0)
+            found = guider.sample(
+                noise, torch.zeros_like(x), euler, torch.tensor(sigmas), callback=_interrupted, disable_pbar=True, seed=0
+            )
         finally:
             shared.current_patcher = patcher  # the end of a sampling takes it away
         return shared.process_latent_in(found).to(x)
+
+
+def _interrupted(*_):
+    """A sampler's callback after every step."""
+    comfy.model_management.throw_exception_if_processing_interrupted()

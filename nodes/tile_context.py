@@ -8,6 +8,8 @@ import comfy.model_management
 import comfy.samplers
 import comfy.utils
 
+from ..fluxir_core.execution.tiles import Tile
+
 TILE = "fluxir_tile"
 
 
@@ -33,18 +35,52 @@ class TileLayout(NamedTuple):
 
 
 class TileMap(NamedTuple):
-    """What a tiled model call says in transformer_options: its layout, and the tile of each conditioning's uuid."""
+    """What a model call says in transformer_options: the whole latent's (height, width), which Tile of it each conditioning
+    sees, by uuid, and the TileLayout where Tile Model cuts the latent."""
 
-    layout: TileLayout
+    full: tuple
     tiles: dict
+    layout: TileLayout | None = None
 
 
-def tiles_of_call(transformer_options):
-    """(the whole latent's (height, width), the tile of each chunk of this model call), or None where it sees everything."""
-    known = transformer_options.get(TILES)
-    if known is None:
-        return None
-    return known.layout.full, tuple(known.tiles[own] for own in transformer_options["uuids"])
+def tiles_of_call(transformer_options, x, node):
+    """(the whole latent's (height, width), the Tile of it that each chunk of the model call on x (rows, ..., h, w) sees).
+
+    Raises ValueError in `node`'s name where another node cuts the latent without saying how.
+    """
+    known, size = transformer_options.get(TILES), tuple(x.shape[-2:])
+    uuids = transformer_options.get("uuids", ())
+    if known is None or not all(own in known.tiles for own in uuids):
+        height, width = size
+        return size, (Tile(height, width, 0, 0),) * len(transformer_options.get("cond_or_uncond", (0,)))
+    tiles = tuple(known.tiles[own] for own in uuids)
+    if any(tile[:2] != size for tile in tiles):
+        full = known.full
+        raise ValueError(
+            f"{node}: another node cuts the sampled latent of {full[1]}x{full[0]} into parts of {size[1]}x{size[0]} without "
+            "saying which; use Tile Model in its place."
+        )
+    return known.full, tiles
+
+
+def see_regions(executor, model, conds, x, timestep, model_options):
+    """CALC_COND_BATCH: says which part of x (..., H, W) each conditioning is for, because a model call sees only that part.
+
+    Whatever cuts by areas is covered: regional prompts, the bounds of masks, and Tile Model, inside of this wrapper or outside.
+    """
+    options = model_options.get("transformer_options", {})
+    tiles = {cond["uuid"]: _region(cond, *x.shape[-2:]) for conditionings in conds for cond in conditionings or ()}
+    known = TileMap(tuple(x.shape[-2:]), tiles, options[TILES].layout if TILES in options else None)
+    return executor(model, conds, x, timestep, {**model_options, "transformer_options": {**options, TILES: known}})
+
+
+def _region(cond, height, width):
+    """The Tile of a latent of `height` x `width` that `cond` is for."""
+    if "area" not in cond:
+        return Tile(height, width, 0, 0)
+    dims = len(cond["area"]) // 2
+    rows, columns, top, left = (*cond["area"][:2], *cond["area"][dims : dims + 2])
+    return Tile(min(rows, height - top), min(columns, width - left), top, left)
 
 
 def of_tile(conditionings, tile, full):

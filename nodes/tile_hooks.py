@@ -8,6 +8,7 @@ concatenated latents, masks and hooks are ComfyUI's own affair.
 import copy
 import logging
 import uuid
+from typing import Any
 
 import comfy.conds
 import comfy.model_management
@@ -16,6 +17,7 @@ import comfy.utils
 import torch
 
 from ..fluxir_core.execution.tiles import SMALLEST, Tile, TiledRun, crop_to_tile, in_groups
+from .degraded_latent import in_pixels
 from .tile_context import PLACE, TILE, TILES, TileLayout, TileMap, of_tile
 from .tile_patches import TilePatches
 
@@ -36,11 +38,11 @@ RESERVE = 0.8
 class TileHooks:
     """The hooks that tile a MODEL: one instance per Tile Model.
 
-    tile: largest side in pixels, 0 to choose it by memory. overlap: the least, as a share of the tile.
+    tile: largest side in pixels, 0 to choose it by memory. overlap: the least, as a share of the tile. say: tells the artist.
     """
 
-    def __init__(self, tile, overlap):
-        self.tile, self.overlap = tile, overlap
+    def __init__(self, tile, overlap, say=logging.info):
+        self.tile, self.overlap, self.say = tile, overlap, say
         self._run = None
         self._controls, self._patches = {}, TilePatches()
 
@@ -63,7 +65,7 @@ class TileHooks:
         if self.tile:
             return max(1, self.tile // ratio)
         tile, device = USUAL // ratio, comfy.model_management.get_torch_device()
-        total = comfy.model_management.get_total_memory(device)
+        total: Any = comfy.model_management.get_total_memory(device)
         while tile >= 2 * SMALLEST and _needed(model, shape, tile) > total / 2:
             tile //= 2
         return tile
@@ -79,6 +81,8 @@ class TileHooks:
         except ValueError as error:
             raise ValueError(f"{NODE}: {error}") from None
         if count > 1:
+            ratio = model.latent_format.spacial_downscale_ratio
+            self.say(f"{in_pixels(x, ratio)} pixels: {count} tiles of up to {ratio * tile} a side in every step")
             logging.info(
                 "%s: %d tiles of %d latent pixels a side, %d at once, %.1f GB each by prediction, %.1f GB free",
                 NODE,
@@ -97,7 +101,8 @@ class TileHooks:
         if self._run is None:
             self._run = self._start(model, x)
         if max(x.shape[-2:]) <= self._run.tile:
-            whole, full = Tile(*x.shape[-2:], 0, 0), tuple(x.shape[-2:])
+            height, width = x.shape[-2:]
+            whole, full = Tile(height, width, 0, 0), (height, width)
             conds = [conditionings and of_tile(conditionings, whole, full) for conditionings in conds]
             return executor(model, conds, x, timestep, model_options)
         return self._run.attempt(lambda run: self._tiled(run, executor, model, conds, x, timestep, model_options))
@@ -115,14 +120,15 @@ class TileHooks:
         totals, counts = ([torch.zeros_like(x) for _ in conds] for _ in range(2))
         for group in in_groups(list(by_tile.values()), at_once):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            own, weights, tiles = [None if c is None else [] for c in conds], [0.0 for _ in conds], {}
+            own: list = [None if c is None else [] for c in conds]
+            weights, tiles = [0.0 for _ in conds], {}
             for index, cond, tile, weight in (entry for entries in group for entry in entries):
                 mask = x.new_zeros(len(x), *x.shape[2:])
                 tile.of(mask).copy_(weight)
                 own[index].append({**cond, "mask": mask})
                 weights[index] = weights[index] + mask.unsqueeze(1)
                 tiles[cond["uuid"]] = tile
-            options[TILES] = TileMap(layout, tiles)
+            options[TILES] = TileMap(full, tiles, layout)
             ratio = model.latent_format.spacial_downscale_ratio
             with self._patches.of(options, group[0][0][2], x, ratio) as of_tiles:
                 outputs = executor(model, own, x, timestep, {**model_options, "transformer_options": of_tiles})

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from comfy_api.latest import io
 
 from ..fluxir_core.execution.tiles import OVERLAP, TileGrid
+from .inputs import checked_image
 from .tile_context import PLACE
 
 SPLIT_NODE, PROMPT_NODE = "Split into Tiles", "Prompt per Tile"
@@ -58,6 +59,7 @@ class SplitIntoTiles(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, tile, overlap) -> io.NodeOutput:
+        checked_image(SPLIT_NODE, "image", image, finite=False)
         if len(image) != 1:
             raise ValueError(f"{SPLIT_NODE}: {len(image)} images; give one, because every tile gets one prompt.")
         height, width = image.shape[1:3]

@@ -4,6 +4,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
 from ..fluxir_core.execution.tiles import OVERLAP
+from .runtime import speaker
 from .tile_context import TILES
 from .tile_hooks import NODE, TileHooks
 
@@ -55,13 +56,14 @@ class TileModel(io.ComfyNode):
                     display_name="model", tooltip="The model, for any sampler or guider, also for TTS Sampler (test-time search)."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, model, tile, overlap) -> io.NodeOutput:
         if 0 < tile < 64:
             raise ValueError(f"{NODE}: tile is {tile} pixels; use 0 to choose by memory, or at least 64.")
-        model, hooks = model.clone(), TileHooks(tile, overlap)
+        model, hooks = model.clone(), TileHooks(tile, overlap, speaker(cls))
         for kind, hook in (
             (WrappersMP.CALC_COND_BATCH, hooks.calc_cond_batch),
             (WrappersMP.PREPARE_SAMPLING, hooks.prepare_sampling),

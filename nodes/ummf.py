@@ -2,26 +2,30 @@
 
 import logging
 from functools import partial
+from typing import Any
 
 import comfy.hooks
 import comfy.ops
 import comfy.sd
-import comfy.utils
 import folder_paths
 import node_helpers
-import torch
+from comfy.latent_formats import Flux
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
 from ..fluxir_core.flux.weight_files import WeightFileError
-from ..fluxir_core.lora.files import FEW_STEPS, check_lora_base, load_lora
+from ..fluxir_core.lora.files import FEW_STEPS, check_lora_base, diffusers_weights, load_lora
 from ..fluxir_core.lora.lora import LoRA
+from .inputs import checked_latent, given_planes
 from .native_flux import attach, flux_dimensions, make_managed, native_flux
+from .runtime import nodes_of_run, speaker
 from .tile_context import TILE, TileCond
 from .ummf_hooks import KEY, UMMFHooks, strength_hook
 
 CONDITIONING_NODE = "UMMF Conditioning"
 LORA_NODE = "Apply UMMF LoRA"
+READERS = ("kontext", "flux2", "flux-2", "qwen")
+"""What the files of models are called that read reference images by themselves."""
 
 
 class UMMFConditioning(io.ComfyNode):
@@ -69,6 +73,7 @@ class UMMFConditioning(io.ComfyNode):
                     display_name="conditioning", tooltip="The prompt with its images, for any guider or sampler."
                 ),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -84,24 +89,32 @@ class UMMFConditioning(io.ComfyNode):
         ]
         if strength != 1:
             conditioning = comfy.hooks.set_hooks_for_conditioning(conditioning, strength_hook(strength))
+        if _nothing_reads_images(nodes_of_run(cls)):
+            say = "This graph seems to have no model that reads the photo: use Apply UMMF LoRA, or FLUX.1 Kontext."
+            speaker(cls, logging.WARNING)(say)
         return io.NodeOutput(conditioning)
+
+
+def _nothing_reads_images(nodes):
+    """Whether the graph that runs has neither a UMMF LoRA nor a file of a model that reads images by itself, by its name."""
+    files = (value.lower() for _kind, inputs in nodes.values() for value in inputs.values() if isinstance(value, str))
+    reads = any(kind == "FluxIRApplyUMMFLoRA" for kind, _inputs in nodes.values())
+    return bool(nodes) and not reads and not any(name in file for file in files for name in READERS)
 
 
 def _latents(name, value, vae):
     if isinstance(value, dict):
-        samples = value["samples"]
-    elif vae is None:
+        return checked_latent(CONDITIONING_NODE, name, value["samples"], Flux(), "FLUX.1's")
+    if vae is None:
         raise ValueError(f"{CONDITIONING_NODE}: {name} is an IMAGE but no VAE is connected; connect the model's VAE, or a LATENT.")
-    else:
-        samples = vae.encode(value[..., :3])
-    if samples.ndim != 4:
+    image = given_planes(CONDITIONING_NODE, name, value).movedim(1, -1)
+    least = vae.spacial_compression_encode()
+    if min(image.shape[1:3]) < least:
         raise ValueError(
-            f"{CONDITIONING_NODE}: {name} is a latent of shape {list(samples.shape)}, not of images; encode the image with "
-            "the model's VAE."
+            f"{CONDITIONING_NODE}: {name} is {image.shape[2]}x{image.shape[1]} pixels, but the VAE needs at least {least} a side; "
+            "give a larger image."
         )
-    if not torch.isfinite(samples).all():
-        raise ValueError(f"{CONDITIONING_NODE}: {name} holds NaN or infinity; encode the image again, or check its source.")
-    return samples
+    return checked_latent(CONDITIONING_NODE, f"the latent of {name}", vae.encode(image), Flux(), "FLUX.1's")
 
 
 class ApplyUMMFLoRA(io.ComfyNode):
@@ -139,6 +152,7 @@ class ApplyUMMFLoRA(io.ComfyNode):
                     display_name="model", tooltip="The model, for any sampler or guider, with prompts from UMMF Conditioning."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -158,13 +172,14 @@ class ApplyUMMFLoRA(io.ComfyNode):
         logging.info("UMMF LoRA %s: %s; %s", lora_name, loaded.report, loaded.mode)
         lora = None
         if loaded.mode.tokens == "all":
-            # Every token sees the same weights: core's own LoRA loader changes them.
-            model, _ = comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(path, safe_load=True), strength, 0)
+            # Every token sees the same weights: core's own LoRA loader changes them, in a spelling that it reads.
+            both: Any = comfy.sd.load_lora_for_models(model, None, diffusers_weights(loaded), strength, 0)
+            model = both[0]
         else:
             model = model.clone()
             lora = make_managed(partial(LoRA, loaded.shapes, dims, ops=comfy.ops.manual_cast), loaded.state_dict)
             attach(model, KEY, lora)
-        hooks = UMMFHooks(loaded.mode, lora.model if lora else None, strength)
+        hooks = UMMFHooks(loaded.mode, lora.model if lora else None, strength, speaker(cls, logging.WARNING))
         for kind, hook in (
             (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model),
             (WrappersMP.PREPARE_SAMPLING, hooks.prepare_sampling),

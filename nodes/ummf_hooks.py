@@ -10,10 +10,11 @@ from functools import partial
 import comfy.conds
 import comfy.hooks
 import torch
+from comfy.ldm.flux.model import Flux
 from comfy.patcher_extension import WrappersMP
 
 from ..fluxir_core.execution.tiles import crop_to_tile
-from ..fluxir_core.ummf.condition_stream import ConditionBranch, condition_positions
+from ..fluxir_core.ummf.condition_stream import ConditionBranch, condition_positions, log_strength, reference_places
 from ..fluxir_core.ummf.kv_cache import MAX_KEPT, CachedCondition, KVCache
 from ..fluxir_core.ummf.mode import KONTEXT
 from .native_flux import attention, flux_dimensions
@@ -32,9 +33,10 @@ class UMMFHooks:
     (a strength on the conditioning alone) `full` stays None: a tile's condition must then have the latent's resolution.
     """
 
-    def __init__(self, mode, lora=None, lora_strength=1.0):
+    def __init__(self, mode, lora=None, lora_strength=1.0, say=logging.warning):
+        self.say, self.called, self.shown = say, False, False
         self.mode, self.lora, self.lora_strength = mode, lora, lora_strength
-        self.full = self._patcher = None
+        self.full, self._patcher = None, None  # known when sampling begins
         self._cache, self._layout = KVCache(), None
 
     def prepare_sampling(self, executor, model, noise_shape, *args, **kwargs):
@@ -46,6 +48,11 @@ class UMMFHooks:
         """ON_CLEANUP, also after an interrupt or an error: nothing of one run outlives it."""
         self._cache.clear()
         self._layout = self._patcher = None
+        if self.called and not self.shown:
+            self.say(
+                "The model was shown no photo: give its prompt to UMMF Conditioning, and connect that to the sampler or guider."
+            )
+        self.called = self.shown = False
 
     def diffusion_model(
         self,
@@ -57,20 +64,25 @@ class UMMFHooks:
         guidance=None,
         ref_latents=None,
         control=None,
-        transformer_options={},
+        transformer_options={},  # noqa: B006 (as in ComfyUI; it is not changed)
         **kwargs,
     ):
         """DIFFUSION_MODEL: take the references out of the call and let every attention see them as condition tokens."""
         tile, strength = kwargs.pop(TILE, None), transformer_options.get(STRENGTH, 1.0)
+        self.called, self.shown = True, self.shown or bool(ref_latents)
         if ref_latents:
             ref_latents = [self._tile_of(latents, tile) for latents in ref_latents]
         if ref_latents and not (self.mode == KONTEXT and strength == 1):
-            flux = executor.class_obj
-            beside = self._beside(flux, x, timestep, y, guidance, ref_latents, strength, transformer_options)
-            following = transformer_options.get("optimized_attention_override")
-            override = partial(_attend, beside, len(flux.double_blocks), following)
+            flux, following = executor.class_obj, transformer_options.get("optimized_attention_override")
+            if self.mode == KONTEXT:  # core's own way but for the attention that the references get
+                references = sum(flux.process_img(latents[:1])[0].shape[1] for latents in ref_latents)
+                override = partial(_weigh, _ReferenceBias(references, strength), following)
+            else:
+                method = kwargs.get("ref_latents_method", flux.params.default_ref_method)
+                beside = self._beside(flux, x, timestep, y, guidance, ref_latents, method, strength, transformer_options)
+                override = partial(_attend, beside, len(flux.double_blocks), following)
+                ref_latents = None
             transformer_options = {**transformer_options, "optimized_attention_override": override}
-            ref_latents = None
         return executor(x, timestep, context, y, guidance, ref_latents, control, transformer_options, **kwargs)
 
     def _tile_of(self, latents, tile):
@@ -84,17 +96,17 @@ class UMMFHooks:
             )
         return crop_to_tile(latents, tile, full)
 
-    def _beside(self, flux, x, timestep, y, guidance, references, strength, transformer_options):
+    def _beside(self, flux, x, timestep, y, guidance, references, method, strength, transformer_options):
         """The condition tokens of this call: a stream, or keys and values that are known from an earlier one."""
         _, output_ids = flux.process_img(x[:1], transformer_options=transformer_options)
         columns = -(-x.shape[3] // flux.patch_size)
         grid = output_ids[0].unflatten(0, (-1, columns))
         tokens, ids = [], []
-        for index, latents in enumerate(references):
+        for latents, place in zip(references, reference_places([r.shape[2:] for r in references], x.shape[2:], method)):
             tokens.append(flux.process_img(latents.to(x))[0])
             height, width = (-(-extent // flux.patch_size) for extent in latents.shape[2:])
-            ids.append(condition_positions(grid, height, width, self.mode, index))
-        tokens, ids = torch.cat(tokens, 1), torch.cat(ids)
+            ids.append(condition_positions(grid, height, width, self.mode, place))
+        tokens = torch.cat(tokens, 1)
         pooled = x.new_zeros(len(x), flux.params.vec_in_dim) if y is None else y[:, : flux.params.vec_in_dim]
         branch = ConditionBranch(flux.get_submodule, flux_dimensions(flux), self.mode, self.lora, self.lora_strength)
         if self.mode.constant:
@@ -104,20 +116,28 @@ class UMMFHooks:
                 self._layout = layout
             most = MAX_KEPT * (layout.count if layout else 1)
             recalled = self._cache.recall(
-                branch, tokens, ids, pooled, lambda q, k, v, _bias: attention(q, k, v), partial(self._fits, tokens.device), most
+                branch,
+                tokens,
+                ids,
+                guidance,
+                pooled,
+                lambda q, k, v, _bias: attention(q, k, v),
+                partial(self._fits, tokens.device),
+                most,
             )
             if recalled is not None:
                 return CachedCondition(*recalled, strength)
         return branch.start(tokens, ids, branch.vector(timestep, guidance, pooled), strength)
 
     def _fits(self, device, size):
+        assert self._patcher is not None
         if size <= self._patcher.get_free_memory(device) / 2:
             return True
         logging.info("UMMF: %.1f GB of keys and values do not fit; they are computed at every step", size / 2**30)
         return False
 
 
-def _attend(beside, double_blocks, following, func, query, key, value, heads, *args, mask=None, transformer_options=None, **kwargs):
+def _attend(beside, double_blocks, following, func, query, key, value, heads, *args, mask=None, transformer_options, **kwargs):
     """The `optimized_attention_override` of a call: joins the condition to the attention of FLUX's own blocks."""
     index = transformer_options["block_index"]
     if transformer_options["block_type"] == "single":
@@ -127,11 +147,37 @@ def _attend(beside, double_blocks, following, func, query, key, value, heads, *a
         # In an attention of its own the condition's keys are as many as its queries, and the base's mask is not for it.
         ours = mask is None or (not beside.joint and q.shape[2] == k.shape[2])
         both = {"mask": bias if ours else _joined_mask(mask, q, k, bias), "transformer_options": transformer_options, **kwargs}
-        if following is not None:
-            return following(func, q, k, v, heads, *args, **both)
-        return func(q, k, v, heads, *args, **both)
+        return _then(following, func, q, k, v, heads, *args, **both)
 
     return beside.attend(index, query, key, value, joined)
+
+
+class _ReferenceBias:
+    """Strength as a bias on attention between the last `references` tokens of the sequence and the others."""
+
+    def __init__(self, references, strength):
+        self.references, self.bias = references, log_strength(strength)
+        self._matrix = None
+
+    def of(self, query):
+        """(1, 1, N, N) for `query` (B, heads, N, head_dim); the same for every block."""
+        if self._matrix is None:
+            count = query.shape[2] - self.references
+            matrix = query.new_zeros(1, 1, query.shape[2], query.shape[2])
+            matrix[..., :count, count:] = matrix[..., count:, :count] = self.bias
+            self._matrix = matrix
+        return self._matrix
+
+
+def _weigh(reference_bias, following, func, query, key, value, heads, *args, mask=None, **kwargs):
+    """The `optimized_attention_override` of a call whose references FLUX reads by itself."""
+    bias = reference_bias.of(query)
+    mask = bias if mask is None else _joined_mask(mask, query, key, bias)
+    return _then(following, func, query, key, value, heads, *args, mask=mask, **kwargs)
+
+
+def _then(following, func, *args, **kwargs):
+    return func(*args, **kwargs) if following is None else following(func, *args, **kwargs)
 
 
 def _joined_mask(mask, query, key, bias):
@@ -149,6 +195,11 @@ def strength_hook(strength):
     hooks = UMMFHooks(KONTEXT)
 
     def diffusion_model(executor, *args, **kwargs):
+        if not isinstance(executor.class_obj, Flux):
+            raise ValueError(
+                f"UMMF Conditioning: a strength of {strength} needs ComfyUI's own FLUX, but the model is a "
+                f"{type(executor.class_obj).__name__}; set strength to 1."
+            )
         options = kwargs.get("transformer_options") or args[7]
         if KEY in options.get("wrappers", {}).get(WrappersMP.DIFFUSION_MODEL, {}):
             return executor(*args, **kwargs)  # Apply UMMF LoRA reads the strength itself

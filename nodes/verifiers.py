@@ -1,17 +1,20 @@
 """Nodes that judge images: the verifiers of a search, ensembles of them, and scores for any images."""
 
 import json
+import logging
 import math
 from typing import NamedTuple
 
 import comfy.model_management
+import torch
 from comfy_api.latest import io
 
 from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.image.candidates import candidate_sheet
 from ..fluxir_core.verify.aggregate import mean_z, rank_sum
 from ..fluxir_core.verify.ensemble import DefaultEnsemble, Ensemble
-from .runtime import load_whole, pil_to_image, to_planes
+from .inputs import given_planes
+from .runtime import in_name_of, load_whole, pil_to_image, show
 
 AGGREGATORS = {"by score": mean_z, "by rank": rank_sum}
 Verifier = io.Custom("FLUXIR_VERIFIER")
@@ -19,9 +22,8 @@ Verifier = io.Custom("FLUXIR_VERIFIER")
 
 COPIES = 32
 """Sizes of a float32 picture that its scoring takes at most; the default ensemble was seen to take 23."""
-
-
-MOST_AT_ONCE = 8
+MOST_AT_ONCE, PIXELS_ON_CPU = 8, 512 * 512
+"""Images scored together: on a CPU only small ones, so that cancelling waits for no more than the image at hand."""
 
 
 class LoadedVerifier(NamedTuple):
@@ -36,18 +38,20 @@ class LoadedVerifier(NamedTuple):
         As many at once as the device's memory holds.
         """
         management, device = comfy.model_management, comfy.model_management.get_torch_device()
-        batch = 1 if reference is None else len(reference)
-        needed = COPIES * batch * images[0].nbytes
+        needed = COPIES * images[0].nbytes
         management.free_memory(needed, device)  # before: it may take a verifier's own network away
         load_whole(self.patchers, needed)
 
-        def score(group):
+        def score(group, rows):
             management.throw_exception_if_processing_interrupted()
-            given = None if reference is None else reference.repeat(len(group) // batch, 1, 1, 1).to(device)
+            given = None if reference is None else reference[rows % len(reference)].to(device)
             return self.ensemble.measure(group.to(device), given)
 
-        at_once = max(1, min(MOST_AT_ONCE // batch, int(management.get_free_memory(device) / needed)))
-        return MicroBatches(batch, at_once)(score, images)
+        most = MOST_AT_ONCE
+        if management.is_device_cpu(device):
+            most = min(most, PIXELS_ON_CPU // images[0, 0].numel())
+        at_once = max(1, min(most, int(management.get_free_memory(device) / needed)))
+        return MicroBatches(1, at_once)(score, images, torch.arange(len(images)))
 
 
 class NaturalImageVerifier(io.ComfyNode):
@@ -108,7 +112,7 @@ class VerifierEnsemble(io.ComfyNode):
         try:
             ensemble = Ensemble([member.ensemble for member in members], AGGREGATORS[aggregation])
         except ValueError as error:
-            raise ValueError(f"Verifier Ensemble: {error}") from None
+            raise in_name_of("Verifier Ensemble", error) from None
         return io.NodeOutput(LoadedVerifier(ensemble, tuple(p for member in members for p in member.patchers)))
 
 
@@ -132,21 +136,35 @@ class ScoreImages(io.ComfyNode):
                 io.String.Output(display_name="scores", tooltip="The value of each image and every verifier's scores, as JSON."),
                 io.Image.Output(display_name="sheet", tooltip="All images with their ranks and scores; the best is framed."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, images, verifier, degraded=None) -> io.NodeOutput:
-        if degraded is not None and len(degraded) != 1:
-            raise ValueError(f"Score Images: {len(degraded)} degraded images; give the one that all images restore.")
+        planes = given_planes("Score Images", "images", images, finite=False)
+        reference = None if degraded is None else given_planes("Score Images", "degraded", degraded)
+        if reference is not None and len(reference) != 1:
+            raise ValueError(f"Score Images: {len(reference)} degraded images; give the one that all images restore.")
         try:
-            scores = verifier.measure(to_planes(images), None if degraded is None else to_planes(degraded))
+            scores = verifier.measure(planes, reference)
         except ValueError as error:
-            raise ValueError(f"Score Images: {error}") from None
+            raise in_name_of("Score Images", error) from None
         scores = {name: values.float().cpu() for name, values in scores.items()}
         values = verifier.ensemble.combine(scores)
-        best = int(values.argmax())
+        best = int(values.nan_to_num(nan=-torch.inf).argmax())
+        refused = not torch.isfinite(values).any()
+        if refused:
+            said = f"the verifier refuses all of {len(planes)} images ({_refusals(scores)}): none is the best, the first is given"
+            logging.warning("Score Images: %s.", said)
+            show(cls, said)
         columns = {"values": values, **scores}
         report = {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in columns.items()}
-        report = {"values": report.pop("values"), "scores": report}
-        sheet = candidate_sheet(to_planes(images).cpu(), report["values"], report["scores"], best)
+        report = {"values": report.pop("values"), "scores": report, **({"refused": said} if refused else {})}
+        sheet = candidate_sheet(planes.cpu(), report["values"], report["scores"], None if refused else best)
         return io.NodeOutput(images[best : best + 1], best, json.dumps(report), pil_to_image(sheet))
+
+
+def _refusals(scores):
+    """The names of the `scores` {name: (n,)} that refuse any image."""
+    refusing = [name for name, own in scores.items() if ((own < 0) if name.startswith("guard_") else ~own.isfinite()).any()]
+    return ", ".join(refusing) or "by all scores together"

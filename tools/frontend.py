@@ -4,10 +4,11 @@ import base64
 import io
 import json
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from PIL import Image
 
-VIEW = {"width": 1600, "height": 1000}
+VIEW: Any = {"width": 1600, "height": 1000}
 
 
 FLAGS = (

@@ -1,6 +1,7 @@
 """A graph described in Python: the frontend's JSON, laid out in titled groups, the API's, and a blueprint of it."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 WIDTH, GAP, GROUP_GAP, TITLE, HEADER, EDGE = 340, 60, 80, 34, 50, 24
@@ -81,7 +82,7 @@ class Graph:
     def column(self):
         self.at += 1
 
-    def add(self, kind, title=None, mode=0, models=(), **inputs):
+    def add(self, kind, title=None, mode: Any = 0, models: Any = (), **inputs):
         """A node of class `kind`; an input that is a node means its first output. Returns the Node."""
         inputs = {name: value[0] if isinstance(value, Node) else value for name, value in inputs.items()}
         node = Node(len(self.nodes) + 1, kind, title, inputs, (len(self.groups) - 1, self.at), mode, list(models))

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from .graph import Graph
+from .graph import Graph, Node
 
 MODEL, ADAPTER, VAE = "mini-flux.safetensors", "mini-flux-fluxir.safetensors", "mini-flux-vae.safetensors"
 UMMF, FEW_STEPS = "mini-flux-ummf.safetensors", "mini-flux-few-steps.safetensors"
@@ -68,6 +68,8 @@ REMOVER = _file(
 
 class Restoration(Graph):
     """What most graphs have in common: a photo, the small model with its adapter, and the result beside the photo."""
+
+    prompt: Node
 
     def photo_of(self, file, title="Load your photo"):
         self.group("1 Photo")
@@ -252,7 +254,7 @@ def large(library):
         library,
         f"## Restore a large photo\n\nPress Run. {OWN_PHOTO}\n\nHere a small photo is made twice as large first; set *scale_by* to 1 "
         "for one that is large.\n\n**Tile Model** shows the model one tile at a time and says how many there are. Each takes as "
-        "long as a small photo: 4000 x 3000 pixels are 20 tiles, an hour on a CPU.",
+        "long as a small photo: 4000 x 3000 pixels are 20 tiles, a quarter of an hour or more on a CPU.",
     )
     g.photo_of("fluxir_mountain_small.jpg")
     g.image = g.add("ImageScaleBy", "Enlarge", image=g.photo, upscale_method="bicubic", scale_by=2.0)[0]
@@ -580,7 +582,7 @@ def restore_photo_by_search(library):
     g, model = _blueprint(
         library,
         "Restores a photo of any size and searches for the best result. The budget says how long it may take: quick up to 3 times "
-        "a normal result, balanced up to 5 times, thorough 16 times. chart draws the search.",
+        "a normal result, balanced up to 5 times, thorough up to 15 times. chart draws the search.",
         ["restore", "best of n", "search", "better quality", "fluxir"],
     )
     g.searcher({"steps": 20, "denoise": 1.0}, model, g.prompt)

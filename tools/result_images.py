@@ -35,6 +35,7 @@ SHOWN = ("noise", "low_light", "strong")
 PHOTO = "photo.png"
 
 
+README_WIDTH = 860
 WIDTH = 640
 """Of a help page's image, in pixels, at most."""
 
@@ -87,7 +88,9 @@ def make(studio):
         folder.mkdir(parents=True, exist_ok=True)
     for name in SHOWN:
         path = README_IMAGES / f"{name}.jpg"
-        before_after(studio, name).save(path, quality=75, optimize=True)
+        sheet = before_after(studio, name)
+        sheet.thumbnail((README_WIDTH, README_WIDTH), Image.Resampling.LANCZOS)
+        sheet.save(path, quality=72, optimize=True)
         print(path, flush=True)
     for node, image in HELP.items():
         path = IMAGES / f"{node}_result.webp"

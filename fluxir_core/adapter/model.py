@@ -1,7 +1,7 @@
 """The FluxIR adapter (arXiv 2504.15159, section 3.2)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -84,7 +84,10 @@ class FluxIRAdapter(nn.Module):
     (B, heads, N, head_dim) and returns (B, N, hidden). Parameters are named as in BFL's FLUX.
     """
 
-    def __init__(self, config, ops=nn, attention=attention, device=None, dtype=None):
+    null_text: torch.Tensor
+    null_pooled: torch.Tensor
+
+    def __init__(self, config, ops: Any = nn, attention=attention, device=None, dtype=None):
         super().__init__()
         self.config = config
         dims, factory = config.dims, {"device": device, "dtype": dtype}
@@ -124,10 +127,10 @@ class FluxIRAdapter(nn.Module):
             for key, parameter in module.named_parameters() if module is not None else ():
                 parameter.copy_(base[f"{'double_blocks.0' if name == 'double_block' else name}.{key}"])
         rank = self.config.rank
-        excitations = [layer if rank is None else layer.excite for layer in (*self.se_image, *self.se_text)]
+        excitations = [layer if rank is None else layer.get_submodule("excite") for layer in (*self.se_image, *self.se_text)]
         for layer in (self.lq_in, *excitations):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
     def prepare(self, lq_tokens, text, pooled, image_ids):
         """The Condition of one image, computed once: nothing in it depends on x_t or t.

@@ -5,15 +5,15 @@ import json
 import logging
 import os
 import platform
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+if sys.platform == "win32":
     import msvcrt
+else:
+    import fcntl
 
 LOCK_FILE = ".fluxir-lock"
 FAR = 2**30
@@ -29,7 +29,7 @@ def lock(file):
     """Locks the open `file` until it is closed. Raises Held when another process has locked it; a file system that knows no
     locks is warned of, and used as it is."""
     try:
-        if fcntl:
+        if sys.platform != "win32":
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         place = os.lseek(file.fileno(), 0, os.SEEK_CUR)

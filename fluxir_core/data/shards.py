@@ -35,8 +35,9 @@ class Span(NamedTuple):
 
 class _Window(io.RawIOBase):
     def __init__(self, span):
-        self.file = None
-        self.span, self.file, self.place = span, open(span.path, "rb"), 0
+        self.file = None  # for `close`, where opening fails
+        self.file = open(span.path, "rb")  # noqa: SIM115 (`close` closes it)
+        self.span, self.place = span, 0
 
     def readable(self):
         return True
@@ -49,6 +50,7 @@ class _Window(io.RawIOBase):
         return self.place
 
     def readinto(self, buffer):
+        assert self.file
         self.file.seek(self.span.offset + self.place)
         data = self.file.read(min(len(buffer), max(0, self.span.size - self.place)))
         buffer[: len(data)] = data
@@ -163,6 +165,32 @@ class ShardWriter:
         self.file.close()
         if kind is None:
             self.partial.replace(self.path)
+
+
+class NewShard(ShardWriter):
+    """A ShardWriter of the first of `paths` that is free: what exists is never opened, and a run that fails leaves nothing."""
+
+    def __init__(self, paths):
+        self.paths = paths
+
+    def __enter__(self):
+        for path in self.paths:
+            super().__init__(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                open(self.partial, "xb").close()  # of two runs, the other takes the next path
+            except FileExistsError:
+                continue
+            if not path.exists():
+                return super().__enter__()
+            self.partial.unlink()
+        raise FileExistsError("none of the paths is free")
+
+    def __exit__(self, *exception):
+        try:
+            super().__exit__(*exception)
+        finally:
+            self.partial.unlink(missing_ok=True)
 
 
 def write_whole(path, data):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch.nn import functional as F
 
+from ..image.pixels import luma
 from .basic import jpeg, upscale
 from .blur import convolve, gaussian, sinc
 from .image import per_image
@@ -110,7 +111,7 @@ def _noisy(image, order, strength, draw):
     normals = draw.branch().normals(1 if gray else 3, *image.shape[1:]).to(image)
     if normal:
         return (image + sigma / 255 * normals).clamp(0, 1)
-    bright = image.mean(0, keepdim=True) if gray else image
+    bright = luma(image[None])[0] if gray else image
     return (image + scale * (poisson(bright * 255, normals) / 255 - bright)).clamp(0, 1)
 
 

@@ -31,7 +31,8 @@ def drops_on_glass(draw, height, width, count):
         rows, columns = torch.arange(height)[window[0]], torch.arange(width)[window[1]]
         dy, dx = torch.meshgrid((rows + 0.5 - y) / 1.15, columns + 0.5 - x, indexing="ij")
         angle = torch.atan2(dy, dx)
-        outline = 1 + sum(0.06 * shape[k] * torch.cos((k + 2) * angle + phase[k]) for k in range(3))
+        waves = [0.06 * shape[k] * torch.cos((k + 2) * angle + phase[k]) for k in range(3)]
+        outline = 1 + waves[0] + waves[1] + waves[2]
         away = torch.hypot(dy, dx) / radius / outline.clamp(0.6, 1.6)
         inside = away < 1
         slope = (0.12 + 0.15 * lens) * side / radius / (1.2 - away.clamp(max=1) ** 2).sqrt()

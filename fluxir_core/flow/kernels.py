@@ -10,6 +10,7 @@ so most kernels are x_s = (1 - s) x0 + s (c e + sqrt(1 - c^2) z) with c of their
 
 import math
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
@@ -34,6 +35,21 @@ def _mix(x, v, t, s, c, z):
     """(1 - s) x0 + s (c e + sqrt(1 - c^2) z), c float64 of t's shape."""
     keep, renew = (s * c).float(), (s * torch.sqrt(1 - c * c)).float()
     return (1 - s) * (x - t * v) + keep.to(x) * (x + (1 - t) * v) + renew.to(x) * z
+
+
+class Kernel(Protocol):
+    """What a search may step by; see the module's first lines."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def back(self) -> int: ...
+
+    @property
+    def keeps_time(self) -> bool: ...
+
+    def __call__(self, x, v, t, s, z) -> tuple[torch.Tensor, Any]: ...
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Rectified flow: z_t = (1 - t) z_0 + t z_1, velocity v = z_1 - z_0 (z_0 clean, z_1 noise, t in [0, 1]); its sigmas and Euler's sampler."""
 
 import math
+from itertools import pairwise
 
 import torch
 
@@ -36,16 +37,34 @@ def sample_logit_normal(count, generator=None, device=None):
     return torch.sigmoid(torch.randn(count, generator=generator, device=device))
 
 
-def flux_sigmas(steps, shift=1.15):
-    """Sigmas from 1 to 0, shape (steps + 1,): the uniform grid under FLUX's time shift (ComfyUI's `simple` scheduler).
+LEVELS = 10_000
+"""Sigmas that ComfyUI's FLUX knows: its schedulers choose among them."""
 
-    `shift` is mu in sigma = e^mu / (e^mu + 1/t - 1); 0 is the uniform grid. Raises ValueError when steps < 1.
+
+def flux_sigmas(steps, shift=1.15):
+    """Sigmas from 1 to 0, shape (steps + 1,): those of ComfyUI's `simple` scheduler, the uniform grid under FLUX's time shift.
+
+    Each is the next of LEVELS above the grid's, bit for bit as ComfyUI computes it. `shift` is mu in
+    sigma = e^mu / (e^mu + 1/t - 1); 0 is the uniform grid. Raises ValueError when steps < 1.
     """
     if steps < 1:
         raise ValueError(f"flux_sigmas: steps is {steps}; use at least 1.")
-    t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    ratio = math.exp(shift)
-    return (ratio * t / (1 + (ratio - 1) * t)).float()
+    levels = [LEVELS - int(step * (LEVELS / steps)) for step in range(steps)]
+    t, ratio = torch.tensor(levels, dtype=torch.float32) / LEVELS, math.exp(shift)
+    return torch.cat([ratio / (ratio + (1 / t - 1)), t.new_zeros(1)])
+
+
+def check_sigmas(sigmas):
+    """Raises ValueError unless `sigmas` (S + 1,) fall in at least one step from at most 1 to 0."""
+    values = [float(sigma) for sigma in sigmas]
+    if len(values) < 2:
+        raise ValueError("the sigmas hold no step; use at least two sigmas.")
+    if not all(b < a for a, b in pairwise(values)) or not values[0] <= 1.001:
+        raise ValueError(
+            f"the sigmas, {values[0]:.3g} to {values[-1]:.3g}, do not fall from 1 or less; use a flow-matching model's sigmas."
+        )
+    if values[-1] != 0:
+        raise ValueError(f"the last sigma is {values[-1]:.3g}; a search needs the whole way to 0, so do not split it there.")
 
 
 def euler(velocity, x, sigmas, callback=None):

@@ -48,6 +48,9 @@ class DoubleStreamBlock(nn.Module):
     `image` (B, N, hidden), `text` (B, L, hidden), `vector` (B, hidden); returns the two streams.
     """
 
+    img_mod: Modulation
+    txt_mod: Modulation
+
     def __init__(self, dim, num_heads, mlp_ratio, attention, ops=nn, **kwargs):
         super().__init__()
         self.attention = attention

@@ -55,11 +55,18 @@ _BLOCKS = (
     ("double_blocks", "transformer_blocks", _DOUBLE, _DOUBLE_FUSED),
     ("single_blocks", "single_transformer_blocks", _SINGLE, _SINGLE_FUSED),
 )
-
-
+LYCORIS = {"linear_in": "net.0.proj", "linear_out": "net.2"}
+"""What LyCORIS calls the feed-forward's modules."""
+_FUSED_NAMES = [part for fused in (_DOUBLE_FUSED, _SINGLE_FUSED) for parts in fused.values() for part in parts]
 _UNDERSCORED = {
-    name.replace(".", "_"): name for names in (_EMBEDDERS, _DOUBLE, _SINGLE, _DOUBLE_FUSED, _SINGLE_FUSED) for name in names
-}
+    name.replace(".", "_"): name
+    for names in (
+        *(_EMBEDDERS, _DOUBLE, _SINGLE, _DOUBLE_FUSED, _SINGLE_FUSED),
+        *(_EMBEDDERS.values(), _DOUBLE.values(), _SINGLE.values(), _FUSED_NAMES),
+    )
+    for name in names
+} | {f"{name}_{theirs}": f"{name}.{ours}" for name in ("ff", "ff_context") for theirs, ours in LYCORIS.items()}
+_BLOCK_NAMES = "|".join(name for names in _BLOCKS for name in names[:2])
 
 
 def bfl_to_diffusers(state_dict):
@@ -113,14 +120,16 @@ def bfl_module(module):
     return prefix + (next((fused[parts] for parts in fused if name in parts), None) or names[name])
 
 
-def kohya_to_bfl(name):
-    """BFL's name of a module whose dots are underscores in `name` ("double_blocks_0_img_attn_qkv"), as kohya's scripts
-    write them. Raises KeyError when FLUX has no such module."""
-    blocks, index, module = re.fullmatch(r"(?:(double_blocks|single_blocks)_(\d+)_)?(.+)", name).groups()
+def dotted(name):
+    """A module's name in either layout whose dots are underscores in `name` ("double_blocks_0_img_attn_qkv"), as kohya's
+    scripts write them. Raises KeyError when FLUX has no such module."""
+    if not (match := re.fullmatch(rf"(?:({_BLOCK_NAMES})_(\d+)_)?(.+)", name)):
+        raise KeyError(name)
+    blocks, index, module = match.groups()
     return (f"{blocks}.{index}." if blocks else "") + _UNDERSCORED[module]
 
 
-def _locate(key, side):
+def _locate(key, side) -> tuple[str, str, str, dict, dict]:
     """Splits a key of layout `side` (0 BFL, 1 diffusers): (prefix in the other layout, module, kind, names, fused)."""
     module, _, kind = key.rpartition(".")
     for *layouts, names, fused in _BLOCKS:
@@ -130,7 +139,7 @@ def _locate(key, side):
     return ("", module, kind, *_direction(_EMBEDDERS, {}, side))
 
 
-def _direction(names, fused, side):
+def _direction(names, fused, side) -> tuple[dict, dict]:
     return (names, fused) if side == 0 else ({v: k for k, v in names.items()}, {v: k for k, v in fused.items()})
 
 

@@ -59,7 +59,7 @@ def write_safetensors(path, weights, metadata):
 def read_safetensors(path):
     """Metadata and weights of a safetensors file. Raises WeightFileError on any other file; never opens a pickle."""
     with _opened(path) as file:
-        return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
+        return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
 
 
 def read_metadata(path):

@@ -13,8 +13,8 @@ def candidate_sheet(images, values, scores, winner, baseline=None):
     """A PIL image, WIDTH wide, of `images` (n, 3, H, W) in [0, 1], each above its rank and scores, the winner framed.
 
     `values`: n numbers by which they are ranked, the highest first; `scores`: {verifier: n numbers}. None is a refused
-    image's number, and a verifier that gives several all the same is left out. `winner`, and the `baseline` if there
-    is one, are indices.
+    image's number, and a verifier that gives several all the same is left out. `winner` and the `baseline` are indices, or
+    None where there is none.
     """
     ranks = _ranks(values)
     scores = {name: own for name, own in scores.items() if len(own) == 1 or len(set(own)) > 1}
@@ -23,7 +23,7 @@ def candidate_sheet(images, values, scores, winner, baseline=None):
         remarks = [text for text, index in (("winner", winner), ("baseline", baseline)) if index == i]
         lines = [", ".join([f"{ranks[i]}. of {len(values)}: {_number(values[i])}", *remarks])]
         labels.append("\n".join(lines + [f"{name} {_number(own[i])}" for name, own in scores.items()]))
-    return montage(images, labels, (winner,), WIDTH)
+    return montage(images, labels, () if winner is None else (winner,), WIDTH)
 
 
 def search_sheet(report, finalists, image=0):

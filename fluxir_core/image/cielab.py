@@ -37,7 +37,7 @@ def into_gamut(images):
 
     The channels keep the order and the proportions of their differences, that is, the hue. Other colors stay bit for bit.
     """
-    luma = sum(weight * channel for weight, channel in zip(TO_XYZ[1], images.unbind(1)))[:, None].clamp(0, 1)
+    luma = _weighted(images, TO_XYZ[1])[:, None].clamp(0, 1)
     color = images - luma
     highest, lowest = color.amax(1, keepdim=True), color.amin(1, keepdim=True)
     outside = ((images < 0) | (images > 1)).any(1, keepdim=True)
@@ -47,4 +47,9 @@ def into_gamut(images):
 
 def _mixed(images, matrix):
     """`matrix`, three rows of numbers, times every color; as sums, which no device rounds to half precision."""
-    return torch.stack([sum(weight * channel for weight, channel in zip(row, images.unbind(1))) for row in matrix], 1)
+    return torch.stack([_weighted(images, row) for row in matrix], 1)
+
+
+def _weighted(images, row):
+    red, green, blue = images.unbind(1)
+    return row[0] * red + row[1] * green + row[2] * blue

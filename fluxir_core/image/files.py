@@ -132,7 +132,7 @@ def read_image(file, name=None):
             remarks.append("its 16 bits a channel are read as 8" if image.mode[0] != "I" else "its 16 bits a channel become 8")
         profile, dpi = image.info.get("icc_profile"), _dpi(image)
         exif, adobe = _exif_of(image, remarks)
-        if (turn := UPRIGHT.get(_orientation(image))) is not None:
+        if (turn := UPRIGHT.get(_orientation(image) or 1)) is not None:
             image = image.transpose(turn)
         if image.mode == "F":
             raise Unusable("its floating-point numbers have no known range")

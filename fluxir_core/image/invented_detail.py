@@ -35,7 +35,7 @@ def invented_detail(restored, degraded):
         degraded = F.interpolate(degraded, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     planes, given = restored.float(), degraded.float().expand(len(restored), -1, -1, -1)
     grid = _shrunk(planes, CELL).shape[2:]
-    unexplained = energy = 0
+    unexplained, energy = torch.zeros((), device=planes.device), torch.zeros((), device=planes.device)
     for _ in range(LEVELS):
         (band, planes), (own, given) = _split(planes), _split(given)
         coarser = given - blur(given, 2.0, 5)

@@ -2,6 +2,7 @@
 
 import io
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -48,7 +49,7 @@ def to_srgb(image, profile):
 def _transform(profile):
     """The mode that `profile` is for, and its transform to sRGB; None for the latter where it changes no color by more than
     a step of 8 bits."""
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    source: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     mode = MODES[source.profile.xcolor_space.strip()]
     transform = ImageCms.buildTransform(
         source,

@@ -1,6 +1,7 @@
 """LoRA files in diffusers' (peft's) and kohya's key layouts."""
 
 import json
+import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 from ..adapter.checkpoint import KIND as ADAPTER_KIND
 from ..flux.dimensions import FluxDimensions
-from ..flux.keymap import bfl_module, diffusers_parts, kohya_to_bfl, swap_halves
+from ..flux.keymap import LYCORIS, bfl_module, diffusers_parts, dotted, swap_halves
 from ..flux.weight_files import (
     FORMAT_VERSION,
     LoadReport,
@@ -30,17 +31,23 @@ KIND = "ummf_lora"
 
 
 FEW_STEPS = "few_step_lora"
-
-
-_KEY = re.compile(r"(.+)\.lora[._](A|B|down|up)(?:\.default)?\.weight")
-
-
+PEFT = "lora_adapter_metadata"
+"""Where diffusers keeps peft's configuration in a file's header."""
+_KEY = re.compile(r"(.+?)(\.lora[._]|\.lora_linear_layer\.|_lora[12]?\.)(A|B|down|up)(?:\.default)?(?:\.weight)?")
 _PARTNER = {"A": "B", "B": "A", "down": "up", "up": "down"}
 
 
 _PREFIXES = re.compile(r"(?:base_model\.model\.|transformer\.|diffusion_model\.)*")
-
-
+_UNDERSCORED = re.compile(r"(?:lora_unet|lora_transformer|lycoris)_(.+)")
+_ELSEWHERE = {  # other programs' names of FLUX's modules, to those of BFL or diffusers
+    "processor.qkv_lora1.": "img_attn.qkv",
+    "processor.qkv_lora2.": "txt_attn.qkv",
+    "processor.proj_lora1.": "img_attn.proj",
+    "processor.proj_lora2.": "txt_attn.proj",
+    "processor.qkv_lora.": "linear1_qkv",
+    "processor.proj_lora.": "linear2",
+    **{f"{name}.{theirs}": f"{name}.{ours}" for name in ("ff", "ff_context") for theirs, ours in LYCORIS.items()},
+}
 _OMINI = (r"x_embedder", r"transformer_blocks\.\d+\.norm1\.linear", r"single_transformer_blocks\.\d+\.norm\.linear")
 
 
@@ -48,10 +55,15 @@ _TEXT_STREAM = re.compile(r"norm1_context|attn\.add_|to_add_out|ff_context|conte
 
 
 _UNSUPPORTED = {
-    "DoRA": re.compile(r"dora_scale|lora_magnitude_vector"),
-    "LoKr": re.compile(r"\.lokr_"),
-    "LoHa": re.compile(r"\.hada_"),
-    "LoRA with biases": re.compile(r"\.lora[._](B|up)(\.default)?\.bias"),
+    "a DoRA": re.compile(r"dora_scale|lora_magnitude_vector"),
+    "a LoKr": re.compile(r"\.lokr_"),
+    "a LoHa": re.compile(r"\.hada_"),
+    "a GLoRA": re.compile(r"\.[ab][12]\.weight"),
+    "an OFT": re.compile(r"\.oft_"),
+    "a LoRA with a middle matrix": re.compile(r"\.lora_mid\."),
+    "a LoRA with biases": re.compile(r"\.lora[._](B|up)(\.default)?\.bias"),
+    "a LoRA for an input of another size": re.compile(r"\.reshape_weight"),
+    "a change of whole weights": re.compile(r"\.(diff|diff_b|set_weight|w_norm|b_norm)$"),
 }
 
 
@@ -123,12 +135,13 @@ def _kohya_keys(pairs, lora):
 
 
 def load_lora(path):
-    """Reads a LoRA for FLUX, in diffusers', peft's, BFL's or kohya's keys, into diffusers' modules. Returns a LoadedLoRA.
+    """Reads a LoRA for FLUX, in whatever keys ComfyUI's and diffusers' loaders read, into diffusers' modules. Returns a
+    LoadedLoRA. Where a module has no alpha of its own, diffusers' header states it, or it is the rank.
 
     A file that states no mode is OMINI when it changes OminiControl's modules and none of the text's, else KONTEXT; a
     few-step LoRA, which changes all tokens, is KONTEXT.
     Raises WeightFileError on a file that is not safetensors (a pickle is never opened), is truncated, is a FluxIR
-    adapter, has another version, holds no LoRA for FLUX or one of another kind (DoRA, LoKr, LoHa, with biases), lacks
+    adapter, has another version, holds no LoRA for FLUX or one of another kind (DoRA, LoKr, whole weights, ...), lacks
     weights, has weights whose shapes do not fit each other, or holds NaN or infinity.
     """
     name = Path(path).name
@@ -137,11 +150,12 @@ def load_lora(path):
     for key in weights:
         for kind, mark in _UNSUPPORTED.items():
             if mark.search(key):
-                raise WeightFileError(f"{name} holds a {kind} ({key}), which is not supported; choose a plain LoRA.")
+                raise WeightFileError(f"{name} holds {kind} ({key}), which is not supported; choose a plain LoRA.")
     pairs, report = _find_pairs(name, weights)
+    stated = _PeftScales(name, metadata)
     shapes, state_dict = {}, {}
     for pair in pairs:
-        for part, down, up, scale in _read_pair(name, pair, weights):
+        for part, down, up, scale in _read_pair(name, pair, weights, stated):
             if part in shapes:
                 raise WeightFileError(f"{name} holds two LoRAs for {part} (one is {pair.down}); export it again.")
             shapes[part] = (down.shape[1], up.shape[0], down.shape[0], scale)
@@ -175,17 +189,45 @@ class _Pair(NamedTuple):
     alpha: str
 
 
+class _PeftScales:
+    """The scales that peft's configuration in diffusers' header states for modules without an alpha of their own."""
+
+    def __init__(self, name, metadata):
+        try:
+            stated = json.loads(metadata.get(PEFT, "{}"))
+            if any(key.startswith("transformer.") for key in stated):  # a pipeline's, else the transformer's own
+                stated = {key.removeprefix("transformer."): value for key, value in stated.items()}
+            self.alpha, self.patterns = stated.get("lora_alpha"), stated.get("alpha_pattern") or {}
+            numbers = [*self.patterns.values(), *([] if self.alpha is None else [self.alpha])]
+            if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
+                raise ValueError("an alpha is no number")
+            if not all(re.fullmatch(r"[\w.]+", pattern) for pattern in self.patterns):
+                raise ValueError("alpha_pattern names modules by a regular expression")
+            self.root = stated.get("use_rslora", False)
+        except (AttributeError, RecursionError, TypeError, ValueError) as error:
+            raise WeightFileError(f"{name} has an unreadable {PEFT} ({error}); save the LoRA again.") from None
+
+    def of(self, module, rank):
+        """The factor on the LoRA of diffusers' `module`."""
+        alpha = next((a for name, a in self.patterns.items() if f".{module}".endswith(f".{name}")), self.alpha)
+        if alpha is None:
+            return 1.0
+        return alpha / (math.sqrt(rank) if self.root else rank)
+
+
 def _find_pairs(name, weights):
     """The file's _Pairs and the LoadReport."""
     pairs, missing = [], []
     for key in weights:
         match = _KEY.fullmatch(key)
-        parts, bfl = _parts(match[1]) if match else ((), False)
+        if match is None:
+            continue
+        parts, bfl = _parts(match[1], match[2])
         if parts:
-            partner = key[: match.start(2)] + _PARTNER[match[2]] + key[match.end(2) :]
+            partner = key[: match.start(3)] + _PARTNER[match[3]] + key[match.end(3) :]
             if partner not in weights:
                 missing.append(partner)
-            elif match[2] in ("A", "down"):
+            elif match[3] in ("A", "down"):
                 pairs.append(_Pair(parts, bfl, key, partner, f"{match[1]}.alpha"))
     matched = [key for pair in pairs for key in (pair.down, pair.up, pair.alpha) if key in weights]
     report = LoadReport(matched, missing, unused=sorted(weights.keys() - set(matched)))
@@ -196,12 +238,22 @@ def _find_pairs(name, weights):
     return pairs, report
 
 
-def _parts(stem):
-    """diffusers' names of what a key's `stem` names, none when it is not FLUX's, and whether the name is BFL's."""
+def _parts(stem, joint):
+    """diffusers' names of what a key's `stem` names, none when it is not FLUX's, and whether the name is BFL's. `joint` is
+    what stands between the stem and the half of the pair."""
     name = _PREFIXES.sub("", stem, count=1)
+    underscored = _UNDERSCORED.fullmatch(stem)
     try:
-        bfl = kohya_to_bfl(stem.removeprefix("lora_unet_")) if stem.startswith("lora_unet_") else name
-        return diffusers_parts(bfl), True
+        if underscored:
+            name = dotted(underscored[1])
+        for theirs, module in _ELSEWHERE.items():
+            if f"{name}{joint}".endswith(theirs):
+                name = f"{name}{joint}".removesuffix(theirs) + module
+            elif name.endswith(f".{theirs}"):
+                name = name.removesuffix(theirs) + module
+        if name.endswith(".linear1_qkv"):
+            return diffusers_parts(name.removesuffix("_qkv"))[:3], True
+        return diffusers_parts(name), True
     except KeyError:
         pass
     try:
@@ -211,7 +263,7 @@ def _parts(stem):
         return (), False
 
 
-def _read_pair(name, pair, weights):
+def _read_pair(name, pair, weights, stated):
     """Yields (diffusers name, down, up, scale) of what a _Pair changes; the parts of a fused module share `down`."""
     down, up, alpha = (weights.get(key) for key in pair[2:])
     for key in pair[2:]:
@@ -224,14 +276,28 @@ def _read_pair(name, pair, weights):
     if not fits or (alpha is not None and alpha.numel() != 1):
         shapes = ", ".join(f"{key} {list(weights[key].shape)}" for key in pair[2:] if key in weights)
         raise WeightFileError(f"{name} has shapes that do not fit each other ({shapes}); export it again.")
-    scale = 1.0 if alpha is None else alpha.item() / len(down)
+
+    def scale(part):
+        return stated.of(part, len(down)) if alpha is None else alpha.item() / len(down)
+
     if len(pair.parts) == 1:
-        yield pair.parts[0], down, swap_halves(up) if pair.bfl and "norm_out" in pair.parts[0] else up, scale
+        [part] = pair.parts
+        yield part, down, swap_halves(up) if pair.bfl and "norm_out" in part else up, scale(part)
         return
     for part, rows in zip(pair.parts, up.split([*[down.shape[1]] * 3, mlp][: len(pair.parts)])):
         used = (rows != 0).any(0)  # of a block-diagonal `up`, a part takes its own block: an exact inverse of save_lora
         if used.any():
-            yield part, down[used], rows[:, used], scale
+            yield part, down[used], rows[:, used], scale(part)
+
+
+def diffusers_weights(loaded):
+    """The weights of `loaded` (LoadedLoRA) as ComfyUI's and diffusers' loaders read them, whatever the file's spelling."""
+    weights = {}
+    for name, (_, _, rank, scale) in loaded.shapes.items():
+        for half, matrix in (("A", "down"), ("B", "up")):
+            weights[f"transformer.{name}.lora_{half}.weight"] = loaded.state_dict[f"layers.{layer_key(name)}.{matrix}.weight"]
+        weights[f"transformer.{name}.alpha"] = torch.tensor(float(scale * rank))
+    return weights
 
 
 def check_lora_base(loaded, dims):

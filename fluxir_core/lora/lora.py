@@ -1,6 +1,7 @@
 """Low-rank additions to FLUX's linear layers, named as in diffusers and applied in BFL's layout too (UMMF)."""
 
 import re
+from typing import Any
 
 import torch
 from torch import nn
@@ -80,7 +81,7 @@ class LoRA(nn.Module):
     or ComfyUI's manual_cast). Raises KeyError on a name that such a transformer does not have.
     """
 
-    def __init__(self, shapes, dims, ops=nn, device=None, dtype=None):
+    def __init__(self, shapes, dims, ops: Any = nn, device=None, dtype=None):
         super().__init__()
         self.dims, self.shapes = dims, dict(shapes)
         self.layers = nn.ModuleDict(
@@ -107,9 +108,11 @@ class LoRA(nn.Module):
             raise ValueError(f"LoRA: rank is {rank}; use 1 or more.")
         scale = 1.0 if alpha is None else alpha / rank
         lora = cls({name: (*size, rank, scale) for name, size in targets.items()}, dims, **factory)
-        for layer in lora.layers.values():
-            nn.init.normal_(layer.down.weight, std=1 / rank)
-            nn.init.zeros_(layer.up.weight)
+        for name, parameter in lora.named_parameters():
+            if name.endswith(".down.weight"):
+                nn.init.normal_(parameter, std=1 / rank)
+            else:
+                nn.init.zeros_(parameter)
         return lora
 
     @property

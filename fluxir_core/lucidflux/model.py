@@ -4,7 +4,7 @@ Parameters are named as in the public file, but for the norms of queries and key
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -164,7 +164,7 @@ class LucidFlux(nn.Module):
     (B, heads, N, head_dim) and returns (B, N, hidden).
     """
 
-    def __init__(self, config, ops=nn, attention=attention, device=None, dtype=None):
+    def __init__(self, config, ops: Any = nn, attention=attention, device=None, dtype=None):
         super().__init__()
         self.config = config
         factory = {"device": device, "dtype": dtype}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..flow.kernels import ZeroDrift, evolve_noise
+from ..flow.kernels import Kernel, ZeroDrift, evolve_noise
 from .final_selection import Outcome, selection_verifications
-from .look_ahead import FULL
-from .selectors import Argmax
+from .look_ahead import FULL, LookAhead
+from .selectors import Argmax, Selector
 from .task import Budget, ScoredCandidates
 from .trajectories import Trajectories
 
@@ -28,9 +28,9 @@ class EvolutionarySearch:
     lineages: int = 1
     children: int = 7
     rounds: tuple = (0.2, 0.4, 0.6, 0.8)
-    kernel: object = ZeroDrift()
-    look_ahead: object = FULL
-    selector: object = field(default_factory=Argmax)
+    kernel: Kernel = ZeroDrift()
+    look_ahead: LookAhead = FULL
+    selector: Selector = field(default_factory=Argmax)
     beta: float = 1.0
     baseline_check: bool = True
 

@@ -2,10 +2,34 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from .trajectories import times_like
+
+
+class LookAhead(Protocol):
+    """Estimates the clean latents (n, B, ...) of Trajectories at a grid index, for the verifiers to judge."""
+
+    @property
+    def incumbent_cost(self) -> int:
+        """Model calls a surviving member pays beyond those of its own trajectory."""
+        ...
+
+    def __call__(self, trajectories, index) -> torch.Tensor: ...
+
+    def cost(self, index, steps) -> int:
+        """Model calls a new member pays at grid `index` of a grid of `steps` steps."""
+        ...
+
+    def walked(self, index, steps) -> int:
+        """Grid points whose velocity a member knows after a look from `index`."""
+        ...
+
+    def exact(self, index, steps) -> bool:
+        """Whether the estimate is the final state."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -25,18 +49,14 @@ class Native:
         return trajectories.clean_estimate(min(index + self.steps, trajectories.search.steps))
 
     incumbent_cost = 0
-    """Model calls a surviving member pays beyond those of its own path."""
 
     def cost(self, index, steps):
-        """Model calls a new member pays at grid `index` of a grid of `steps` steps."""
         return min(self.steps + 1, steps - index)
 
     def walked(self, index, steps):
-        """Grid points whose velocity a member knows after a look from `index`."""
         return min(index + self.steps + 1, steps)
 
     def exact(self, index, steps):
-        """Whether the estimate is the final state."""
         return index + self.steps + 1 >= steps
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..flow.kernels import ODE, OU, check_keeps_time
+from ..flow.kernels import ODE, OU, Kernel, check_keeps_time
 from .final_selection import Outcome, selection_verifications
 from .selectors import resample, take, top
 from .state import finish_baseline
@@ -21,7 +21,7 @@ class SMC:
 
     particles: int = 15
     rounds: tuple = (0.2, 0.4, 0.6, 0.8)
-    kernel: object = OU()
+    kernel: Kernel = OU()
     strength: float = 3.0
     baseline_check: bool = True
 

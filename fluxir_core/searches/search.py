@@ -4,9 +4,11 @@ from dataclasses import dataclass, is_dataclass
 
 import torch
 
+from ..flow.rectified_flow import check_sigmas
 from .final_selection import select_final
 from .selectors import take
 from .state import SearchState, to_json
+from .within_budget import WithinBudget
 
 NOT_COMPARED = {"finalist_values": [], "finalist_scores": {}, "gain": None, "held_out": {}, "remarks": []}
 
@@ -54,6 +56,7 @@ def search(task, noise, sigmas, algorithm, seed=0, keys=None, stopped_by=()):
     _check(noise, sigmas, keys)
     state = SearchState(task, noise.float(), sigmas, seed, keys)
     planned = estimate_cost(algorithm, sigmas, task.finish is not None)
+    algorithm = algorithm.on(state.sigmas) if isinstance(algorithm, WithinBudget) else algorithm
     report = {
         "algorithm": describe(algorithm),
         "seed": seed,
@@ -142,14 +145,6 @@ def describe(part):
 def _check(noise, sigmas, keys):
     if not torch.isfinite(noise).all():
         raise ValueError("the noise holds NaN or infinity; connect a noise source that does not.")
-    values = [float(sigma) for sigma in sigmas]
-    if len(values) < 2:
-        raise ValueError("the sigmas hold no step; use at least two sigmas.")
-    if any(b >= a for a, b in zip(values, values[1:])) or values[0] > 1.001:
-        raise ValueError(
-            f"the sigmas, {values[0]:.3g} to {values[-1]:.3g}, do not fall from 1 or less; use a flow-matching model's sigmas."
-        )
-    if values[-1] != 0:
-        raise ValueError(f"the last sigma is {values[-1]:.3g}; a search needs the whole way to 0, so do not split it there.")
+    check_sigmas(sigmas)
     if len(keys) != len(noise):
         raise ValueError(f"{len(keys)} keys for {len(noise)} images; give one each.")

@@ -4,6 +4,8 @@ Values are (n, B): n members for each of B images, higher is better. Indices com
 index, so that an incumbent is only replaced by something better.
 """
 
+from typing import Protocol
+
 import torch
 
 
@@ -16,6 +18,21 @@ def top(values, count):
     """The `count` best of `values`, in their old order."""
     order = torch.argsort(values, dim=0, descending=True, stable=True)
     return order[:count].sort(dim=0).values
+
+
+class Selector(Protocol):
+    """Who has children and who goes on, by `values` (n, B)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def parents(self, values, children, generators) -> torch.Tensor:
+        """Indices (children, B) of the parents; `generators` holds one generator an image."""
+        ...
+
+    def survivors(self, values, lineages) -> torch.Tensor:
+        """Indices (lineages, B) of those that go on."""
+        ...
 
 
 class Argmax:

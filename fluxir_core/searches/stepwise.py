@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..flow.kernels import ODE, OU, check_keeps_time
+from ..flow.kernels import ODE, OU, Kernel, check_keeps_time
 from .final_selection import Outcome, selection_verifications
 from .selectors import take
 from .state import finish_baseline
@@ -24,7 +24,7 @@ class StepwiseSearch:
 
     children: int = 4
     window: float = 0.5
-    kernel: object = OU()
+    kernel: Kernel = OU()
     first_improvement: bool = False
     baseline_check: bool = True
     tile: int = 0

@@ -11,8 +11,9 @@ def summarize(report, image=0):
             f"Nothing was searched: {len(report['sigmas']) - 1} steps are too few for this search, so this is the normal result. "
             "Use more steps, or a larger window."
         )
-    if report["remarks"]:
-        return report["remarks"][0]
+    remarks = [remark for remark in report["remarks"] if remark.startswith((f"Image {image}:", "No "))]
+    if remarks:
+        return remarks[0]
     if report["baseline_score"] is None or report["score"] is None:
         return f"Found in {cost}. Without the baseline check nobody knows what was gained."
     values = report["finalist_values"][image]
@@ -20,7 +21,12 @@ def summarize(report, image=0):
     if winner in (-1, last):
         return f"The normal result was the best: nothing was gained in {cost}."
     gains = [f"{name} {_sign(own[image][winner], own[image][last])}" for name, own in report["finalist_scores"].items()]
+    gains += [f"{name}, which was not searched on, {_gain(own, image)}" for name, own in report["held_out"].items()]
     return f"Better than the normal result ({', '.join(gains)}) in {cost}."
+
+
+def _gain(held_out, image):
+    return _sign(held_out["score"][image], held_out["baseline_score"][image])
 
 
 def _sign(score, baseline):

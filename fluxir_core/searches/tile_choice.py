@@ -29,14 +29,15 @@ def choose_by_tile(state, estimates, tile):
     images = state.task.decode(estimates.flatten(0, 1))
     full, sizes = images.shape[-2:], estimates.shape[:2]
     ratio = round(full[0] / estimates.shape[-2])
-    grid = TileGrid(*estimates.shape[-2:], max(2, tile // ratio))
+    height, width = estimates.shape[-2:]
+    grid = TileGrid(height, width, max(2, tile // ratio))
     shares = estimates.new_zeros(*sizes, *estimates.shape[-2:])
     scores, values, winners = [], [], []
     for own in grid.tiles:
         place = own.times(ratio)
         found = state.task.score_tile(place.of(images), place, tuple(full))
         scores.append({name: score.detach().float().cpu().unflatten(0, sizes) for name, score in found.items()})
-        values.append(state.values(ScoredCandidates(scores[-1], None, estimates)))
+        values.append(state.values(ScoredCandidates(scores[-1], images, estimates)))
         winners.append(values[-1].argmax(0))
         won = torch.nn.functional.one_hot(winners[-1], sizes[0]).T.to(shares)
         own.of(shares).add_(won[..., None, None] * grid.window(own).to(shares))

@@ -1,6 +1,7 @@
 """UMMF's third stream (arXiv 2603.22027): condition tokens beside a FLUX transformer's own, in one sequence."""
 
 import math
+from itertools import accumulate, pairwise
 
 import torch
 from torch.nn import functional as F
@@ -10,24 +11,53 @@ from ..flux.layers import EMBEDDING_DIM, apply_rotary, rotary_embedding, timeste
 HALF = torch.finfo(torch.float16)
 
 
-def condition_positions(output_ids, height, width, mode, index=0):
-    """Positions (height * width, 3) of the `index`-th condition image's tokens, on a grid of `height` x `width`.
+def condition_positions(output_ids, height, width, mode, place=(1, 0, 0)):
+    """Positions (height * width, 3) of a condition image's tokens, on a grid of `height` x `width`.
 
     `output_ids` (rows, columns, 3) are those of the sampled tokens. Shared positions cover the output's area whatever the
     condition's size: tokens of both that show the same place have the same position. Offset ones stand on their own grid,
-    at index + 1 on the first axis, from the output's first row and column.
+    which begins at `place` (index, rows, columns) from the output's first token.
     """
     shared = mode.positions == "shared"
     ids = output_ids.new_empty(height, width, 3)
-    ids[..., 0] = output_ids[0, 0, 0] + (0 if shared else index + 1)
+    ids[..., 0] = output_ids[0, 0, 0] + (0 if shared else place[0])
     for axis, size in ((1, height), (2, width)):
         given = output_ids[:, 0, 1] if axis == 1 else output_ids[0, :, 2]
         start, spacing = given[0], given[1] - given[0] if len(given) > 1 else 1
         places = torch.arange(size, device=given.device, dtype=given.dtype)
         if shared:
             places = (places + 0.5) * len(given) / size - 0.5
+        else:
+            start = start + place[axis]
         ids[..., axis] = (start + spacing * places).unsqueeze(1 if axis == 1 else 0)
     return ids.flatten(0, 1)
+
+
+def reference_places(sizes, output, method="offset"):
+    """Where FLUX.1 Kontext's reference images lie: (index, rows, columns) of tokens from the output's first, for each of
+    `sizes` (height, width), in latent pixels like the size of the `output`.
+
+    `method` is ComfyUI's reference_latents_method: "index" gives every image an index of its own, "uxo" puts them behind the
+    output along its diagonal, "offset" (and anything else) puts all at index 1, each right of those before or below them.
+    """
+    places, height, width = [], 0, 0
+    for number, (rows, columns) in enumerate(sizes, 1):
+        if method.startswith("index"):
+            index, top, left = number, 0, 0
+        elif method == "uxo":
+            index, top, left = 0, 2 * _tokens(output[0]) + height, 2 * _tokens(output[1]) + width
+            height, width = height + rows, width + columns
+        else:
+            index = 1
+            top, left = (0, width) if rows + height > columns + width else (height, 0)
+            height, width = max(height, top + rows), max(width, left + columns)
+        places.append((index, _tokens(top), _tokens(left)))
+    return places
+
+
+def _tokens(extent):
+    """Tokens along `extent` latent pixels."""
+    return -(-extent // 2)
 
 
 class ConditionBranch:
@@ -58,19 +88,20 @@ class ConditionBranch:
         return vector + embed("vector_in", pooled)
 
     def start(self, tokens, ids, vector, strength=1.0):
-        """The stream of one model call: `tokens` (B, M, 64) at positions `ids` (M, 3), modulated by `vector` (B, hidden)."""
+        """The stream of one model call: `tokens` (B, M, 64) at positions `ids`, a list of (M_i, 3) for each condition image,
+        modulated by `vector` (B, hidden)."""
         return ConditionStream(self, tokens, ids, vector, strength)
 
     def remember(self, tokens, ids, vector, attention):
         """Every block's keys and values of tokens that attend only to themselves: a list of (key, value), each
-        (B, heads, M, head_dim). `attention` is as for ConditionStream.attend."""
-        rotary = self._rotary(ids)
+        (B, heads, M, head_dim). `ids` are as for `start`, `attention` as for ConditionStream.attend."""
+        rotary, spans = self._rotary(ids), image_spans(ids, self.mode)
         memory, state = [], self._apply("img_in", tokens)
         for index in range(self.dims.blocks):
             query, key, value, leave = self.enter(index, state, vector, rotary)
             memory.append((key, value))
             if index < self.dims.blocks - 1:
-                state = leave(attention(query, key, value, None))
+                state = leave(attend_to_own(query, key, value, spans, attention))
         return memory
 
     def enter(self, index, state, vector, rotary):
@@ -109,7 +140,7 @@ class ConditionBranch:
         return apply_rotary(query, rotary), apply_rotary(key, rotary), value
 
     def _rotary(self, ids):
-        return rotary_embedding(ids[None], self.dims.axes_dim, self.dims.theta)
+        return rotary_embedding(torch.cat(ids)[None], self.dims.axes_dim, self.dims.theta)
 
     def _normalized(self, state, shift, scale):
         return F.layer_norm(state, (self.dims.hidden_size,), eps=1e-6) * (1 + scale) + shift
@@ -131,7 +162,7 @@ class ConditionStream:
     def __init__(self, branch, tokens, ids, vector, strength):
         self.branch, self.vector, self.rotary = branch, vector, branch._rotary(ids)
         self.joint = branch.mode.attention == "joint"
-        self.bias = log_strength(strength)
+        self.spans, self.bias = image_spans(ids, branch.mode), log_strength(strength)
         # By block, so that gradient checkpointing may run any of them again.
         self.states = {0: branch._apply("img_in", tokens)}
 
@@ -141,13 +172,14 @@ class ConditionStream:
         `attention(q, k, v, bias)` takes an additive bias that broadcasts to (B, heads, N, N), or None.
         """
         branch, count = self.branch, query.shape[2]
-        *own, leave = branch.enter(index, self.states[index], self.vector, self.rotary)
+        own_query, own_key, own_value, leave = branch.enter(index, self.states[index], self.vector, self.rotary)
         if not self.joint:
-            attended = attention(*own, None)
-            mixed = attend_with_kv(query, key, value, own[1], own[2], self.bias, attention)
+            attended = attend_to_own(own_query, own_key, own_value, self.spans, attention)
+            mixed = attend_with_kv(query, key, value, own_key, own_value, self.bias, attention)
         else:
+            own = (own_query, own_key, own_value)
             joined = (torch.cat([base, extra.to(base)], 2) for base, extra in zip((query, key, value), own))
-            both = attention(*joined, self._joint_bias(query, count, own[0].shape[2]))
+            both = attention(*joined, self._joint_bias(query, count, own_query.shape[2]))
             mixed, attended = both[:, :count], both[:, count:]
         if index < branch.dims.blocks - 1:  # FLUX drops the condition behind its last block
             # A block that gradient checkpointing runs again keeps its first state: the new one would hold its whole graph.
@@ -155,11 +187,28 @@ class ConditionStream:
         return mixed
 
     def _joint_bias(self, like, count, extra):
-        if self.bias is None:
+        if self.bias is None and len(self.spans) == 1:
             return None
         bias = like.new_zeros(count + extra, count + extra)
-        bias[:count, count:] = bias[count:, :count] = self.bias
+        bias[:count, count:] = bias[count:, :count] = self.bias or 0
+        if len(self.spans) > 1:
+            bias[count:, count:] = float("-inf")
+        for first, last in self.spans:
+            bias[count + first : count + last, count + first : count + last] = 0
         return bias[None, None]
+
+
+def image_spans(ids, mode):
+    """(first, last) condition tokens that see each other: all, or in the mode's images "apart" those of each image. `ids` is a
+    list of positions (M_i, 3), one for each image."""
+    ends = [0, *accumulate(map(len, ids))]
+    return list(pairwise(ends)) if mode.images == "apart" else [(0, ends[-1])]
+
+
+def attend_to_own(query, key, value, spans, attention):
+    """Attention of condition tokens to themselves alone, within each of `spans`."""
+    parts = (attention(*(x[:, :, first:last] for x in (query, key, value)), None) for first, last in spans)
+    return torch.cat(list(parts), 1)
 
 
 def attend_with_kv(query, key, value, more_keys, more_values, bias, attention):

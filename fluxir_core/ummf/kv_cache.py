@@ -29,7 +29,7 @@ class CachedCondition:
 
 class _Kept(NamedTuple):
     distinct: torch.Tensor
-    ids: torch.Tensor
+    ids: list
     memory: list
 
 
@@ -43,21 +43,31 @@ class KVCache:
         """Forgets everything."""
         self._kept.clear()
 
-    def recall(self, branch, tokens, ids, pooled, attention, fits=lambda size: True, most=MAX_KEPT):
-        """(memory, rows) of `tokens` (B, M, 64) at `ids` (M, 3) under prompts `pooled` (B, vec), computed for what is new.
+    def recall(self, branch, tokens, ids, guidance, pooled, attention, fits=lambda size: True, most=MAX_KEPT):
+        """(memory, rows) of `tokens` (B, M, 64) at `ids` under prompts `pooled` (B, vec) and `guidance` (B,) or None, computed
+        for what is new.
 
-        `attention` is as for ConditionStream.attend; `fits(bytes)` is asked before anything is kept, and None is returned
-        when it says no. Of more than `most` memories the oldest go: tiles of an image take turns, so give each its own.
+        `ids` are as for ConditionBranch.start, `attention` as for ConditionStream.attend; `fits(bytes)` is asked before
+        anything is kept, and None is returned when it says no. Of more than `most` memories the oldest go: tiles of an image
+        take turns, so give each its own.
         """
-        distinct, rows = torch.unique(torch.cat([tokens.flatten(1), pooled], 1), dim=0, return_inverse=True)
+        by_row = [tokens.flatten(1), pooled]
+        if branch.mode.guidance is None and guidance is not None:
+            by_row.append(guidance[:, None].to(pooled))
+        distinct, rows = torch.unique(torch.cat(by_row, 1), dim=0, return_inverse=True)
         for kept in self._kept:
-            if torch.equal(kept.ids, ids) and torch.equal(kept.distinct, distinct):
+            if _same(kept.ids, ids) and torch.equal(kept.distinct, distinct):
                 return kept.memory, rows
         size = 2 * branch.dims.blocks * len(distinct) * tokens.shape[1] * branch.dims.hidden_size * tokens.element_size()
         if not fits(size):
             return None
         first = torch.stack([(rows == row).nonzero()[0, 0] for row in range(len(distinct))])
-        memory = branch.remember(tokens[first], ids, branch.vector(None, None, pooled[first]), attention)
+        vector = branch.vector(None, None if guidance is None else guidance[first], pooled[first])
+        memory = branch.remember(tokens[first], ids, vector, attention)
         del self._kept[: -most + 1]
         self._kept.append(_Kept(distinct, ids, memory))
         return memory, rows
+
+
+def _same(ids, others):
+    return len(ids) == len(others) and all(map(torch.equal, ids, others))

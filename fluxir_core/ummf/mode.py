@@ -7,10 +7,12 @@ from dataclasses import dataclass
 class ConditionMode:
     """What condition tokens are to the others in the sequence [text; z_t; condition].
 
-    `positions`: "shared" puts the condition's tokens on the output's own positions (0, h, w), "offset" on (1, h, w).
+    `positions`: "shared" puts the condition's tokens on the output's own positions (0, h, w), "offset" on (1, h, w), and
+    those of further images where FLUX.1 Kontext has them (`reference_places`).
     `timestep` and `guidance` embed the condition tokens; None means those of the output's tokens. `tokens` says what the
     LoRA changes: the "condition" tokens only, or "all". `attention`: "joint" lets the condition attend to everything,
-    "alone" only to itself; with a fixed timestep its keys and values are then the same at every step.
+    "alone" only to itself; with a fixed timestep its keys and values are then the same at every step. `images`: "joint" lets
+    several condition images attend to each other, "apart" does not.
     Raises ValueError on any other value.
     """
 
@@ -19,12 +21,14 @@ class ConditionMode:
     guidance: float | None = 1.0
     tokens: str = "condition"
     attention: str = "joint"
+    images: str = "joint"
 
     def __post_init__(self):
         for name, allowed in (
             ("positions", ("shared", "offset")),
             ("tokens", ("condition", "all")),
             ("attention", ("joint", "alone")),
+            ("images", ("joint", "apart")),
         ):
             value = getattr(self, name)
             if value not in allowed:
@@ -38,7 +42,7 @@ class ConditionMode:
         return self.attention == "alone" and self.timestep is not None
 
 
-OMINI = ConditionMode()
+OMINI = ConditionMode(images="apart")
 """OminiControl's public LoRAs, and the paper's default."""
 
 

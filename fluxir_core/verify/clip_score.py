@@ -1,6 +1,7 @@
 """CLIP score (Radford et al., 2021; Hessel et al., 2021): how well an image agrees with a text."""
 
 import json
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -26,14 +27,15 @@ def load_clip(folder, text=True):
     if kind != "clip":
         raise VerifierFileError(f"verify: {described} describes {kind}, not a full CLIP model; get it from {SOURCE}.")
     config = CLIPConfig.from_pretrained(str(folder), local_files_only=True)
+    vision: Any = config.vision_config
     state = load_state(weights, SOURCE)
     if text:
         model = build(lambda: CLIPModel(config), state, weights, SOURCE)
     else:
-        config.vision_config.projection_dim = config.projection_dim
+        vision.projection_dim = config.projection_dim
         state = {name: value for name, value in state.items() if name.startswith(("vision_model.", "visual_projection."))}
-        model = build(lambda: CLIPVisionModelWithProjection(config.vision_config), state, weights, SOURCE)
-    return model, config.vision_config.image_size
+        model = build(lambda: CLIPVisionModelWithProjection(vision), state, weights, SOURCE)
+    return model, vision.image_size
 
 
 def _pooled(features):

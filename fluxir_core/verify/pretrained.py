@@ -81,7 +81,7 @@ def build_head(state, file, source):
     """
 
     def make():
-        layers = [torch.nn.Identity() for _ in range(HEAD_LAYERS[-1] + 1)]
+        layers: list[torch.nn.Module] = [torch.nn.Identity() for _ in range(HEAD_LAYERS[-1] + 1)]
         for index in HEAD_LAYERS:
             layers[index] = torch.nn.Linear(*reversed(state[f"layers.{index}.weight"].shape))
         return torch.nn.Sequential(*layers)

@@ -104,7 +104,7 @@ def create(name):
     torch's safeguard: put only files you trust into its folders.
     """
     try:
-        import pyiqa
+        import pyiqa  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(
             f"PyIQAMetric: pyiqa cannot be imported ({error}); pip install pyiqa (its license is PolyForm-Noncommercial)."
@@ -161,10 +161,12 @@ class PyIQAMetric:
             reference, whole = reference_batch(reference, images)
             reference = _resized(reference, images.shape[2:]).expand_as(images)
             finite = finite & whole
+        else:
+            reference = None
         device = next((tensor.device for tensor in self.module.parameters()), images.device)
         scores = torch.full((len(images),), -torch.inf, device=images.device)
         for index in finite.nonzero()[:, 0].tolist():
-            shown = [planes[index : index + 1] for planes in ((images, reference) if compares else (images,))]
+            shown = [planes[index : index + 1] for planes in (images, reference) if planes is not None]
             with _seeded():
                 found = self.module(*(normalize(planes)[0].to(device) for planes in shown))
             scores[index] = torch.as_tensor(found).float().reshape(-1)[0].to(scores.device)

@@ -8,10 +8,8 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from comfyui_fluxir.demo.comfyui import ComfyUIServer
 from comfyui_fluxir.demo.environment import NEWEST, browser_path, can_install_browser, comfyui_path
-from comfyui_fluxir.fluxir_core.image.montage import search_montage
 from comfyui_fluxir.tools.frontend import READY, opened, settings
 from comfyui_fluxir.tools.help_images import DOCS, IMAGES, image
 from PIL import Image
@@ -112,9 +110,7 @@ def watch_the_montage(frontend, sampler, shown_at):
     """The sampler showed its candidates more than once while it searched, the chosen one in a green frame."""
     assert shown_at.count(sampler) > 1
     sheet = frontend.image(sampler)
-    expected = search_montage(torch.zeros(4, 3, 80, 112), [0.0] * 4, [0], "")
-    expected.thumbnail((512, 512))
-    assert sheet.size == expected.size
+    assert max(sheet.size) == 512 and sheet.height > sheet.width  # the best large, and below it the place where they differ
     green = np.abs(np.asarray(sheet, int) - (90, 220, 120)).max(-1) < 40
     assert green.sum() > 100
 

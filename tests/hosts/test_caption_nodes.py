@@ -95,8 +95,22 @@ def test_a_batch_is_usable_if_all_of_it_is_and_the_report_says_which_is_not(node
     assert torch.equal(cleaned, torch.stack([both[0][0], both[1][1]]))
     first, second = report.splitlines()
     assert first.startswith("image 1: usable (") and second.startswith("image 2: not usable, because ")
-    with pytest.raises(ValueError, match="^Degradation Check: verify: 1 cleaned images for 2 degraded ones; give one for"):
+    with pytest.raises(ValueError, match="^Degradation Check: 1 cleaned images for 2 degraded ones; give one for"):
         check(nodes, both[1], both[0][:1])
+
+
+def test_a_check_can_be_interrupted_after_each_picture(nodes, monkeypatch):
+    clean, noisy = photo()
+    checked = []
+
+    def check_one(*pictures):
+        checked.append(len(pictures[0]))
+        nodes.comfy.model_management.interrupt_current_processing(True)
+
+    monkeypatch.setattr(nodes, "removal_check", lambda *pictures: check_one(*pictures) or [])
+    with pytest.raises(nodes.comfy.model_management.InterruptProcessingException):
+        check(nodes, noisy.repeat(3, 1, 1, 1), clean.repeat(3, 1, 1, 1))
+    assert checked == [1]
 
 
 def test_nan_is_replaced(nodes):
@@ -174,7 +188,7 @@ def test_missing_files_and_batches_are_refused_in_one_sentence(nodes):
         nodes.CaptionImage.execute(clean, "another")
     with pytest.raises(ValueError, match=r"^Caption Image: 2 images; give one, because a prompt describes one image\.$"):
         nodes.CaptionImage.execute(clean.repeat(2, 1, 1, 1), FOLDER)
-    with pytest.raises(ValueError, match=r"^Caption Image: caption: image 1 holds NaN or infinity; give one without\.$"):
+    with pytest.raises(ValueError, match=r"^Caption Image: image holds NaN or infinity in image 1; give images without\.$"):
         nodes.CaptionImage.execute(clean * torch.nan, FOLDER)
 
 

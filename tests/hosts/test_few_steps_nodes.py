@@ -193,7 +193,7 @@ def test_a_student_looks_ahead_for_the_slow_model(host, vae, nodes, shared):
 
     base = host.model if shared else comfy.sd.load_diffusion_model(str(host.paths["diffusion_models"]))
     slow, lq = host.apply(), random_latent(1)
-    best, finalists, report = run(host, vae, model=slow, search=evolutionary_search(nodes, with_student(host.apply(base))))
+    _best, finalists, report = run(host, vae, model=slow, search=evolutionary_search(nodes, with_student(host.apply(base))))
     assert report["nfe"] == report["nfe_planned"] == 6 + 6 and report["student_calls"] == 4 * 3 + 4 * 2
     torch.testing.assert_close(finalists["samples"][-1:], sampled(slow, torch.linspace(1, 0, 7), torch.zeros_like(lq)))
     _, _, own = run(host, vae, model=slow, search=evolutionary_search(nodes))

@@ -165,7 +165,7 @@ def test_wrong_inputs_are_refused_in_one_sentence(nodes, host):
         host.sample(guided(nodes, host.model, random_latent(1, 1, 10, 12), 0.5))
     with pytest.raises(ValueError, match=r"^Restoration Fidelity: 3 degraded latents for a sampled batch of 2; give one "):
         host.sample(guided(nodes, host.model, random_latent(1, 3), 0.5), noise=random_latent(2, 2))
-    with pytest.raises(ValueError, match=r"^Restoration Fidelity: .* has shape \[1, 4, 8, 8\] but this model's latents "):
+    with pytest.raises(ValueError, match=r"^Restoration Fidelity: .* .its shape is \[1, 4, 8, 8\], but this model's latents "):
         guided(nodes, host.model, torch.zeros(1, 4, 8, 8), 0.5)
 
     class Diffusion:
@@ -248,5 +248,5 @@ def test_what_has_no_map_is_refused_in_one_sentence(nodes, degraded):
         detail(nodes, images[:1], images)
     broken = images.clone()
     broken[1, 0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="^Invented Detail: image 2: the restored images hold NaN or infinity; "):
+    with pytest.raises(ValueError, match="^Invented Detail: restored holds NaN or infinity in image 2; "):
         detail(nodes, broken, images)

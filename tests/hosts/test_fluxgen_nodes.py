@@ -123,19 +123,47 @@ def test_pairs_are_saved_without_loss_and_every_run_adds_a_shard(nodes, batch, o
     assert source[6].metadata == {"prompt": "a cup", "width": 80, "height": 64}
 
 
-def test_a_cancelled_run_leaves_no_shard_and_the_next_one_is_whole(nodes, batch, output):
-    nodes.comfy.model_management.interrupt_current_processing(True)
+@pytest.mark.parametrize(
+    ("prefix", "stem"), [("sets/", "sets/pairs"), ("sets//", "sets/pairs"), ("", "pairs"), ("  ", "pairs"), ("sets/.", "sets")]
+)
+def test_an_existing_shard_is_never_opened_again(nodes, batch, output, prefix, stem):
+    first = save(nodes, batch[:2], batch[:2], prefix)
+    before = first.read_bytes()
+    second = save(nodes, batch, batch, prefix)
+    assert first == output / f"{stem}_00001_.tar" and second == output / f"{stem}_00002_.tar" and first.read_bytes() == before
+    assert [len(ImageSource(path)) for path in (first, second)] == [2, 5]
+
+
+@pytest.mark.parametrize("prefix", ["sets/v1.5", "sets/"])
+def test_a_run_that_is_cancelled_or_fails_leaves_nothing_and_hides_nothing(nodes, batch, output, prefix, monkeypatch):
+    finished = save(nodes, batch, batch, prefix)
+
+    def fails(_):
+        raise OSError("no space")
+
     with pytest.raises(nodes.comfy.model_management.InterruptProcessingException):
-        save(nodes, batch, batch)
-    assert not list((output / "sets").glob("*.tar"))
-    save(nodes, batch, batch)
-    assert len(ImageSource(output / "sets")) == len(batch)
+        nodes.comfy.model_management.interrupt_current_processing(True)
+        save(nodes, batch, batch, prefix)
+    monkeypatch.setattr(nodes, "png_bytes", fails)
+    with pytest.raises(OSError, match="no space"):
+        save(nodes, batch, batch, prefix)
+    assert list((output / "sets").iterdir()) == [finished]
+
+
+def test_two_runs_at_a_time_write_two_shards(nodes, batch, output):
+    from comfyui_fluxir.fluxir_core.data.shards import NewShard
+
+    paths = [output / f"{n}.tar" for n in range(3)]
+    paths[0].write_bytes(b"somebody's")
+    with NewShard(paths) as one, NewShard(paths) as other:
+        assert (one.path, other.path) == (paths[1], paths[2])
+    assert paths[0].read_bytes() == b"somebody's" and sorted(output.iterdir()) == paths
 
 
 def test_images_that_are_no_pairs_are_refused(nodes, batch, output):
     with pytest.raises(ValueError, match="^Save Image Pairs: the good images are 5 of 80 x 64, the degraded 1 of 80 x 64; give"):
         save(nodes, batch, batch[:1])
-    with pytest.raises(ValueError, match="^Save Image Pairs: an image holds NaN or infinity"):
+    with pytest.raises(ValueError, match="^Save Image Pairs: degraded holds NaN or infinity in image 1"):
         save(nodes, batch, batch * torch.nan)
     with pytest.raises(Exception, match="outside the output folder"):
         save(nodes, batch, batch, prefix="../escape")

@@ -120,6 +120,120 @@ def test_comfyui_loads_the_same_from_both_layouts(comfy, caplog, tmp_path, flux,
     torch.testing.assert_close(pack_latents(in_comfyui), expected, rtol=1e-4, atol=1e-4)
 
 
+def spelt(lora, stem, down="lora_A.weight", up="lora_B.weight", alpha=True):
+    """`lora`'s weights in another program's keys."""
+    weights = {}
+    for name in lora.shapes:
+        layer, module = lora.layers[name.replace(".", "/")], stem(name)
+        weights |= {f"{module}.{down}": layer.down.weight.detach(), f"{module}.{up}": layer.up.weight.detach()}
+        if alpha:
+            weights[f"{module}.alpha"] = torch.tensor(layer.scale * layer.down.out_features)
+    return {key: value.clone() for key, value in weights.items()}
+
+
+KOHYA = ("lora_down.weight", "lora_up.weight")
+SPELLINGS = {
+    "OneTrainer": (lambda name: f"lora_transformer_{name.replace('.', '_')}", *KOHYA),
+    "LyCORIS": (lambda name: f"lycoris_{name.replace('.', '_')}", *KOHYA),
+    "DiffSynth": (str, "lora_A.default.weight", "lora_B.default.weight"),
+    "diffusers": (lambda name: f"transformer.{name}", "lora.down.weight", "lora.up.weight"),
+    "old diffusers": (lambda name: f"transformer.{name}", "lora_linear_layer.down.weight", "lora_linear_layer.up.weight"),
+    "bare matrices": (lambda name: f"transformer.{name}", "lora_A", "lora_B"),
+}
+
+
+def in_comfyui(comfy, flux, weights, latent, prompt):
+    """The velocity of core's FLUX with `weights` in its own LoRA loader."""
+    model = comfy.sd.load_diffusion_model(str(flux))
+    patched, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 1.0)
+    assert patched.patches
+    patched.patch_model()
+    with torch.inference_mode():
+        found = patched.model.diffusion_model(
+            latent, prompt["t"], prompt["text"], prompt["pooled"], prompt["guidance"], transformer_options={}
+        )
+    patched.unpatch_model()
+    return pack_latents(found)
+
+
+def as_read(path):
+    loaded = load_lora(path)
+    lora = LoRA(loaded.shapes, TINY)
+    lora.load_state_dict(loaded.state_dict)
+    return lora
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_what_cores_loader_reads_is_read_the_same(comfy, tmp_path, flux, transformer, lora, latent, prompt, spelling):
+    weights, path = spelt(lora, *SPELLINGS[spelling]), tmp_path / "lora.safetensors"
+    save_file(weights, path)
+    assert load_lora(path).report.unused == []
+    ours = by_hooks(transformer, as_read(path), latent, prompt)
+    torch.testing.assert_close(ours, by_hooks(transformer, lora, latent, prompt), rtol=1e-5, atol=1e-5)
+    theirs = in_comfyui(comfy, flux, weights, latent, prompt)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_xlabs_processors_are_read_as_diffusers_reads_them(tmp_path, transformer, latent, prompt):
+    """Keys of XLabs' (and USO's) LoRAs, of every attention in both kinds of blocks."""
+    from diffusers import FluxPipeline
+
+    generator, weights, hidden = torch.Generator().manual_seed(5), {}, TINY.hidden_size
+    for block in range(2):
+        kinds = [("double_blocks", f"{name}_lora{stream}") for stream in (1, 2) for name in ("qkv", "proj")]
+        for blocks, name in [*kinds, ("single_blocks", "qkv_lora")]:
+            for half, shape in (("down", (3, hidden)), ("up", ((3 if "qkv" in name else 1) * hidden, 3))):
+                key = f"{blocks}.{block}.processor.{name}.{half}.weight"
+                weights[key] = 0.1 * torch.randn(shape, generator=generator)
+    save_file(weights, tmp_path / "lora.safetensors")
+    assert load_lora(tmp_path / "lora.safetensors").report.unused == []
+    ours = by_hooks(transformer, as_read(tmp_path / "lora.safetensors"), latent, prompt)
+    theirs, _ = FluxPipeline.lora_state_dict(weights, return_alphas=True)
+    transformer.load_lora_adapter(theirs)
+    torch.testing.assert_close(ours, velocity(transformer, latent, prompt), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("saver", ["pipeline", "transformer"])
+@pytest.mark.parametrize("rslora", [False, True])
+def test_an_alpha_in_diffusers_header_is_the_scale(tmp_path, flux, transformer, latent, prompt, saver, rslora):
+    """peft's configuration: another alpha than the rank, and others yet for some modules."""
+    from diffusers import FluxPipeline
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    config = LoraConfig(
+        r=4,
+        lora_alpha=10,
+        target_modules=sorted(lora_targets(TINY)),
+        alpha_pattern={"transformer_blocks.1.attn.to_q": 2, "x_embedder": 7},
+        rank_pattern={"proj_out": 3},
+        use_rslora=rslora,
+    )
+    transformer.add_adapter(config)
+    torch.manual_seed(4)
+    for name, weight in transformer.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    if saver == "transformer":
+        transformer.save_lora_adapter(tmp_path)
+    else:
+        layers = get_peft_model_state_dict(transformer)
+        stated = {k: list(v) if isinstance(v, set) else v for k, v in transformer.peft_config["default"].to_dict().items()}
+        FluxPipeline.save_lora_weights(tmp_path, transformer_lora_layers=layers, transformer_lora_adapter_metadata=stated)
+    expected = velocity(transformer, latent, prompt)
+    ours = by_hooks(in_diffusers(flux), as_read(next(tmp_path.glob("*.safetensors"))), latent, prompt)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_lora_for_all_tokens_acts_in_whatever_spelling(comfy, tmp_path, flux, transformer, lora, latent, prompt):
+    """Kontext's LoRAs as fal's trainer writes them, which core's own loader passes over."""
+    from comfyui_fluxir.fluxir_core.lora.files import diffusers_weights
+
+    path = tmp_path / "lora.safetensors"
+    save_file(spelt(lora, lambda name: f"base_model.model.{name}"), path)
+    ours = in_comfyui(comfy, flux, diffusers_weights(load_lora(path)), latent, prompt)
+    torch.testing.assert_close(ours, by_hooks(transformer, lora, latent, prompt), rtol=1e-4, atol=1e-4)
+
+
 def test_a_lora_trained_with_peft_and_saved_by_diffusers_is_read(tmp_path, flux, transformer, latent, prompt):
     """OminiControl's way: peft's adapter on the transformer, saved by FluxPipeline in one file without a mode."""
     from diffusers import FluxPipeline

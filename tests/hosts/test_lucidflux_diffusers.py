@@ -155,9 +155,9 @@ def test_restore_writes_an_image_and_says_how(folder):
     options = ("--adapter", "lucidflux", "--cleaned", str(folder / "cleaned.png"), "--json", str(folder / "report.json"))
     run(folder, *options, "--scale", "2")
     assert load_image(folder / "out.png").shape == (3, 80, 112)
-    assert json.loads((folder / "report.json").read_text())["adapter"] == "lucidflux"
+    assert json.loads((folder / "report.json").read_text(encoding="utf-8"))["adapter"] == "lucidflux"
     run(folder, *options, "--preset", "best_of_n")
-    assert json.loads((folder / "report.json").read_text())["preset"] == "best_of_n"
+    assert json.loads((folder / "report.json").read_text(encoding="utf-8"))["preset"] == "best_of_n"
 
 
 @pytest.mark.parametrize("options", [("--adapter", "lucidflux"), ("--cleaned", "x.png")])

@@ -275,10 +275,17 @@ def test_batches_and_guidance_in_tiles(lucid, tile, cfg):
     torch.testing.assert_close(together[1:], alone, **CLOSE)
 
 
-def test_a_region_without_tiles_is_refused(lucid):
-    regional = [[prompt(3)[0][0], {**prompt(3)[0][1], "area": (4, 8, 0, 0), "strength": 1.0}]]
-    with pytest.raises(ValueError, match="Apply LucidFlux: a part of 8x4 of the 8x8 latent is sampled.*use Tile Model"):
-        lucid.host.sample(lucid.apply(), positive=regional)
+def test_a_region_sees_its_part_of_both_images_and_the_tokens_of_the_whole(lucid):
+    from comfyui_fluxir.fluxir_core.execution.tiles import Tile
+
+    regions = [Tile(8, 8, 0, 0), Tile(8, 12, 0, 8)]
+    degraded, cleaned, noise = image(1, 1, 64, 160), image(2, 1, 64, 160), random_latent(2, 1, 8, 20)
+    regional = [entry for seed, region in enumerate(regions) for entry in prompt(3 + seed, area=tuple(region))]
+    found = lucid.host.sample(lucid.apply(None, degraded, cleaned), noise=noise, positive=regional, steps=1)
+    for seed, region in enumerate(regions):
+        crops = (region.times(8).of(whole.movedim(-1, 1)).movedim(1, -1) for whole in (degraded, cleaned))
+        alone = lucid.host.sample(by_the_paper(lucid, *crops), noise=region.of(noise), positive=prompt(3 + seed), steps=1)
+        torch.testing.assert_close(region.of(found), alone, **CLOSE)
 
 
 # CLIP_VISION
@@ -411,7 +418,7 @@ def write_lora(folder):
         deltas[f"{own}.weight"] = 3 * up @ down
     folder.mkdir(exist_ok=True)
     save_file(weights, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 6}))
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 6}), encoding="utf-8")
     return deltas
 
 

@@ -155,9 +155,7 @@ def test_an_adapter_for_another_base_is_refused(nodes, tiny, tmp_path):
 
 @pytest.mark.parametrize("shape", [(1, 4, 8, 8), (1, 16, 1, 8, 8)])
 def test_latents_of_another_vae_are_refused(nodes, tiny, shape):
-    with pytest.raises(
-        ValueError, match="^Apply FluxIR Adapter: the degraded latent is another kind of model's; encode the photo with the VAE"
-    ):
+    with pytest.raises(ValueError, match="^Apply FluxIR Adapter: the degraded latent is another kind of model's .*own VAE"):
         apply(nodes, tiny, samples=torch.zeros(shape))
 
 

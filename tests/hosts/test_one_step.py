@@ -71,7 +71,7 @@ def write_peft(folder, layers, alpha=6, rank=2, name="adapter_model.safetensors"
     for module, (down, up) in layers.items():
         weights[f"base_model.model.{module}.lora_A.weight"], weights[f"base_model.model.{module}.lora_B.weight"] = down, up
     save_file(weights, folder / name)
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": alpha}))
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": alpha}), encoding="utf-8")
 
 
 def layer(seed, inputs, outputs, rank=2):

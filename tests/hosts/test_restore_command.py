@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from comfyui_fluxir.tools.samples import SAMPLES
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.miniature import FOLDER as MINIATURE
 from PIL import Image
@@ -239,3 +240,20 @@ def test_a_search_chooses_by_the_verifiers_that_are_named(folder):
     with pytest.raises(SystemExit, match="--verifiers goes with a search; add --preset"):
         restore(folder, "in.png", "no.png", "--verifiers", "niqe")
     assert not (folder / "no.png").exists()
+
+
+def test_detail_that_the_vae_loses_is_given_back(tmp_path):
+    with Image.open(SAMPLES / "fluxir_dogs_original.jpg") as photo:
+        photo.crop((230, 270, 350, 400)).save(tmp_path / "in.png")
+    given = np.asarray(shown(tmp_path / "in.png"), float)
+
+    def error(strength):
+        """Of the restored image, held to the photo as far as the VAE can."""
+        out, report = tmp_path / f"{strength}.png", tmp_path / "report.json"
+        options = ["--steps", "1", "--fidelity", "1", "--give-back", str(strength), "--json", str(report)]
+        main(["restore", str(tmp_path / "in.png"), str(out), *options])
+        assert json.loads(report.read_text(encoding="utf-8"))["give_back"] == strength
+        return np.sqrt(np.square(np.asarray(shown(out), float) - given).mean())
+
+    none, half, all_of_it = error(0.0), error(0.5), error(1.0)
+    assert all_of_it < half < none and all_of_it < 0.6 * none

@@ -76,6 +76,6 @@ def test_plan_prints_the_papers_cost(capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["nfe"], found["verifications"]) == (375, 29)
     main(["plan", "--preset", "quick", "--steps", "25", "--shift", "1.15"])
-    assert json.loads(capsys.readouterr().out)["nfe"] == 45
+    assert json.loads(capsys.readouterr().out)["nfe"] == 73
     with pytest.raises(SystemExit, match="--steps is 0; use at least 1"):
         main(["plan", "--steps", "0"])

@@ -126,3 +126,17 @@ def test_an_algorithm_replaces_the_preset_and_timing_needs_both_inputs(budget):
         budget(SIGMAS, "quick", latent_image={"samples": torch.zeros(1, 16, 8, 8)})
     with pytest.raises(ValueError, match="Budget Plan: the sigmas hold no step"):
         budget(SIGMAS[:1], "quick")
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 1.15, 3.0])
+def test_our_sigmas_are_cores_simple_scheduler_bit_for_bit(comfy, shift):
+    """Also where the steps do not divide the 10,000 sigmas that core chooses from."""
+    import comfy.samplers
+    from comfy.model_sampling import ModelSamplingFlux
+    from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
+
+    sampling = ModelSamplingFlux()
+    sampling.set_parameters(shift=shift)
+    for steps in (*range(1, 70), 150, 999, 7000):
+        core = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
+        assert torch.equal(flux_sigmas(steps, shift), core), steps

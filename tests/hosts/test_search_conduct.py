@@ -83,7 +83,7 @@ def test_cancelling_outside_the_model_keeps_the_best_too(host, vae, monkeypatch,
 
     judge, decoder = (verifier(Cancels()) if where == "scoring" else verifier()), (Decoder() if where == "decoding" else vae)
     if where == "showing":
-        hook = lambda value, total, preview, **_: preview and cancel_in_the_second()  # noqa: E731
+        hook = lambda value, total, preview, **_: preview and cancel_in_the_second()
         monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
     best, _, report = run(host, decoder, judge=judge, preset="quick", keep_best=True)
     assert report["stopped"] and len(rounds) == 2 and best["samples"].isfinite().all()
@@ -102,7 +102,7 @@ def test_what_samples_is_brought_back_with_room_for_a_call_once_a_round(host, va
 
     monkeypatch.setattr(comfy.sampler_helpers, "prepare_sampling", counted)
     latent = {"samples": torch.zeros(2, 16, 8, 8)}
-    best, _, report = run(host, vae, latent=latent, preset="quick")
+    _best, _, report = run(host, vae, latent=latent, preset="quick")
     rounds = len(report["log"])
     assert prepared == [(2, 16, 8, 8)] + rounds * [(2 * report["at_once"], 16, 8, 8)]
 

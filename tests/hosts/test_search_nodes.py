@@ -42,14 +42,18 @@ def test_every_preset_finds_something_the_verifier_likes_better_and_pays_what_wa
     def bright(samples):
         return vae.decode(samples).mean((1, 2, 3))
 
-    assert (bright(best["samples"]) >= bright(baseline(host)) - 1e-4).all()
-    if name not in ("quick", "balanced"):  # with random weights the estimate they go by says nothing of the end
+    if report["winner"] == [-1]:  # with random weights the estimate that these go by says nothing of the end
+        assert name in ("quick", "balanced", "thorough", "smc")
+        torch.testing.assert_close(best["samples"], baseline(host), atol=1e-4, rtol=1e-4)
+    else:
         assert (bright(best["samples"]) > bright(baseline(host)) + 1e-4).all()
+    if name != "paper_s9":  # which compares nothing in the end
+        assert list(report["held_out"]) == ["piqe"] and len(report["gain"]) == 1
     assert finalists["samples"].shape[1:] == best["samples"].shape[1:] and report["preset"] == name
 
 
 def test_the_plain_sample_is_the_last_finalist(host, vae):
-    _, finalists, report = run(host, vae, preset="best_of_n")
+    _, finalists, _report = run(host, vae, preset="best_of_n")
     torch.testing.assert_close(finalists["samples"][-1:], baseline(host), atol=1e-4, rtol=1e-4)
     assert len(finalists["samples"]) == 16
 
@@ -62,7 +66,7 @@ def test_searches_keep_to_cfg_masks_denoise_and_batches(host, vae, case):
         "mask": {"latent": masked(2)},
         "batch": {"latent": {"samples": torch.zeros(3, 16, 8, 8)}},
     }[case]
-    best, _, report = run(host, vae, preset="paper", **options)
+    best, _, _report = run(host, vae, preset="paper", **options)
     base = baseline(host, **options)
     assert best["samples"].shape == base.shape and best["samples"].isfinite().all()
     assert (vae.decode(best["samples"]).mean((1, 2, 3)) >= vae.decode(base).mean((1, 2, 3)) - 1e-4).all()

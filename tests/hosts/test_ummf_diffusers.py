@@ -93,8 +93,10 @@ def test_a_fixed_timestep_is_the_shared_one_where_they_meet(transformer, given, 
     assert (other - shared).abs().mean() > 1e-3
 
 
-def test_what_attends_to_itself_alone_is_computed_once(transformer, given, lq):
-    host = UMMFHost(transformer, random_lora(), ALONE)
+@pytest.mark.parametrize("guidance", [1.0, None], ids=["guidance of its own", "the output's guidance"])
+def test_what_attends_to_itself_alone_is_computed_once(transformer, given, lq, guidance):
+    given["guidance"] = torch.tensor([4.0, 2.5])
+    host = UMMFHost(transformer, random_lora(), replace(ALONE, guidance=guidance))
     condition = host.prepare(lq, given["text"], given["pooled"], given["image_ids"])
     calls = []
     host.branch.remember = lambda *args, run=host.branch.remember: calls.append(1) or run(*args)

@@ -75,12 +75,32 @@ def test_images_are_scored_as_many_at_once_as_memory_holds(comfy, monkeypatch):
             return -(images - reference).abs().mean((1, 2, 3))
 
     images, inputs = noisy_images(1, 6).movedim(-1, 1), noisy_images(2, 2).movedim(-1, 1)
-    needed = COPIES * 2 * images[0].nbytes
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 2.5 * needed)
+    needed = COPIES * images[0].nbytes
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 4.5 * needed)
     monkeypatch.setattr(comfy.model_management, "free_memory", lambda *given: freed.append(given[0]))
     found = LoadedVerifier(Ensemble([Difference()])).measure(images, inputs)["difference"]
     assert groups == [4, 2] and freed == [needed]
     torch.testing.assert_close(found, -(images - inputs.repeat(3, 1, 1, 1)).abs().mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("degraded", [False, True])
+def test_cancelling_ends_the_scoring_after_the_image_at_hand(comfy, degraded):
+    import comfy.model_management
+    from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
+    from comfyui_fluxir.nodes.verifiers import LoadedVerifier
+
+    class Slow:
+        name, seen = "slow", 0
+
+        def __call__(self, pictures, reference):
+            self.seen += len(pictures)
+            comfy.model_management.interrupt_current_processing(True)
+            return pictures.mean((1, 2, 3))
+
+    slow, given = Slow(), noisy_images(2, 1, 32) if degraded else None
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        score(LoadedVerifier(Ensemble([slow])), noisy_images(1, 4, 512), given)
+    assert slow.seen == 1
 
 
 def test_the_combos_offer_what_stands_in_the_folder(shelf):
@@ -119,17 +139,21 @@ def test_the_sheet_shows_all_images_and_frames_the_best(comfy):
     from comfyui_fluxir.nodes.runtime import pil_to_image, to_planes
     from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages
 
+    smooth = (
+        torch.nn.functional.interpolate(noisy_images(count=5, size=8).movedim(-1, 1), 64, mode="bicubic").movedim(1, -1).clamp(0, 1)
+    )
     with torch.inference_mode():
-        _, best, report, sheet = ScoreImages.execute(noisy_images(count=5), NaturalImageVerifier.execute().result[0]).result
+        _, best, report, sheet = ScoreImages.execute(smooth, NaturalImageVerifier.execute().result[0]).result
     report = json.loads(report)
-    expected = candidate_sheet(to_planes(noisy_images(count=5)), report["values"], report["scores"], best)
-    assert torch.equal(sheet, pil_to_image(expected)) and sheet.shape[2:] == (768, 3) and sheet.max() <= 1
+    expected = candidate_sheet(to_planes(smooth), report["values"], report["scores"], best)
+    assert "refused" not in report and sheet.max() <= 1
+    assert torch.equal(sheet, pil_to_image(expected)) and sheet.shape[2:] == (768, 3)
 
 
 def test_the_same_verifier_twice_is_refused(loaded):
     from comfyui_fluxir.nodes.verifiers import VerifierEnsemble
 
-    with pytest.raises(ValueError, match="Verifier Ensemble: Ensemble: the verifiers .* share a name; leave the second out"):
+    with pytest.raises(ValueError, match="Verifier Ensemble: the verifiers .* share a name; leave the second out"):
         VerifierEnsemble.execute({"verifier0": loaded["aesthetic"](), "verifier1": loaded["aesthetic"]()}, "by rank")
 
 
@@ -147,3 +171,15 @@ def test_the_natural_image_verifier_prefers_the_undistorted_and_knows_the_input(
     assert "consistency" in report["scores"]
     with pytest.raises(ValueError, match="Score Images: 2 degraded images; give the one"):
         score(verifier, batch, degraded=batch[:2])
+
+
+def test_that_every_image_is_refused_is_said(comfy, caplog):
+    from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier
+
+    verifier = NaturalImageVerifier.execute().result[0]
+    broken, good = noisy_images(count=2) * torch.nan, torch.full((1, 64, 64, 3), 0.5)
+    assert score(verifier, torch.cat([broken, good]))[1] == 2
+    with caplog.at_level("WARNING"):
+        best, index, report = score(verifier, broken)
+    assert index == 0 and torch.equal(best.isnan(), broken[:1].isnan()) and report["values"] == [None, None]
+    assert report["refused"].startswith("the verifier refuses all of 2 images (niqe, ") and report["refused"] in caplog.text

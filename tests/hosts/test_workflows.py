@@ -214,6 +214,21 @@ def test_transparency_comes_through(stocked):
         assert image.mode == "RGBA" and np.array_equal(np.asarray(image)[..., 3], pixels[..., 3])
 
 
+def test_photos_of_different_sizes_in_a_list_keep_their_sizes(stocked):
+    folder = stocked.base / "input" / "several"
+    folder.mkdir(exist_ok=True)
+    sizes = {(77, 101), (64, 64), (90, 50)}
+    for number, size in enumerate(sizes):
+        Image.effect_noise(size, 40).convert("RGB").save(folder / f"{number}.png")
+    graph = read("01 Restore a photo (works now).json", "workflows/api")
+    loader = node_of(graph, "LoadImage")
+    graph[loader] = {"class_type": "LoadImageDataSetFromFolder", "inputs": {"folder": "several"}}
+    del graph[node_of(graph, "FluxIRDecodePhoto")]["inputs"]["mask"]
+    graph[node_of(graph, "KSampler")]["inputs"]["steps"] = 1
+    saved = stocked.run(graph)[node_of(graph, "SaveImage")]
+    assert {Image.open(path).size for path in saved} == sizes and len(saved) == 3
+
+
 def test_a_wrong_latent_size_reaches_the_artist_as_one_sentence(stocked):
     graph = read("01 Restore a photo (works now).json", "workflows/api")
     graph["small"] = {"class_type": "EmptySD3LatentImage", "inputs": {"width": 64, "height": 80, "batch_size": 1}}

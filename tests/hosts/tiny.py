@@ -96,7 +96,7 @@ def tiny_adapter(base, dims=TINY, excitation=0.1, seed=0, rank=4, text_tokens=8,
     generator = torch.Generator().manual_seed(seed)
     if excitation:
         with torch.no_grad():
-            for name, weight in adapter.named_parameters():
+            for _name, weight in adapter.named_parameters():
                 if not weight.any():  # the paper's zero initialisations: excitation, M_i, theta_p and theta_y
                     weight.copy_(excitation * torch.randn(weight.shape, generator=generator))
     return adapter

@@ -48,6 +48,17 @@ def test_a_local_coder_gives_the_same_in_tiles_and_sees_no_larger_ones():
     assert torch.allclose(decode_in_tiles(decode, latents, 12, overlap=1 / 8), decode(latents), atol=1e-5)
 
 
+def test_the_tiles_of_a_large_photo_cost_little_more_than_the_photo():
+    pixels = []
+
+    def noted(images):
+        pixels.append(images.shape[-2] * images.shape[-1])
+        return encode(images)
+
+    encode_in_tiles(noted, torch.zeros(1, 1, 1536, 2048), 128, overlap=1 / 8)
+    assert sum(pixels) < 1.4 * 1536 * 2048 and max(pixels) <= 1024**2
+
+
 def test_an_image_of_one_tile_is_coded_whole():
     images = torch.rand(1, 3, 96, 64)
     assert torch.equal(encode_in_tiles(encode, images, 12), encode(images))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from comfyui_fluxir.fluxir_core.degrade.blur import aperture, convolve, gaussian, sinc, spread
 from comfyui_fluxir.fluxir_core.degrade.image import Draw, linear_to_srgb, srgb_to_linear
-from comfyui_fluxir.fluxir_core.degrade.real_esrgan import KERNELS, poisson
+from comfyui_fluxir.fluxir_core.degrade.real_esrgan import FIRST, KERNELS, _noisy, poisson
 from comfyui_fluxir.fluxir_core.degrade.sensor import SHOT, sensor_error
 from comfyui_fluxir.fluxir_core.degrade.tasks import TASKS
 from comfyui_fluxir.fluxir_core.degrade.weather import drops_on_glass
@@ -282,3 +282,20 @@ def test_poisson_counts_have_the_mean_and_variance_of_their_rate():
         counts = poisson(torch.tensor(float(rate)), torch.randn(400_000, generator=torch.Generator().manual_seed(0)))
         assert torch.equal(counts, counts.round()) and counts.min() >= 0
         assert counts.mean() == pytest.approx(rate, rel=0.03) and counts.var() == pytest.approx(rate, rel=0.01, abs=0.14)
+
+
+@pytest.mark.parametrize("color", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0.2, 0.9, 0.4)])
+def test_gray_poisson_noise_is_that_of_the_luma(color):
+    """Its deviation is the root of BT.601's luma in photons, and all channels have the same (Real-ESRGAN's gray noise)."""
+
+    class Gray(Draw):
+        def uniform(self, low=0.0, high=1.0):
+            return numbers.pop() if (low, high) == (0.0, 1.0) else low
+
+    numbers = [0.9, 0.0]  # popped: gray, and not normal
+    image = torch.tensor(color, dtype=torch.float32).view(3, 1, 1).expand(3, 512, 512)
+    order = FIRST._replace(poisson=(0.2, 0.2))
+    added = _noisy(0.25 + image / 2, order, 1.0, Gray(0)) - (0.25 + image / 2)
+    luma = 0.25 + sum(w * c for w, c in zip((0.299, 0.587, 0.114), color)) / 2
+    assert added.std((1, 2)).tolist() == pytest.approx([0.2 * (luma * 255) ** 0.5 / 255] * 3, rel=0.02)
+    torch.testing.assert_close(added[0], added[2], rtol=0, atol=1e-6)

@@ -182,12 +182,12 @@ def test_a_thumbnail_is_square_and_one_for_flux_shows_no_result():
 def test_the_sample_photos_are_small_attributed_and_of_any_size():
     files = sorted(path.name for path in SAMPLES.glob("*.jpg"))
     assert files == sorted(f"fluxir_{sample.photo}_{sample.name}.jpg" for sample in SHOWN_SAMPLES)
-    listed = re.findall(r"\| `(\w+\.jpg)` \|.*\| (CC0-1\.0|CC-BY-4\.0) \|", (SAMPLES / "README.md").read_text())
+    listed = re.findall(r"\| `(\w+\.jpg)` \|.*\| (CC0-1\.0|CC-BY-4\.0) \|", (SAMPLES / "README.md").read_text(encoding="utf-8"))
     assert sorted(file for file, _license in listed) == files
     licenses = {photo.name: (photo.author, photo.license) for photo in HELD_OUT}
     for file, license in listed:
         author, own = licenses[file.split("_")[1]]
-        assert own == license and author in (SAMPLES / "README.md").read_text()
+        assert own == license and author in (SAMPLES / "README.md").read_text(encoding="utf-8")
     sizes = [Image.open(SAMPLES / file).size for file in files]
     assert {min(size) for size in sizes} == {512} and sum(max(size) % 16 > 0 for size in sizes) > 3
     assert sum((SAMPLES / file).stat().st_size for file in files) < 3_000_000

@@ -111,14 +111,14 @@ assert score(brighter)["brightness"] > score(baseline)["brightness"]
 
 
 def test_every_workflow_is_described_and_no_other():
-    listed = re.findall(r"^\| \*(\w+)\* \|", (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8"), re.M)
+    listed = re.findall(r"^\| \*(.+?)\* \|", (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8"), re.M)
     assert sorted(listed) == sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 
 
 def test_workflows_that_pages_name_exist():
     existing = {path.stem for path in (ROOT / "workflows").glob("*.json")}
     for page in PAGES:
-        named = set(re.findall(r"\*(\w+_(?:miniature|search|model))\*", page.read_text(encoding="utf-8")))
+        named = set(re.findall(r"(?<!\*)\*(\d\d [^*]+)\*(?!\*)", page.read_text(encoding="utf-8")))
         assert named <= existing, name_of(page)
 
 

@@ -190,7 +190,7 @@ def test_the_schedules_begin_at_the_noised_input_and_the_uniform_ones_at_noise()
     jumps = measure_jumps(Host(), [batches(step, 32) for step in (0, 1)], GRID, 4.0)
     found = choose(jumps, GRID, (1, 2, 3, 4))
     for steps, (sigmas, cost) in found.items():
-        assert sigmas[0] == 0.9375 and sigmas[-1] == 0
+        assert sigmas[0] == pytest.approx(0.9375) and sigmas[-1] == 0
         assert len(sigmas) == steps + 1 and set(sigmas) <= set(GRID.tolist())
         assert steps == 1 or cost < found[steps - 1][1]
     assert uniform_schedules((1, 2)) == {1: [1, 0], 2: [1, 0.5, 0]}

@@ -311,6 +311,19 @@ UNUSABLE = {
     "peft's DoRA": (with_weights(lora_magnitude_vector=torch.ones(128)), "a DoRA .*not supported"),
     "LoKr": (with_weights(lokr_w1=torch.ones(2, 2)), "a LoKr .*not supported"),
     "LoHa": (with_weights(hada_w1_a=torch.ones(2, 2)), "a LoHa .*not supported"),
+    "GLoRA": (with_weights(**{"a1.weight": torch.ones(2, 2)}), "a GLoRA .*not supported"),
+    "OFT": (with_weights(oft_blocks=torch.ones(2, 2, 2)), "an OFT .*not supported"),
+    "a middle matrix": (with_weights(**{"lora_mid.weight": torch.ones(1, 1, 1, 1)}), "middle matrix .*not supported"),
+    "whole weights": (with_weights(diff=torch.ones(128, 64)), "a change of whole weights .*not supported"),
+    "another input": (with_weights(reshape_weight=torch.ones(2)), "an input of another size .*not supported"),
+    "alpha is text": (lambda path: rewrite(path, lora_adapter_metadata='{"lora_alpha": "x"}'), "lora_adapter_metadata .*no number"),
+    "alpha is NaN": (lambda path: rewrite(path, lora_adapter_metadata='{"lora_alpha": NaN}'), "lora_adapter_metadata .*no number"),
+    "no configuration": (lambda path: rewrite(path, lora_adapter_metadata="[1]"), "unreadable lora_adapter_metadata"),
+    "a deep one": (lambda path: rewrite(path, lora_adapter_metadata="[" * 10**5), "unreadable lora_adapter_metadata"),
+    "a pattern": (
+        lambda path: rewrite(path, lora_adapter_metadata='{"alpha_pattern": {"(a+)+$": 1}}'),
+        "by a regular expression",
+    ),
     "biases": (with_weights(**{"lora_B.bias": torch.ones(128)}), "a LoRA with biases .*not supported"),
 }
 
@@ -349,7 +362,7 @@ def test_condition_tokens_stay_finite_in_float16(block):
     modules = {name: torch.nn.Linear(*reversed(WEIGHTS[f"{name}.weight"].shape)).half() for name in BFL_LINEARS}
     branch = ConditionBranch(lambda name: modules.get(name, torch.nn.Identity()), TINY, KONTEXT)
     state = torch.full((1, 4, TINY.hidden_size), 65000.0).half()
-    rotary = branch._rotary(torch.zeros(4, 3))
+    rotary = branch._rotary([torch.zeros(4, 3)])
     for module in modules.values():
         torch.nn.init.ones_(module.weight)
     *_, leave = branch.enter(block, state, torch.ones(1, TINY.hidden_size).half(), rotary)

@@ -94,7 +94,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_computed
         main(arguments)
     said = str(ended.value).replace(os.sep, "/")
     assert ended.value.code == 2 and re.match(rf"fluxir {arguments[0]}: {sentence}", said), said
-    assert {path for path in place.rglob("*")} == before.keys()
+    assert set(place.rglob("*")) == before.keys()
     capsys.readouterr()
 
 

@@ -95,7 +95,9 @@ def lucidnft(path, rank=2):
         weights[f"base_model.model.{name}.lora_B.weight"] = torch.randn(outputs, rank, generator=generator)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path)
-    (path.parent / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank}))
+    (path.parent / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank}), encoding="utf-8"
+    )
     return {
         own: weights[f"base_model.model.{name}.lora_B.weight"] @ weights[f"base_model.model.{name}.lora_A.weight"] * 2
         for name, (own, *_) in modules.items()

@@ -6,20 +6,20 @@ from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
 from comfyui_fluxir.fluxir_core.image.montage import search_montage
 from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
 from comfyui_fluxir.fluxir_core.searches.search import search
+from comfyui_fluxir.fluxir_core.searches.stepwise import StepwiseSearch
 from comfyui_fluxir.fluxir_core.searches.summary import say_time, summarize
 from comfyui_fluxir.fluxir_core.searches.task import Task
 
 
-def report(reward, preset="quick", steps=12):
+def report(reward, algorithm=PRESETS["quick"], steps=12, **functions):
     """A search among samples of a constant velocity field, judged by `reward` of (rows, 4)."""
-    task = Task(lambda x, t: x * 0.5, lambda x: x, lambda x: {"judge": reward(x)})
-    return search(
-        task, torch.randn(1, 4, generator=torch.Generator().manual_seed(3)), flux_sigmas(steps, 1.15), PRESETS[preset]
-    ).report
+    task = Task(lambda x, t: x * 0.5, lambda x: x, lambda x: {"judge": reward(x)}, **functions)
+    noise = torch.randn(2, 4, generator=torch.Generator().manual_seed(3))
+    return search(task, noise, flux_sigmas(steps, 1.15), algorithm).report
 
 
 def test_a_gain_is_said_by_verifier_with_its_sign_and_its_cost():
-    found = report(lambda x: x.sum(1), preset="best_of_n")
+    found = report(lambda x: x.sum(1), PRESETS["best_of_n"])
     said = summarize(found)
     assert said.startswith("Better than the normal result (judge +") and f"{found['nfe']} model calls" in said
 
@@ -29,8 +29,22 @@ def test_it_is_said_that_nothing_was_gained():
 
 
 def test_it_is_said_that_the_steps_are_too_few():
-    said = summarize(report(lambda x: x.sum(1), steps=2))
-    assert said.startswith("Nothing was searched: 2 steps are too few") and said.endswith("Use more steps, or a larger window.")
+    said = summarize(report(lambda x: x.sum(1), StepwiseSearch(4, 0.1)))
+    assert said.startswith("Nothing was searched: 12 steps are too few") and said.endswith("Use more steps, or a larger window.")
+
+
+def test_the_gain_by_a_verifier_that_was_not_searched_on_is_said_beside_it():
+    found = report(lambda x: x.sum(1), PRESETS["best_of_n"], held_out=lambda x: {"other": -x.sum(1)})
+    gain = found["held_out"]["other"]["gain"][0]
+    assert gain < 0 and f", other, which was not searched on, {gain:+.2g})" in summarize(found)
+
+
+def test_only_an_image_whose_candidates_were_refused_is_said_to_have_none():
+    def combine(scores):
+        return torch.stack([scores["judge"][:, 0], torch.full_like(scores["judge"][:, 1], -torch.inf)], 1)
+
+    found = report(lambda x: x.sum(1), PRESETS["best_of_n"], combine=combine)
+    assert summarize(found).startswith("Better than") and "refused every candidate" in summarize(found, 1)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ def add_arguments(parser):
     tts = subparsers.add_parser("tts", help="every search preset on an exact mixture and on the miniature")
     tts.add_argument("--model", default="miniature", help="'miniature' or a model folder")
     tts.add_argument("--degradations", nargs="+", choices=EVALUATION, default=["strong"], help="(default strong)")
+    frontier = subparsers.add_parser("frontier", help="every search by its cost, on exact mixtures that no preset was chosen on")
+    frontier.add_argument("--development", action="store_true", help="on the mixtures that presets were chosen on")
+    frontier.add_argument("--samples", type=whole(2), default=32, help="samples of each mixture (default 32)")
     fusion = subparsers.add_parser("fusion", help="UMMF against direct addition and ControlNet, and the bundled UMMF LoRA")
     fusion.add_argument("--work", type=Path, default=Path(".cache/ummf"), help="the folder of `fluxir train ummf`")
     fusion.add_argument("--steps", type=whole(), default=400, help="training steps of each variant (default 400)")
@@ -76,6 +79,7 @@ def _measure(arguments):
         "tiles": lambda: tables.tiles(arguments.model),
         "training": tables.training,
         "tts": lambda: tables.tts(arguments.model, arguments.degradations),
+        "frontier": lambda: tables.frontier(arguments.development, arguments.samples),
         "fusion": lambda: tables.fusion(arguments.work, arguments.steps),
         "few-steps": lambda: tables.few_steps(arguments.teacher, arguments.model, arguments.control),
     }[arguments.table]()

@@ -24,4 +24,5 @@ class Batch:
         """A batch of latents (B, 16, h, w) in network space and their prompts' embeddings, float32, on `device`."""
         grid = tuple(clean.shape[-2:])
         tensors = (pack_latents(clean), pack_latents(degraded), text, pooled, image_ids(*grid))
-        return cls(*(tensor.float().to(device) for tensor in tensors), grid)
+        clean, degraded, text, pooled, ids = (tensor.float().to(device) for tensor in tensors)
+        return cls(clean, degraded, text, pooled, ids, grid)

@@ -67,9 +67,9 @@ class ImageBatches:
         texts = [self._embedding(self._prompts[index]) for index in indices]
         pairs = [torch.stack([own[name].float() for own in latents]) for name in ("clean", "degraded")]
         prompts = [torch.stack([own[name].float() for own in texts]) for name in ("text", "pooled")]
-        return Batch.of_latents(*pairs, *prompts, self.device)
+        return Batch.of_latents(pairs[0], pairs[1], prompts[0], prompts[1], self.device)
 
-    def _embedding(self, prompt):
+    def _embedding(self, prompt) -> dict:
         found = self._texts.get(prompt)
         if found is None:
             found = dict(zip(("text", "pooled"), self._embed(prompt)))
@@ -99,7 +99,7 @@ class ImageBatches:
                     logging.warning("%s is skipped: %s", *self.crops.skipped[-1])
                     break
 
-    def _pair(self, index, version):
+    def _pair(self, index, version) -> dict:
         cached = self._latents.get(self._key(index, version))
         if cached:
             return cached

@@ -29,7 +29,7 @@ class TensorCache:
         except (OSError, SafetensorError):
             return False
 
-    def get(self, key):
+    def get(self, key) -> dict | None:
         """The tensors of `key`, or None."""
         path = self._path(key)
         try:
@@ -38,9 +38,9 @@ class TensorCache:
                 tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError) as error:
-            stated, tensors = None, str(error)
-        if stated != checksum(tensors):
+        except (OSError, SafetensorError):
+            stated, tensors = None, None
+        if tensors is None or stated != checksum(tensors):
             logging.warning("%s is broken; it is made again", path)
             return None
         return tensors

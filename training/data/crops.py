@@ -41,10 +41,9 @@ class Crops:
         top, left = rows // 2, columns // 2
         if self.crop == "random":
             top, left = (torch.randint(extent + 1, (), generator=own).item() for extent in (rows, columns))
-        clean, degraded = (
-            None if image is None else image[:, top : top + height, left : left + width] for image in (record.hq, record.lq)
-        )
-        return clean, degrade_random(clean, own) if degraded is None else degraded
+        window = (slice(None), slice(top, top + height), slice(left, left + width))
+        clean = record.hq[window]
+        return clean, degrade_random(clean, own) if record.lq is None else record.lq[window]
 
 
 class Order:
@@ -54,7 +53,7 @@ class Order:
     """
 
     def __init__(self, size, batch, seed=0):
-        self.batch, self.seed, self._epoch, self._plan = batch, seed, None, None
+        self.batch, self.seed, self._epoch, self._plan = batch, seed, None, []
         self._groups = {}
         for index, own in size.items():
             self._groups.setdefault(own, []).append(index)

@@ -1,5 +1,7 @@
 """Prompts as FLUX reads them, by the text encoders of a model folder."""
 
+from typing import Any
+
 import torch
 
 from ...fluxir_core.adapter.checkpoint import load_adapter
@@ -37,14 +39,15 @@ def load_prompt_encoder(folder, tokens, device="cpu", dtype=torch.bfloat16):
 
 def _flux_encoder(folder, tokens, device, dtype):
     from diffusers import FluxPipeline
-    from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+    from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
     options = {"local_files_only": True, "torch_dtype": dtype}
     with whole_model(folder):
-        pipeline = FluxPipeline(
-            scheduler=None,
-            vae=None,
-            transformer=None,
+        nothing: Any = None
+        pipeline: Any = FluxPipeline(
+            scheduler=nothing,
+            vae=nothing,
+            transformer=nothing,
             tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
             tokenizer_2=T5TokenizerFast.from_pretrained(folder / "tokenizer_2", local_files_only=True),
             text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", **options).to(device),

@@ -1,7 +1,7 @@
 """LucidFlux on diffusers' FluxTransformer2DModel, by what it offers to ControlNets."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -66,7 +66,7 @@ class LucidFluxModels:
     vae: NetworkSpaceVAE
     network: LucidFlux
     prompt: StoredPrompt
-    image_encoder: torch.nn.Module
+    image_encoder: Any
     guidance: float = GUIDANCE
 
     def features(self, cleaned):
@@ -91,7 +91,8 @@ def load_lucidflux_models(folder, device="cpu", dtype=torch.float32):
     network.load_state_dict(loaded.state_dict)
     transformer, vae = open_transformer(folder, dtype), open_vae(folder, dtype)
     image_encoder = _open_image_encoder(folder / "siglip", loaded.config.features)
-    for module in (transformer, vae.vae, network, image_encoder):
+    modules: list[Any] = [transformer, vae.vae, network, image_encoder]
+    for module in modules:
         module.to(device=device, dtype=dtype).eval().requires_grad_(False)
     prompt = StoredPrompt(prompt.text.to(device, dtype), prompt.pooled.to(device, dtype), prompt.words)
     return LucidFluxModels(transformer, vae, network, prompt, image_encoder)

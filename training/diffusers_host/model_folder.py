@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,15 +43,16 @@ class NetworkSpaceVAE:
     """
 
     def __init__(self, vae):
-        self.vae, self.tile = vae, None
+        self.vae: Any = vae
+        self.tile: int | None = None
         self.scale = vae.config.scaling_factor
         self.shift = getattr(vae.config, "shift_factor", None) or 0.0
 
-    def encode(self, images):
+    def encode(self, images) -> torch.Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, 16, H/8, W/8); a variational encoder gives its mode."""
         return encode_in_tiles(self._encode, images, self.tile)
 
-    def decode(self, latents):
+    def decode(self, latents) -> torch.Tensor:
         """(B, 16, h, w) -> (B, 3, 8h, 8w), about [0, 1]."""
         return decode_in_tiles(self._decode, latents, self.tile)
 
@@ -80,7 +82,8 @@ def load_models(folder, device="cpu", dtype=torch.float32):
     loras = _load_loras(folder / "loras", adapter_file.config.dims)
     lora, mode, _ = loras.get(False, (None, None, None))
     few_steps, _, student_path = loras.get(True, (None, None, None))
-    for module in filter(None, (transformer, vae.vae, adapter, lora, few_steps)):
+    modules: list[Any] = [transformer, vae.vae, adapter, lora, few_steps]
+    for module in filter(None, modules):
         module.to(device).eval().requires_grad_(False)
         if next(module.parameters()).dtype != dtype:
             module.to(dtype)
@@ -110,7 +113,7 @@ def whole_model(folder):
         raise ValueError(f"--model: {folder} is no whole FLUX model ({reason[:200]}); download it again.") from None
 
 
-def open_transformer(folder, dtype=torch.float32):
+def open_transformer(folder, dtype=torch.float32) -> Any:
     """The frozen FluxTransformer2DModel of `folder`, in eval mode, on the CPU. Raises ValueError as `load_models`."""
     if (folder / "transformer").is_dir():
         from diffusers import FluxTransformer2DModel

@@ -1,6 +1,7 @@
 """Restoring images on diffusers, without ComfyUI."""
 
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -45,7 +46,7 @@ class Restorer:
         self.folder, self.device, self.dtype = folder, device, dtype
         encoded = _encode(prompt, folder, adapter, device, dtype) if prompt else None  # first: both may not fit
         load = load_lucidflux_models if adapter == "lucidflux" else load_models
-        models = load(folder, device, dtype)
+        models: Any = load(folder, device, dtype)
         self._lucidflux = models if adapter == "lucidflux" else None
         self.vae = models.vae
         if adapter == "lucidflux":
@@ -192,7 +193,7 @@ class _ConditionedModel:
     def __init__(self, restorer, images, strength=1.0, tile=None, fidelity=0.0, cleaned=None):
         self.restorer, self.tile, self.fidelity = restorer, tile, fidelity
         self.size = images.shape[-2:]
-        padded, cleaned = (None if each is None else pad_to_tokens(each) for each in (images, cleaned))
+        padded, cleaned = pad_to_tokens(images), None if cleaned is None else pad_to_tokens(cleaned)
         self.padded_size = padded.shape[-2:]
         self.degraded = self._finite(restorer.vae.encode(padded.to(restorer.device, restorer.dtype)), "VAE's encoder")
         self.whole, self.by_place = restorer.see(padded, self.degraded, cleaned)
@@ -220,7 +221,8 @@ class _ConditionedModel:
             return pack_latents(map_tiles(lambda crops, tiles: self._tiles_velocity(crops, tiles, t), latents, self.tile))
         rows = len(x)
         if rows not in self.conditions:
-            self.conditions[rows] = self._prepare(x, [Tile(*self.grid, 0, 0)])
+            height, width = self.grid
+            self.conditions[rows] = self._prepare(x, [Tile(height, width, 0, 0)])
         return self._call(x, t, self.conditions[rows])
 
     def _tiles_velocity(self, crops, tiles, t):

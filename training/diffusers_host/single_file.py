@@ -1,6 +1,7 @@
 """diffusers models from ComfyUI's single files: a FLUX transformer in BFL's layout, a VAE in TAESD's."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from ...fluxir_core.flux.weight_files import check_floating, read_safetensors
 LATENT_CHANNELS = 16
 
 
-def load_transformer(path, dtype=torch.float32):
+def load_transformer(path, dtype=torch.float32) -> Any:
     """A FluxTransformer2DModel in `dtype` from a safetensors file in BFL's layout, its sizes read from the weights.
 
     Raises ValueError on a file that cannot be read or is no whole FLUX.1 transformer.
@@ -31,7 +32,7 @@ def load_transformer(path, dtype=torch.float32):
                 joint_attention_dim=dims.context_dim,
                 pooled_projection_dim=dims.vec_dim,
                 guidance_embeds=dims.guidance_embed,
-                axes_dims_rope=dims.axes_dim,
+                axes_dims_rope=dims.axes_dim,  # pyright: ignore[reportArgumentType]
             )
         model.load_state_dict(bfl_to_diffusers(weights), assign=True)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -42,7 +43,7 @@ def load_transformer(path, dtype=torch.float32):
     return model
 
 
-def load_vae(path):
+def load_vae(path) -> Any:
     """An AutoencoderTiny, float32, from a safetensors file in ComfyUI's TAESD layout with 16 latent channels.
 
     Its latents are in network space: the file's vae_scale and vae_shift, which lead to raw latents, are not used.

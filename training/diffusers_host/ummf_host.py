@@ -1,7 +1,7 @@
 """UMMF on diffusers' FluxTransformer2DModel: condition tokens beside its blocks, through attention processors."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -59,7 +59,8 @@ class UMMFHost:
         tokens is read off `image_ids` unless given."""
         columns = columns or int((image_ids[:, 1] == image_ids[0, 1]).sum())
         grid = image_ids.unflatten(0, (-1, columns))
-        ids = condition_positions(grid, *(lq_grid or grid.shape[:2]), self.branch.mode)
+        height, width = lq_grid or grid.shape[:2]
+        ids = condition_positions(grid, height, width, self.branch.mode)
         return ShownImage(text, pooled, image_ids, lq_tokens, ids)
 
     def velocity(self, tokens, t, condition, guidance):
@@ -81,11 +82,12 @@ class UMMFHost:
     def _show(self, shown, t, guidance):
         # The blocks of a sharded transformer have their weights in their own calls alone: nothing can be computed ahead.
         if self.branch.mode.constant and not torch.is_grad_enabled() and not is_sharded(self.transformer):
-            recalled = self.cache.recall(self.branch, shown.tokens, shown.ids, shown.pooled, _attention)
+            recalled = self.cache.recall(self.branch, shown.tokens, [shown.ids], guidance, shown.pooled, _attention)
+            assert recalled is not None  # nothing is asked whether it fits
             return CachedCondition(*recalled, self.strength)
         self.cache.clear()  # a training step changes the LoRA
         vector = self.branch.vector(t, guidance, shown.pooled)
-        return self.branch.start(shown.tokens, shown.ids, vector, self.strength)
+        return self.branch.start(shown.tokens, [shown.ids], vector, self.strength)
 
     def _module(self, name):
         """The transformer's module of BFL's name: one, or the pieces of a fused Linear side by side."""
@@ -114,7 +116,8 @@ class _JointProcessor:
             query, key, value = (to(x).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2) for to in (to_q, to_k, to_v))
             heads.append((norm_q(query), norm_k(key), value))
         query, key, value = (torch.cat(parts, 2) for parts in zip(*heads))
-        query, key = (apply_rotary_emb(x, image_rotary_emb).to(value) for x in (query, key))
+        rotate: Any = apply_rotary_emb  # it takes a tensor where it is typed to take a tuple, and gives one
+        query, key = (rotate(x, image_rotary_emb).to(value) for x in (query, key))
         beside = self.host._beside
         if beside is None:
             mixed = _attention(query, key, value, None)

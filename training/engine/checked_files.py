@@ -35,7 +35,7 @@ def _parts(tree):
         yield b"]"
     elif isinstance(tree, torch.Tensor):
         yield f"{tree.dtype}{tuple(tree.shape)}".encode()
-        yield memoryview(tree.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        yield memoryview(tree.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     else:
         yield f"{tree!r},".encode()
 

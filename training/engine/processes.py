@@ -1,6 +1,7 @@
 """One process or many: accelerate's DDP and FSDP2, and whole tensors from and to their shards."""
 
 from datetime import timedelta
+from typing import Any
 
 import torch
 
@@ -58,7 +59,7 @@ def any_process(accelerator, flag):
     return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum").item())
 
 
-def whole(tree):
+def whole(tree) -> Any:
     """`tree` (dicts and lists of tensors and values) with every shard gathered, on the CPU. All processes must call it."""
     if isinstance(tree, dict):
         return {key: whole(value) for key, value in tree.items()}
@@ -66,7 +67,7 @@ def whole(tree):
         return type(tree)(whole(value) for value in tree)
     if not isinstance(tree, torch.Tensor):
         return tree
-    return (tree.full_tensor() if _sharded(tree) else tree.detach()).cpu().clone()
+    return getattr(tree, "full_tensor", tree.detach)().cpu().clone()
 
 
 def sharded_like(value, like):

@@ -30,7 +30,7 @@ def load_embedder(name, prompts, device, dtype):
     encode = load_prompt_encoder(name, tokens, device, dtype)
     only = encode(prompts[0])  # a folder that reads none says so now, before anything is drawn
     if len(prompts) == 1:
-        encode = lambda prompt: only
+        return lambda some: [part.expand(len(some), *part.shape) for part in only]
 
     def embed(some):
         known = {prompt: encode(prompt) for prompt in dict.fromkeys(some)}

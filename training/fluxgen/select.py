@@ -31,7 +31,9 @@ def read_scores(folder, source):
     for path in sorted(Path(folder).glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             row = _read_line(line)
-            index = row and places.get(row["file"])
+            if row is None:
+                continue
+            index = places.get(row["file"])
             if index is not None and row["bytes"] == source.bytes_of(index):
                 known = found.setdefault(index, {"scores": {}})
                 known["scores"].update(row["scores"])

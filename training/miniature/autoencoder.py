@@ -30,8 +30,8 @@ class Block(nn.Module):
         super().__init__()
         conv = [nn.Conv2d(width, width, 3, padding=1) for _ in range(3)]
         self.conv = nn.Sequential(conv[0], nn.ReLU(), conv[1], nn.ReLU(), conv[2])
-        nn.init.zeros_(conv[2].weight)
-        nn.init.zeros_(conv[2].bias)
+        for parameter in conv[2].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x):
         return F.relu(self.conv(x) + x)

@@ -50,13 +50,14 @@ class MiniatureBatches:
         pairs, drawn = self._window(step), []
         for row in rows:
             generator = keyed_generator(self.seed, "crop", step, row)
-            index = torch.randint(len(pairs), (), generator=generator).item()
+            index = int(torch.randint(len(pairs), (), generator=generator))
             top, left = torch.randint(self.size // 8 - side + 1, (2,), generator=generator).tolist()
             clean, degraded, *prompt = pairs[index]
             window = (slice(None), slice(top, top + side), slice(left, left + side))
             latents = clean[window].float(), degraded[window].float()
             drawn.append((*latents, *(prompt if self.prompts else self.empty)))
-        return Batch.of_latents(*(torch.stack(column) for column in zip(*drawn)), self.device)
+        clean, degraded, text, pooled = (torch.stack(column) for column in zip(*drawn))
+        return Batch.of_latents(clean, degraded, text, pooled, self.device)
 
     def whole(self, step):
         """The whole batch of step `step`."""

@@ -144,8 +144,8 @@ def _unpacked(package):
         logging.info("%s is another version than %s; its photos are checked one by one", package, version)
     with tarfile.open(fileobj=io.BytesIO(_data_of(content)), mode="r:*") as files:
         for member in files:
-            if member.isfile():
-                yield member.name.removeprefix("./"), files.extractfile(member).read()
+            if member.isfile() and (content := files.extractfile(member)):
+                yield member.name.removeprefix("./"), content.read()
 
 
 def _data_of(archive):

@@ -1,6 +1,8 @@
 """The miniature's endless training set: image `i` is the same every time, and none is drawn twice."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,9 +58,9 @@ class Window:
     number alone, so a resumed run goes on as it was.
     """
 
-    def __init__(self, make, size, fresh):
+    def __init__(self, make: Callable[[int], Any], size, fresh):
         self.make, self.size, self.fresh = make, size, fresh
-        self._held = {}
+        self._held: dict[int, Future] = {}
         self._thread = ThreadPoolExecutor(1)
 
     def __call__(self, step):

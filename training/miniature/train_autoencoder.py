@@ -64,7 +64,7 @@ def _train(net, window, steps, checkpoint, schedule, first=0):
         net.zero_grad()
         loss.backward()
         for matrix, kernel in zip(matrices, kernels):
-            matrix.grad = kernel.grad.reshape(matrix.shape)
+            matrix.grad = None if kernel.grad is None else kernel.grad.reshape(matrix.shape)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1, step / 50) * schedule(step / steps)

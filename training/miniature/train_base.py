@@ -1,6 +1,7 @@
 """Stage 2 of the miniature: mini-FLUX, a text-to-image rectified flow on the latents of the training images."""
 
 import logging
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -14,7 +15,7 @@ from .text import CONTEXT_DIM, POOLED_DIM
 GUIDANCE = 4.0
 """The guidance embedding the miniature is trained with, and used with: FluxGen's value for FLUX.1-dev."""
 
-MINI_FLUX = dict(
+MINI_FLUX: dict[str, Any] = dict(
     in_channels=64,
     num_layers=1,
     num_single_layers=4,
@@ -28,7 +29,7 @@ MINI_FLUX = dict(
 """One double and four single blocks, 256 wide: 6.8 M parameters, 13.7 MB in bfloat16."""
 
 
-def build_mini_flux():
+def build_mini_flux() -> Any:
     """A FluxTransformer2DModel of the miniature's size, freshly initialised with adaLN and the output at zero."""
     from diffusers import FluxTransformer2DModel
 

@@ -64,7 +64,8 @@ class FluxIRObjective(Objective):
         if not chosen:
             return estimate.new_zeros(())
         windows = [(slice(None), slice(tops[i], tops[i] + crop[0]), slice(lefts[i], lefts[i] + crop[1])) for i in chosen]
-        loss = pixel_loss(self.decode, *(unpack_latents(tokens[chosen], *grid) for tokens in (estimate, clean)), windows)
+        estimate, clean = (unpack_latents(tokens[chosen], *grid) for tokens in (estimate, clean))
+        loss = pixel_loss(self.decode, estimate, clean, windows)
         return loss * (len(chosen) * stride / len(draws.rows))
 
 

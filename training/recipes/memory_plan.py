@@ -5,6 +5,7 @@ import json
 import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -106,7 +107,8 @@ def random_objective(config, device="cpu", precision=None):
     dtype = torch.float32 if config.base.precision == "float32" else torch.bfloat16
     own = find(config.base.folder)
     with _default_dtype(dtype):  # float32 on the way would be 48 GB
-        transformer = FluxTransformer2DModel(**(own.transformer() if own else {"guidance_embeds": FLUX_DEV.guidance_embed}))
+        sizes: dict[str, Any] = own.transformer() if own else {"guidance_embeds": FLUX_DEV.guidance_embed}
+        transformer = FluxTransformer2DModel(**sizes)
         with torch.device(device):
             vae = own.vae() if own else AutoencoderKL(**FLUX_VAE)
     with torch.device(device):
@@ -130,7 +132,7 @@ def _default_dtype(dtype):
         torch.set_default_dtype(before)
 
 
-FLUX_VAE = dict(
+FLUX_VAE: dict[str, Any] = dict(
     block_out_channels=(128, 256, 512, 512),
     latent_channels=LATENT_CHANNELS,
     layers_per_block=2,

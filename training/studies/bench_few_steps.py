@@ -22,7 +22,7 @@ def evaluate_few_steps(teacher, model, control=None, tasks=tuple(TASKS)):
     """
     photos = held_out_photos()
     names, clean = list(photos), torch.stack(list(photos.values()))
-    methods = {"teacher": (teacher, False, None), "reinforced": (model, False, None)}
+    methods: dict = {"teacher": (teacher, False, None), "reinforced": (model, False, None)}
     for steps, uniform in uniform_schedules(COUNTS).items():
         methods[f"not distilled, {steps} uniform"] = model, False, uniform
         methods[f"not distilled, {steps} optimal"] = model, False, model.schedules[steps]
@@ -33,9 +33,9 @@ def evaluate_few_steps(teacher, model, control=None, tasks=tuple(TASKS)):
     for task in tasks:
         degraded = TASKS[task](clean, STRENGTH, list(range(len(clean))))
         rows += _rows(names, task, "degraded", 0, 0.0, quality(degraded, clean))
-        for method, given in methods.items():
-            restored, seconds = _timed(*given, degraded)
-            nfe = len(given[2]) - 1 if given[2] else STEPS
+        for method, (restorer, student, sigmas) in methods.items():
+            restored, seconds = _timed(restorer, student, sigmas, degraded)
+            nfe = len(sigmas) - 1 if sigmas else STEPS
             rows += _rows(names, task, method, nfe, seconds, quality(restored, clean))
     return rows
 

@@ -3,6 +3,7 @@
 import statistics
 import sys
 import time
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from ..miniature.train_base import MINI_FLUX
 
 
 @torch.no_grad()
-def bench_adapter(size="miniature", pixels=None, rank=32, repeats=15, controlnet=False):
+def bench_adapter(size="miniature", pixels=None, rank=32, repeats=15, controlnet=False) -> dict[str, Any]:
     """Times the bare model, the model with a FluxIR adapter and, if asked, with a ControlNet, alternating.
 
     Returns a dict with the median seconds of each, the ratios to the bare model (median over the rounds of the ratio within
@@ -37,7 +38,8 @@ def bench_adapter(size="miniature", pixels=None, rank=32, repeats=15, controlnet
 
             # Two double blocks and no single ones, as the public FLUX.1-dev ControlNets that are trained from scratch.
             branch_config = {**base.config, "num_layers": min(2, base.dims.double_blocks), "num_single_layers": 0}
-            branch = FluxControlNetModel(**branch_config).to(base.dtype).eval()
+            branch: Any = FluxControlNetModel(**branch_config)
+            branch = branch.to(base.dtype).eval()
             inputs = dict(
                 hidden_states=base.x,
                 encoder_hidden_states=base.text,
@@ -58,7 +60,7 @@ def bench_adapter(size="miniature", pixels=None, rank=32, repeats=15, controlnet
 
 
 @torch.no_grad()
-def bench_condition(size="miniature", pixels=None, rank=16, repeats=15):
+def bench_condition(size="miniature", pixels=None, rank=16, repeats=15) -> dict[str, Any]:
     """Times the bare model and UMMF's condition, of the image's own size, alternating: in joint attention; attending to
     itself and computed in every call; the same with its keys and values kept. Returns a dict as `bench_adapter`."""
     base = _Base(size, pixels)
@@ -89,23 +91,25 @@ class _Base:
         from diffusers import FluxTransformer2DModel
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.config, self.dims, self.dtype, text_tokens = MINI_FLUX, None, torch.float32, 8
+        self.config: dict[str, Any] = MINI_FLUX
+        self.dtype, text_tokens = torch.float32, 8
         if size == "flux-dev":
             if self.device == "cpu":
                 raise ValueError("--size flux-dev needs a CUDA GPU with 40 GB; use --size miniature here.")
-            self.config, self.dims, self.dtype, text_tokens = {"guidance_embeds": True}, FLUX_DEV, torch.bfloat16, 512
+            self.config, self.dtype, text_tokens = {"guidance_embeds": True}, torch.bfloat16, 512
         self.size, self.pixels = size, pixels or (1024 if size == "flux-dev" else 256)
         torch.manual_seed(0)
         with torch.device(self.device):
-            self.model = FluxTransformer2DModel(**self.config).to(self.dtype).eval()
-            self.dims = self.dims or FluxDimensions.from_state_dict(self.model.state_dict())
+            model: Any = FluxTransformer2DModel(**self.config)
+            self.model = model.to(self.dtype).eval()
+            self.dims = FLUX_DEV if size == "flux-dev" else FluxDimensions.from_state_dict(self.model.state_dict())
             self.x, self.degraded = torch.randn(2, 1, (self.pixels // 16) ** 2, 64, dtype=self.dtype)
             self.text = torch.randn(1, text_tokens, self.dims.context_dim, dtype=self.dtype)
             self.pooled = torch.randn(1, self.dims.vec_dim, dtype=self.dtype)
             self.ids = image_ids(self.pixels // 8, self.pixels // 8).to(self.device)
             self.t, self.guidance = torch.full((1,), 0.5), torch.full((1,), 4.0)
 
-    def measure(self, calls, repeats):
+    def measure(self, calls, repeats) -> dict[str, Any]:
         """Seconds of each call (the median), their ratio to "bare" (the median of the ratios within a round), and the rest
         that a reader must know."""
         seconds = self._alternate(calls, repeats)

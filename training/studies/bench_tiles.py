@@ -68,9 +68,9 @@ class Restored:
 
     def seams(self, variant, images=None, **details):
         """`seam_score` of each of `images` at the tile borders of `variant`, (B,); by default of what it has changed."""
-        places = [[LATENT * place for place in axis] for axis in self.grid(variant).borders]
+        rows, columns = ([LATENT * place for place in axis] for axis in self.grid(variant).borders)
         images = self.tiled[variant] - self.whole if images is None else images
-        return torch.tensor([seam_score(image, *places, **details) for image in images])
+        return torch.tensor([seam_score(image, rows, columns, **details) for image in images])
 
 
 def measure(restorer):

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from typing import Any
 
 import torch
 
@@ -80,7 +81,8 @@ def _with_peak(function, device):
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = function()
     live = peak = 0
-    for event in profiler.profiler.kineto_results.events():
+    recorded: Any = profiler.profiler
+    for event in recorded.kineto_results.events():
         if event.name() == "[memory]":
             live += event.nbytes()
             peak = max(peak, live)

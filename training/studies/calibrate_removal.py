@@ -92,7 +92,7 @@ def shuffled(image, other):
     """The image's blocks, a quarter of its shorter side large, in another order."""
     side = min(image.shape[1:]) // 4
     blocks = F.unfold(image[None], side, stride=side)
-    size = [extent // side * side for extent in image.shape[1:]]
+    size = image.shape[1] // side * side, image.shape[2] // side * side
     moved = blocks[..., torch.randperm(blocks.shape[-1], generator=seeded(1))]
     return upscale(F.fold(moved, size, side, stride=side)[0], image.shape[1:])
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +24,9 @@ from ..recipes.ummf import UMMFObjective
 
 class _Rival:
     """What the two share: hooks to take off, and a condition that is the image's tokens as they are."""
+
+    _handles: list
+    adapter: Any
 
     def remove(self):
         """Takes every hook off the transformer again."""
@@ -70,9 +74,10 @@ class ControlNetHost(_Rival):
 
         self.transformer, self.strength = transformer, 1.0
         config = transformer.config
-        self.adapter = FluxControlNetModel.from_transformer(
+        made: Any = FluxControlNetModel.from_transformer(
             transformer, double, single, config.attention_head_dim, config.num_attention_heads
-        ).requires_grad_(True)
+        )
+        self.adapter = made.requires_grad_(True)
         self._handles = [*exact_time(transformer), *exact_time(self.adapter)]
 
     def velocity(self, tokens, t, condition, guidance):

@@ -20,6 +20,8 @@ class GaussianMixture:
         basis, _ = torch.linalg.qr((self.means - self.mean).T)
         directions = torch.randn(2, dims, generator=generator)
         detail = directions - directions @ basis @ basis.T
+        second = torch.randn(2, dims, generator=generator)
+        self.bend_directions = second - second @ basis @ basis.T
         self.reward_direction = detail[0]
         self.held_out_direction = detail[0] + 0.25 * detail[1]
         spread = self.means - self.mean
@@ -64,6 +66,17 @@ class GaussianMixture:
     def reward(self, x):
         """What a search may look at: a projection, with mean 0 and variance 1 over the data: (rows,)."""
         return self._standardised(x, self.reward_direction)
+
+    def curved_reward(self, x):
+        """A reward that is not linear: minus the squared distance of two projections from 1.5 and -1.5: (rows,)."""
+        return self._curved(x, self.reward_direction, self.bend_directions[0])
+
+    def curved_held_out(self, x):
+        """As `curved_reward`, along directions near its own."""
+        return self._curved(x, self.held_out_direction, self.bend_directions[0] + 0.25 * self.bend_directions[1])
+
+    def _curved(self, x, first, second):
+        return -((self._standardised(x, first) - 1.5) ** 2) - (self._standardised(x, second) + 1.5) ** 2
 
     def held_out(self, x):
         """A projection near the reward's, never searched on; mean 0 and variance 1 over the data: (rows,)."""

@@ -187,6 +187,14 @@ def tts(model, degradations):
     return [*({"dims": dims, **row} for dims in mixture for row in mixture[dims]), *rows], table(mixture, rows)
 
 
+def frontier(development, samples):
+    """(rows, Markdown) of `frontier.measure`, on the mixtures that presets were chosen on where `development`."""
+    from .frontier import DEVELOPMENT, HELD_OUT, measure, table
+
+    rows = measure(DEVELOPMENT if development else HELD_OUT, samples=samples)
+    return rows, table(rows)
+
+
 def fusion(work, steps):
     """(rows, Markdown) of `fusion.compare` after `steps`, and of the bundled LoRA beside the bundled FluxIR adapter."""
     from ..diffusers_host.restorer import Restorer
