@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PORT ?= 8199
 
-.PHONY: demo check lint test test-full clean
+.PHONY: demo check lint test test-full fuzz clean
 
 demo:
 	@$(PYTHON) demo/environment.py
@@ -24,6 +24,13 @@ test: lint
 # Everything, also what is longer than `make test` allows.
 test-full: lint
 	@.venv/bin/python -m pytest --durations 15
+
+# Damaged files, odd command lines, kills: each loop for FLUXIR_FUZZ_SECONDS (half an hour), with a new seed every time.
+fuzz: export FLUXIR_FUZZ_SECONDS ?= 1800
+fuzz: export FLUXIR_FUZZ_SEED ?= $(shell date +%s)
+fuzz:
+	@$(PYTHON) demo/environment.py --tests
+	@.venv/bin/python -m pytest tests/fuzz
 
 clean:
 	rm -rf .venv .cache output
