@@ -6,11 +6,13 @@ import torch
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
 from comfyui_fluxir.fluxir_core.image import candidates
 from comfyui_fluxir.fluxir_core.image.chart import DOT, HELD_OUT, LINE, search_chart
-from comfyui_fluxir.fluxir_core.image.montage import montage
+from comfyui_fluxir.fluxir_core.image.compare import side_by_side
+from comfyui_fluxir.fluxir_core.image.montage import contact_sheet, montage
 from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
 from comfyui_fluxir.fluxir_core.searches.search import search
 from comfyui_fluxir.fluxir_core.searches.task import Task
 from comfyui_fluxir.training.studies.gaussian_mixture import GaussianMixture
+from PIL import Image
 
 MIXTURE = GaussianMixture(16)
 
@@ -78,6 +80,32 @@ def test_the_montage_frames_the_chosen_and_survives_nan():
     changed = (np.asarray(plain) != np.asarray(framed)).any(-1)
     columns = np.flatnonzero(changed.any(0))
     assert 95 < columns.min() and columns.max() < 205  # the second of three columns
+
+
+@pytest.mark.parametrize("size", [(2048, 4), (4, 2048), (1, 1), (3000, 1), (1, 3000), (64, 64)])
+@pytest.mark.parametrize("count", [1, 3, 100])
+def test_a_sheet_is_small_whatever_the_shape_and_the_number_of_the_images(size, count):
+    """2048 x 4 pixels once asked for 8 GB."""
+    sheet = montage(torch.rand(count, 3, *size), ["label"] * count, (0,), 768)
+    assert sheet.width == 768 and sheet.height < 3 * 768
+
+
+def test_a_tall_image_keeps_its_shape_in_the_middle_of_its_cell():
+    sheet = np.asarray(montage(torch.ones(1, 3, 800, 100), [""], (), 208))
+    shown = (sheet == 255).all(-1)
+    assert abs(shown.sum() - 50 * 400) < 500 and abs(np.flatnonzero(shown.any(0)).mean() - 104) < 2
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_contact_sheet_of_very_many_images_is_no_wider_than_one_of_many(group):
+    groups = [[torch.rand(3, 5, 7)] * group] * 2500
+    sheet = contact_sheet(groups, [""] * len(groups))
+    assert 6000 < sheet.width <= 8192 and sheet.height < 9000
+
+
+def test_images_of_a_row_have_a_bounded_width():
+    row = side_by_side({"tall": Image.new("RGB", (4, 2048)), "wide": Image.new("RGB", (2048, 4))})
+    assert row.height < 2100 and row.width < 17 * 2048
 
 
 def labels(monkeypatch):
