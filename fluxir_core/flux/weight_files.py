@@ -102,6 +102,18 @@ def check_finite(name, key, value):
         raise WeightFileError(f"{name}: {key} holds NaN or infinite values; go back to an earlier checkpoint.")
 
 
+def parse_json(text):
+    """What the JSON `text` says. Raises ValueError on any other, also on NaN and infinity and where it is nested too deeply."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is no number")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def read_json(metadata, name):
     """What the JSON text `name` of a file's `metadata` says. Raises ValueError, the part of a sentence, where it says nothing."""
     try:
