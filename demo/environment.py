@@ -18,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache" / "comfyui"
+TYPING = ROOT / ".cache" / "typing"
+"""What the type checker finds imports in: ComfyUI's folder, and this repository under the pack's name."""
 NEWEST, OLDEST = "0.30.0", "0.16.3"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -44,6 +46,7 @@ def main(arguments):
             comfyui_path(OLDEST)
             install_browser()
         make_venv(comfyui)
+        link_for_typing(comfyui)
     except SetupError as error:
         sys.exit(f"Set-up stopped: {error}")
 
@@ -74,10 +77,20 @@ def make_venv(comfyui):
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
     say("installing torch, ComfyUI's requirements and the pack (5.5 GB, a few minutes the first time)")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    for packages in (TORCH, ("-r", requirements), ("-e", f"{ROOT}[test]")):
+    for packages in (TORCH, ("-r", requirements), ("-e", f"{ROOT}[test,dev]")):
         if subprocess.run([*pip, *map(str, packages)]).returncode:
             raise SetupError(f"pip could not install {' '.join(map(str, packages))}; see its message above, then run make again.")
     stamp.write_text(digest, encoding="utf-8")
+
+
+def link_for_typing(comfyui):
+    """Links `comfyui` and this repository in TYPING, where pyproject.toml tells pyright to look."""
+    TYPING.mkdir(parents=True, exist_ok=True)
+    for name, target in (("comfyui", comfyui), ("comfyui_fluxir", ROOT)):
+        link = TYPING / name
+        if not link.exists() or link.resolve() != target.resolve():
+            link.unlink(missing_ok=True)
+            link.symlink_to(target.resolve(), target_is_directory=True)
 
 
 def comfyui_path(version):

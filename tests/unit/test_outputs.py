@@ -71,7 +71,6 @@ REFUSALS = [
     (["fluxgen", "select", "in", "file", "--metrics", "niqe"], "OUT_DIR: .*file is a file; give a folder."),
     (["fluxgen", "degrade", "in", "file/pairs"], "OUT_DIR: .*file is a file; give a folder."),
     ([*SCHEDULE, "--json", "none/c.json"], "--json: the folder of none/c.json is missing"),
-    ([*SCHEDULE, "--work", "file"], "--work: .*file is a file; give a folder."),
     ([*TRAIN, "--out", "o.txt", "--work", "w"], "--out: o.txt is no SAFETENSORS file"),
     ([*TRAIN, "--out", "file/o.safetensors", "--work", "w"], "--out: .*file is a file; give a folder."),
     ([*TRAIN, "--out", "o.safetensors", "--work", "file"], "--work: .*file is a file; give a folder."),
