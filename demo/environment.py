@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache" / "comfyui"
 TYPING = ROOT / ".cache" / "typing"
-"""What the type checker finds imports in: ComfyUI's folder, and this repository under the pack's name."""
 NEWEST, OLDEST = "0.30.0", "0.16.3"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -45,8 +44,8 @@ def main(arguments):
         if "--tests" in arguments:
             comfyui_path(OLDEST)
             install_browser()
+            link_for_typing(comfyui)
         make_venv(comfyui)
-        link_for_typing(comfyui)
     except SetupError as error:
         sys.exit(f"Set-up stopped: {error}")
 
@@ -84,7 +83,7 @@ def make_venv(comfyui):
 
 
 def link_for_typing(comfyui):
-    """Links `comfyui` and this repository in TYPING, where pyproject.toml tells pyright to look."""
+    """Links `comfyui` and this repository under the pack's name in TYPING, where the type checker finds both."""
     TYPING.mkdir(parents=True, exist_ok=True)
     for name, target in (("comfyui", comfyui), ("comfyui_fluxir", ROOT)):
         link = TYPING / name

@@ -84,6 +84,8 @@ def _run(argv):
         if argv[:1] == [name]:  # only the chosen command pays for its imports
             command = importlib.import_module(f".commands.{module}", __package__)
             command.add_arguments(subparser)
+    if any("\0" in argument for argument in argv):
+        raise ValueError("an argument holds the character 0, which no path has; leave it out.")
     arguments = parser.parse_args(argv)
     command.run(arguments)
 

@@ -13,6 +13,8 @@ from ..flux.weight_files import (
     check_finite,
     check_version,
     read_dims,
+    read_fields,
+    read_json,
     read_safetensors,
     write_safetensors,
 )
@@ -76,11 +78,16 @@ def load_adapter(path):
 def _read_config(name, metadata):
     """The AdapterConfig that the header states, and the (meta) state dict of the adapter it describes."""
     try:
-        fields = json.loads(metadata["config"])
-        config = AdapterConfig(dims=read_dims(fields.pop("dims")), **fields)
-        return config, FluxIRAdapter(config, device="meta").state_dict()
-    except (ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        values = read_json(metadata, "config")
+        if isinstance(values, dict) and "dims" in values:
+            values["dims"] = read_dims(values["dims"])
+        config = read_fields(AdapterConfig, values)
+    except ValueError as error:
         raise WeightFileError(f"{name} has an unreadable configuration ({error}); export it again.") from None
+    try:
+        return config, FluxIRAdapter(config, device="meta").state_dict()
+    except (ArithmeticError, RuntimeError, ValueError):
+        raise WeightFileError(f"{name} has an unreadable configuration (impossible sizes); export it again.") from None
 
 
 def check_base(config, base):

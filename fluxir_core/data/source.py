@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from ..image.files import SUFFIXES, image_size, load_image
+from ..image.files import SUFFIXES, image_size, read_image
 from .shards import METADATA, Span, read_index
 
 CAPTION, DEGRADED = "txt", "lq"
@@ -42,10 +43,11 @@ class ImageSource:
     `names`, `keys`: of the images in order; keys are without suffix and unique. `skipped`: [(name, reason)] of what has
     no place in the source. `fingerprint`: changes with any name or size. Raises ValueError when nothing is left.
     Only headers are read before an image is asked for; files are opened for each, so worker processes can share the source.
+    What an image's file holds and a record does not, such as further frames, is logged once.
     """
 
     def __init__(self, path, keep=None):
-        self.path, self.skipped = Path(path), []
+        self.path, self.skipped, self._told = Path(path), [], set()
         shards = [self.path] if self.path.is_file() else sorted(self.path.glob("*.tar"))
         found = self._of_shards(shards) if shards else self._of_photos()
         self._entries, seen = [], {}
@@ -71,10 +73,18 @@ class ImageSource:
     def __getitem__(self, index):
         """The Record of image `index`. Raises ValueError, naming the file, when it cannot be read."""
         entry = self._entries[index]
-        hq, lq = (span and _read(load_image, span, entry.name) for span in (entry.hq, entry.lq))
+        hq, lq = (span and self._pixels(span, entry.name) for span in (entry.hq, entry.lq))
         if lq is not None and lq.shape != hq.shape:
             raise ValueError(f"{entry.name} and its degraded image differ in size; make the pair again.")
         return Record(entry.key, hq, lq, self.metadata_of(index))
+
+    def _pixels(self, span, name):
+        image = _read(read_image, span, name)
+        for remark in image.remarks:
+            if (name, remark) not in self._told:  # an image is read at every epoch
+                self._told.add((name, remark))
+                logging.warning("%s: %s", name, remark)
+        return image.pixels
 
     def size_of(self, index):
         """(height, width) of image `index`, from its header. Raises ValueError as reading it does."""
@@ -94,9 +104,12 @@ class ImageSource:
             if entry.metadata:
                 metadata |= json.loads(entry.metadata.read())
             if not isinstance(metadata.get("prompt", ""), str):
-                raise ValueError("its prompt is no text")
-        except (ValueError, TypeError, OSError, RecursionError) as error:
-            raise ValueError(f"the text beside {entry.name} cannot be read ({error}); write it again.") from None
+                raise TypeError
+        except (ValueError, TypeError, OSError, RecursionError):
+            raise ValueError(
+                f"the text beside {entry.name} cannot be read (it is no UTF-8 text, or no JSON object whose prompt is a text); "
+                "write it again."
+            ) from None
         return metadata
 
     def parts(self, size=256):
@@ -155,4 +168,4 @@ def _read(function, span, name):
         with span.open() as file:
             return function(file, name)
     except OSError as error:
-        raise ValueError(f"{name} cannot be read ({error}); make the list of images again.") from None
+        raise ValueError(f"{name} cannot be read ({error.strerror}); make the list of images again.") from None

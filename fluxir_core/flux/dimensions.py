@@ -63,8 +63,12 @@ class FluxDimensions:
 
 
 def _count_blocks(state_dict, name):
-    indices = (re.match(rf"{name}\.(\d+)\.", key) for key in state_dict)
-    return max((int(match[1]) + 1 for match in indices if match), default=0)
+    matches = (re.match(rf"{name}\.(\d{{1,6}})\.", key) for key in state_dict)
+    indices = {int(match[1]) for match in matches if match}
+    if len(indices) <= max(indices, default=-1):
+        missing = min(set(range(len(indices))) - indices)
+        raise ValueError(f"These weights are not a whole FLUX transformer's: {name}.{missing} is missing; give a FLUX.1 file.")
+    return len(indices)
 
 
 FLUX_DEV = FluxDimensions(

@@ -1,7 +1,10 @@
 """Weight files: safetensors files that describe themselves, read and written whole."""
 
-from dataclasses import dataclass
+import json
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -10,6 +13,8 @@ from safetensors.torch import save_file
 from .dimensions import FluxDimensions
 
 FORMAT_VERSION = "1"
+MOST, MOST_BLOCKS = 1_000_000, 1000
+"""Of whatever a file can say that a model has, and of its blocks."""
 
 
 class WeightFileError(ValueError):
@@ -53,12 +58,25 @@ def write_safetensors(path, weights, metadata):
 
 def read_safetensors(path):
     """Metadata and weights of a safetensors file. Raises WeightFileError on any other file; never opens a pickle."""
+    with _opened(path) as file:
+        return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+
+
+def read_metadata(path):
+    """The metadata of a safetensors file, from its header alone. Raises WeightFileError on any other file."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path):
     try:
         with safe_open(path, "pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+            yield file
     except (SafetensorError, OSError) as error:
+        reason = getattr(error, "strerror", None) or "it is cut off, or something else"
         raise WeightFileError(
-            f"{Path(path).name} cannot be read as a safetensors file ({error}); download it again, or export it with `fluxir`."
+            f"{Path(path).name} cannot be read as a safetensors file ({reason}); download it again, or export it with `fluxir`."
         ) from None
 
 
@@ -70,12 +88,59 @@ def check_version(name, metadata):
         )
 
 
+def check_floating(name, key, value):
+    """Raises WeightFileError unless `value`, stored under `key` in the file `name`, holds floating-point numbers."""
+    if not value.is_floating_point():
+        kind = str(value.dtype).removeprefix("torch.")
+        raise WeightFileError(f"{name}: {key} holds {kind} numbers, which are no weights; use a file that is not quantized.")
+
+
 def check_finite(name, key, value):
-    """Raises WeightFileError when `value`, stored under `key` in the file `name`, holds NaN or infinity."""
+    """As `check_floating`, and for NaN or infinity."""
+    check_floating(name, key, value)
     if not torch.isfinite(value.float()).all():
         raise WeightFileError(f"{name}: {key} holds NaN or infinite values; go back to an earlier checkpoint.")
 
 
-def read_dims(fields):
-    """FluxDimensions from what JSON makes of them. Raises KeyError or TypeError on fields that are not theirs."""
-    return FluxDimensions(**{**fields, "axes_dim": tuple(fields["axes_dim"])})
+def read_json(metadata, name):
+    """What the JSON text `name` of a file's `metadata` says. Raises ValueError, the part of a sentence, where it says nothing."""
+    try:
+        return json.loads(metadata[name])
+    except KeyError:
+        raise ValueError(f"{name} is missing") from None
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError(f"{name} is no JSON") from None
+
+
+def read_fields(cls, values):
+    """The dataclass `cls` of plain values from what JSON makes of it; lists become tuples, nothing else is converted.
+
+    Raises ValueError, the part of a sentence, where a field is unknown or missing, of another type, or a number that no model
+    has: beyond MOST_BLOCKS blocks, or MOST of anything.
+    """
+    kinds, known = get_type_hints(cls), {each.name: each for each in fields(cls)}
+    if not isinstance(values, dict) or values.keys() - known.keys():
+        raise ValueError(f"it does not describe {cls.__name__}")
+    for name, value in values.items():
+        if not _can_be(kinds[name], value, MOST_BLOCKS if name.endswith("_blocks") else MOST):
+            raise ValueError(f"{name} is {repr(value)[:40]}")
+    lacking = [name for name, each in known.items() if name not in values and each.default is MISSING]
+    if lacking:
+        raise ValueError(f"{lacking[0]} is missing")
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _can_be(kind, value, most):
+    """Whether `value`, of JSON, can be of the type `kind`: bool, int, float, str, a tuple of numbers, None or a dataclass."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, (list, tuple)) and all(_can_be(get_args(kind)[0], each, most) for each in value)
+    kinds = get_args(kind) or (kind,)
+    if isinstance(value, bool) or value is None or isinstance(value, str) or is_dataclass(value):
+        return type(value) in kinds
+    number = (isinstance(value, int) and int in kinds) or (isinstance(value, (int, float)) and float in kinds)
+    return number and 0 <= value <= most
+
+
+def read_dims(values):
+    """FluxDimensions from what JSON makes of them. Raises ValueError as `read_fields`."""
+    return read_fields(FluxDimensions, values)

@@ -2,7 +2,7 @@
 
 import importlib
 import io
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ WRITTEN = {
 """The suffixes of image files that are written, and how; color is never kept at half the size where a format leaves the choice."""
 SUFFIXES = {*WRITTEN, ".gif", ".jfif"}
 """Of the files that are looked for in a folder of images."""
+MOST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".avif": 32768}
+"""Pixels that a side has at most, in formats that set a limit."""
 HOLDS_ALPHA = {".png", ".webp", ".tif", ".tiff", ".avif", ".jxl"}
 HOLDS_EXIF = {*HOLDS_ALPHA, ".jpg", ".jpeg"}
 PLUGINS = {".jxl": ("pillow_jxl", "pillow-jxl-plugin")}
@@ -51,6 +53,10 @@ EXIF_LIMIT = 65_000
 """Bytes: a JPEG file holds no more."""
 
 
+class Unusable(ValueError):
+    """A file that Pillow could read, and why it is not read."""
+
+
 @dataclass(frozen=True)
 class LoadedImage:
     """An image with what its file held beside the colors.
@@ -72,9 +78,9 @@ def _opened(file, name):
     name = name or file
     try:
         if isinstance(file, (str, Path)) and Path(file).exists() and not Path(file).is_file():
-            raise ValueError("it is no file")  # a pipe or a device could be waited for without end
+            raise Unusable("it is no file")  # a pipe or a device could be waited for without end
         _plugin(Path(str(name)).suffix.lower())
-        with Image.open(file) as image:
+        with _stream(file) as stream, Image.open(stream) as image:
             yield image
     except FileNotFoundError:
         raise ValueError(f"There is no image at {name}; give the path of a PNG or JPEG file.") from None
@@ -82,14 +88,20 @@ def _opened(file, name):
         raise ValueError(f"{name} cannot be read as an image ({_reason(error)}); give a PNG or JPEG file.") from None
 
 
+def _stream(file):
+    """`file` opened, and closed again at the end, where it is a path: by that, Pillow 13 maps a TIFF and garbles a turned one."""
+    return open(file, "rb") if isinstance(file, (str, Path)) else nullcontext(file)
+
+
 def _reason(error):
-    """What an artist can make of Pillow's exception."""
+    """What an artist can make of Pillow's exception, or of ours."""
+    if isinstance(error, (Unusable, Image.DecompressionBombError)):
+        return str(error)
     if isinstance(error, UnidentifiedImageError):
         return "it is of no known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    known = (ValueError, OSError, Image.DecompressionBombError)
-    return str(error) if isinstance(error, known) and str(error) else "it is broken"
+    return "it is cut off" if "truncated" in str(error) else "it is broken"
 
 
 def _plugin(suffix):
@@ -99,7 +111,7 @@ def _plugin(suffix):
         try:
             importlib.import_module(module)
         except ImportError:
-            raise ValueError(f"Pillow reads and writes {suffix} with the package {package}: pip install {package}") from None
+            raise Unusable(f"Pillow reads and writes {suffix} with the package {package}: pip install {package}") from None
 
 
 def read_image(file, name=None):
@@ -123,7 +135,7 @@ def read_image(file, name=None):
         if (turn := UPRIGHT.get(_orientation(image) or 1)) is not None:
             image = image.transpose(turn)
         if image.mode == "F":
-            raise ValueError("its floating-point numbers have no known range")
+            raise Unusable("its floating-point numbers have no known range")
         alpha = None
         if image.has_transparency_data and not image.mode.startswith("I"):
             image = image.convert("RGBA")
@@ -164,7 +176,7 @@ def _numbers(image):
         return np.asarray(image.convert("RGB"), np.float32) / 255
     gray = np.asarray(image, np.float32)  # 16 bits; older releases of Pillow read them as 32
     if gray.size and (gray.min() < 0 or gray.max() > 65535):
-        raise ValueError("its 32-bit numbers have no known range")
+        raise Unusable("its 32-bit numbers have no known range")
     return np.repeat(gray[..., None] / 65535, 3, axis=-1)
 
 
@@ -172,7 +184,7 @@ def _orientation(image):
     try:
         # PngImageFile's own method would decode the image, to look behind it.
         found = Image.Image.getexif(image).get(ORIENTATION)
-        return found if isinstance(found, int) else None
+        return found if isinstance(found, int) and image.format != "TIFF" else None  # Pillow turns TIFF files itself
     except Exception:  # broken data leads Pillow's parser to any exception
         return None
 
@@ -210,8 +222,8 @@ def _exif_of(image, remarks):
             remarks.append("its EXIF data is too large and is left out")
             data = None
         return data, is_adobe_rgb(found)
-    except Exception as error:  # broken data leads Pillow's parser to any exception
-        remarks.append(f"its EXIF data cannot be read ({error}) and is left out")
+    except Exception:  # broken data leads Pillow's parser to any exception
+        remarks.append("its EXIF data cannot be read and is left out")
         return None, False
 
 
@@ -222,8 +234,8 @@ def to_pil(image):
     return Image.fromarray((image.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().cpu().numpy())
 
 
-def check_suffix(path):
-    """Raises ValueError, one sentence, unless an image can be written to a file of the name `path`."""
+def check_suffix(path, size=(1, 1)):
+    """Raises ValueError, one sentence, unless an image of `size` (height, width) can be written to a file of the name `path`."""
     suffix = Path(path).suffix.lower()
     if suffix not in WRITTEN:
         raise ValueError(f"{path} has no suffix of an image format that is written; use {', '.join(WRITTEN)}.")
@@ -233,6 +245,9 @@ def check_suffix(path):
         raise ValueError(f"{path} cannot be written ({error}); use .png, or install it.") from None
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise ValueError(f"{path} cannot be written, because this Pillow has no {suffix[1:].upper()}; use .png.")
+    if max(size) > MOST_SIDE.get(suffix, max(size)):
+        height, width = size
+        raise ValueError(f"{path} holds at most {MOST_SIDE[suffix]} pixels a side, not {width} x {height}; use .png or .tif.")
 
 
 def image_bytes(image, suffix):
@@ -240,7 +255,7 @@ def image_bytes(image, suffix):
 
     Raises ValueError as `check_suffix`, and for NaN.
     """
-    check_suffix(Path("image").with_suffix(suffix) if suffix.startswith(".") else suffix)
+    check_suffix(f"image{suffix}", image.pixels.shape[1:])
     suffix, remarks, options = suffix.lower(), list(image.remarks), dict(WRITTEN[suffix.lower()])
     drawn = to_pil(image.pixels)
     if image.alpha is not None:

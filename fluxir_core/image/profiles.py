@@ -37,8 +37,12 @@ def to_srgb(image, profile):
         else:
             image = image.convert(mode)
         return image.convert("RGB") if transform is None else ImageCms.applyTransform(image, transform)
-    except (ImportError, ImageCms.PyCMSError, OSError, KeyError, TypeError) as error:
-        raise ProfileError(str(error)) from None
+    except ProfileError:
+        raise
+    except ImportError:
+        raise ProfileError("this Pillow has no littleCMS") from None
+    except (ImageCms.PyCMSError, OSError, KeyError, TypeError, ValueError):
+        raise ProfileError("it is broken, or of a kind that is not known") from None
 
 
 @lru_cache(16)

@@ -4,9 +4,7 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
-from ..flux.weight_files import FORMAT_VERSION, WeightFileError, read_safetensors, write_safetensors
+from ..flux.weight_files import FORMAT_VERSION, WeightFileError, read_json, read_metadata, read_safetensors, write_safetensors
 from .files import FEW_STEPS, save_layers
 
 SCHEDULES = "schedules"
@@ -32,21 +30,18 @@ def read_schedules(path):
     Raises WeightFileError on another file, and on schedules that do not fall from at most 1 to 0.
     """
     name = Path(path).name
+    metadata = read_metadata(path)
+    if SCHEDULES not in metadata:
+        return {}
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightFileError(f"{name} cannot be read as a safetensors file ({error}); download it again.") from None
-    try:
-        stated = json.loads(metadata.get(SCHEDULES, "{}"))
-        schedules = {int(steps): [float(t) for t in sigmas] for steps, sigmas in stated.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise WeightFileError(f"{name} has unreadable schedules ({error}); run `fluxir schedule` again.") from None
+        schedules = {int(steps): [float(t) for t in sigmas] for steps, sigmas in read_json(metadata, SCHEDULES).items()}
+    except (AttributeError, OverflowError, TypeError, ValueError):
+        raise WeightFileError(f"{name} has unreadable schedules; run `fluxir schedule` again.") from None
     for steps, sigmas in schedules.items():
         falling = all(a > b for a, b in pairwise(sigmas))
-        if len(sigmas) != steps + 1 or not falling or sigmas[0] > 1 or sigmas[-1] != 0:
+        if len(sigmas) != steps + 1 or steps < 1 or not falling or sigmas[0] > 1 or sigmas[-1] != 0:
             raise WeightFileError(
-                f"{name} has a schedule for {steps} steps that is {sigmas}, which does not fall from 1 or less to 0; run "
+                f"{name} has a schedule for {steps} steps that is {str(sigmas)[:60]}, which does not fall from 1 or less to 0; run "
                 "`fluxir schedule` again."
             )
     return dict(sorted(schedules.items()))

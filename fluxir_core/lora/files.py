@@ -19,6 +19,8 @@ from ..flux.weight_files import (
     check_finite,
     check_version,
     read_dims,
+    read_fields,
+    read_json,
     read_safetensors,
     write_safetensors,
 )
@@ -171,9 +173,9 @@ def _read_description(name, metadata):
         return None, None
     check_version(name, metadata)
     try:
-        mode = KONTEXT if metadata["kind"] == FEW_STEPS else ConditionMode(**json.loads(metadata["mode"]))
-        return mode, read_dims(json.loads(metadata["dims"]))
-    except (KeyError, TypeError, ValueError) as error:
+        mode = KONTEXT if metadata["kind"] == FEW_STEPS else read_fields(ConditionMode, read_json(metadata, "mode"))
+        return mode, read_dims(read_json(metadata, "dims"))
+    except ValueError as error:
         raise WeightFileError(f"{name} has an unreadable mode or base ({error}); export it again.") from None
 
 
@@ -266,7 +268,7 @@ def _read_pair(name, pair, weights, stated):
     down, up, alpha = (weights.get(key) for key in pair[2:])
     for key in pair[2:]:
         if key in weights:
-            check_finite(name, key, weights[key])
+            check_finite(name, key, weights[key].float() if key == pair.alpha else weights[key])
     fits = down.ndim == up.ndim == 2 and down.shape[0] == up.shape[1] > 0
     if fits and len(pair.parts) > 1:  # q, k, v as wide as the input, and in single blocks what is left for the MLP
         mlp = len(up) - 3 * down.shape[1]

@@ -96,7 +96,7 @@ def test_what_is_under_transparent_parts_is_not_seen_and_on_white_the_result_is_
         (
             "odd.png",
             "out.png",
-            "its color profile cannot be used (cannot open profile from string), so its colors are taken as sRGB",
+            "its color profile cannot be used (it is broken, or of a kind that is not known), so its colors are taken as sRGB",
         ),
     ],
 )
@@ -113,6 +113,15 @@ def test_what_cannot_be_kept_is_named_in_one_line(folder, capsys, name, out, rem
     image.save(folder / "pages.tif", save_all=True, append_images=[image, image])
     restore(folder, name, out)
     assert capsys.readouterr().out == f"{folder / name}: {remark}.\n"
+
+
+def test_an_image_too_large_for_its_format_is_refused_before_it_is_restored(folder, monkeypatch):
+    from comfyui_fluxir.training.commands import restore as command
+
+    monkeypatch.setattr(command, "_Job", lambda *_: pytest.fail("it computed"))
+    Image.new("RGB", (5000, 16)).save(folder / "wide.png")
+    with pytest.raises(SystemExit, match="out.webp holds at most 16383 pixels a side, not 20000 x 64; use .png or .tif"):
+        restore(folder, "wide.png", "out.webp", "--scale", "4")
 
 
 def test_jpeg_is_written_at_quality_95_with_all_its_color(folder):

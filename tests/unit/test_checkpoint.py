@@ -1,6 +1,9 @@
 """Adapter files describe themselves and refuse what they are not."""
 
+import json
 import pickle
+import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -130,3 +133,49 @@ def test_a_wrong_base_is_refused_with_what_differs(adapter):
     check_base(adapter.config, DIMS)
     with pytest.raises(WeightFileError, match="single_blocks 1 instead of 38"):
         check_base(adapter.config, replace(DIMS, single_blocks=38))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("double_blocks", 10**6, "double_blocks is 1000000"),
+        ("single_blocks", -1, "single_blocks is -1"),
+        ("hidden_size", "x", "hidden_size is 'x'"),
+        ("hidden_size", True, "hidden_size is True"),
+        ("theta", float("nan"), "theta is nan"),
+        ("axes_dim", [16, "x"], "axes_dim is"),
+        ("depth", 3, "it does not describe FluxDimensions"),
+    ],
+)
+def test_sizes_that_no_model_has_are_refused_at_once(path, field, value, said):
+    def change(metadata):
+        config = json.loads(metadata["config"])
+        config["dims"][field] = value
+        metadata["config"] = json.dumps(config)
+
+    rewrite(path, change_metadata=change)
+    started = time.monotonic()
+    with pytest.raises(WeightFileError, match=f"^adapter.safetensors has an unreadable configuration .*{re.escape(said)}"):
+        load_adapter(path)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.bool])
+def test_weights_that_are_no_floating_point_numbers_are_refused(path, kind):
+    rewrite(path, lambda weights: weights.update(theta_y=weights["theta_y"].to(kind)))
+    with pytest.raises(WeightFileError, match="theta_y holds .* numbers, which are no weights; use a file that is not quantized"):
+        load_adapter(path)
+
+
+def test_a_configuration_nested_without_end_is_refused(path):
+    rewrite(path, change_metadata=lambda metadata: metadata.update(config="[" * 10**5))
+    with pytest.raises(WeightFileError, match="unreadable configuration .config is no JSON"):
+        load_adapter(path)
+
+
+@pytest.mark.parametrize("place", ["double_blocks.999999", "single_blocks.7"])
+def test_a_transformer_with_a_gap_in_its_blocks_is_none(place):
+    weights = {f"{name}.weight": torch.zeros(128, 4) for name in ("img_in", "txt_in", "vector_in.in_layer")}
+    weights |= {"double_blocks.0.x": torch.zeros(1), "single_blocks.0.x": torch.zeros(1), f"{place}.x": torch.zeros(1)}
+    with pytest.raises(ValueError, match=f"no.* a whole FLUX transformer's: {place.split('.')[0]}.1 is missing"):
+        FluxDimensions.from_state_dict(weights)

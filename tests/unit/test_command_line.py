@@ -134,6 +134,17 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch, capsys):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_an_interrupt_that_a_library_turned_into_an_error_is_one(monkeypatch, capsys):
+    def swallowed(_arguments):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape of object type") from None
+
+    monkeypatch.setattr(plan, "run", swallowed)
+    assert refused(capsys, "plan", status=130) == "fluxir plan: stopped."
+
+
 def test_who_asks_twice_does_not_wait():
     with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
         signal.raise_signal(signal.SIGINT)

@@ -214,8 +214,17 @@ def test_a_second_run_measures_only_what_is_new_or_changed(folders, tmp_path, me
     assert len(measured) == 4
 
 
+def test_what_is_not_read_whole_is_named(folders, capsys):
+    lq, out, hq = folders
+    with Image.open(out / "a.png") as image:
+        image.save(out / "a.tif", save_all=True, append_images=[image])
+    (out / "a.png").unlink()
+    run(lq, out, hq, "--metrics")
+    assert f"- {out / 'a.tif'}: only the first of its 2 frames is used.\n" in capsys.readouterr().out
+
+
 def test_an_interrupted_run_keeps_what_it_measured(folders, tmp_path, measured, monkeypatch):
-    given, load = (*folders, "--metrics", "--csv", tmp_path / "t.csv"), evaluate.load_image
+    given, load = (*folders, "--metrics", "--csv", tmp_path / "t.csv"), evaluate.read_image
 
     def interrupted(path):
         if path.stem == "b":
@@ -223,7 +232,7 @@ def test_an_interrupted_run_keeps_what_it_measured(folders, tmp_path, measured, 
         return load(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "load_image", interrupted)
+        patch.setattr(evaluate, "read_image", interrupted)
         with pytest.raises(SystemExit, match="stopped"):
             run(*given)
     assert set(table_of(tmp_path / "t.csv")) == {"a"}

@@ -37,6 +37,8 @@ def test_who_comes_second_is_told_who_holds_the_folder(tmp_path, holder):
         pass
     with pytest.raises(SystemExit, match=f"^fluxir train: {told}"):
         main(["train", "miniature", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match=f"^fluxir train: {told}"):
+        main(["train", "distill", "--model", "miniature", "--work", str(tmp_path / "work")])
     assert not (tmp_path / "out").exists()
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import tarfile
 
 import numpy as np
@@ -227,10 +228,20 @@ def test_a_turned_image_is_upright_and_its_size_too(tmp_path):
     pixels = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
     Image.fromarray(pixels).convert("RGB").save(tmp_path / "a.png", exif=exif)
     Image.fromarray(pixels).convert("RGB").save(tmp_path / "b.jpg", exif=exif, quality=100)
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / "c.tif", exif=exif)
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / "d.webp", exif=exif, lossless=True)
     source = ImageSource(tmp_path)
-    for index in range(2):
+    for index in range(4):
         assert source.size_of(index) == (3, 2)
         assert np.abs(source[index].hq[0].numpy() * 255 - np.rot90(pixels, -1)).max() < 10
+
+
+def test_a_turned_gray_tiff_is_read_from_its_path_as_from_an_open_file(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.arange(64, dtype=np.uint8).reshape(4, 16)
+    Image.fromarray(pixels).save(tmp_path / "a.tif", exif=exif)
+    assert torch.equal(load_image(tmp_path / "a.tif")[0] * 255, torch.from_numpy(np.rot90(pixels, -1).copy()).float())
 
 
 def test_a_size_is_known_without_decoding(tmp_path, monkeypatch):
@@ -258,6 +269,28 @@ def tiff(array):
 def test_a_broken_image_is_refused_by_its_name(tmp_path, name):
     (tmp_path / name).write_bytes(BROKEN[name]())
     with pytest.raises(ValueError, match=f"^{name} cannot be read as an image .*; give a PNG or JPEG file.$"):
+        ImageSource(tmp_path)[0]
+
+
+def test_further_frames_are_named_once(tmp_path, caplog):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
+    source = ImageSource(tmp_path)
+    for _ in range(2):
+        assert torch.equal(source[0].hq[:, 0, 0], torch.tensor([1.0, 0, 0]))
+    assert [record.getMessage() for record in caplog.records] == ["pages.tif: only the first of its 3 frames is used"]
+
+
+@pytest.mark.parametrize("suffix", ["avif", "gif", "jfif"])
+def test_further_formats_are_found_in_a_folder(tmp_path, suffix):
+    Image.new("RGB", (16, 16), "red").save(tmp_path / f"a.{suffix}", quality=95)
+    torch.testing.assert_close(ImageSource(tmp_path)[0].hq[:, 3, 3], torch.tensor([1.0, 0, 0]), atol=0.02, rtol=0)
+
+
+def test_a_format_that_pillow_must_be_taught_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.jxl").write_bytes(b"\xff\x0a")
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    with pytest.raises(ValueError, match="^a.jxl cannot be read as an image .*with the package pillow-jxl-plugin"):
         ImageSource(tmp_path)[0]
 
 

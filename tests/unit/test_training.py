@@ -1,13 +1,17 @@
 """The training loop: it learns, it resumes bit for bit, it stops when it should, and it loses nothing."""
 
 import gc
+import io
+import logging
 import signal
 import weakref
+from contextlib import nullcontext
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 import torch
+from comfyui_fluxir.training.engine import fit, progress
 from comfyui_fluxir.training.engine.average import MovingAverage
 from comfyui_fluxir.training.engine.draws import Draws
 from comfyui_fluxir.training.engine.fit import RunConfig
@@ -75,22 +79,78 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number):
     assert_equal(run(tmp_path / "stopped"), whole)
 
 
+def test_the_line_beside_the_log_says_how_far_how_well_and_until_when(monkeypatch):
+    clock, file = [0.0], io.StringIO()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with progress.Progress(10, 4, True, file) as line:
+        for step in (5, 6):
+            clock[0] += 2
+            line.step(images=8, loss=0.5 / step)
+            line.checkpoint(step)
+        line.bar.refresh()
+        logging.getLogger().warning("beside it")
+    shown = file.getvalue().split("\r")[-1]
+    assert "60%" in shown and "step 6 of 10 [" in shown and "<" in shown
+    assert "loss 0.08333, 4 images/s, checkpoint 5" in shown
+
+
+def test_a_run_shows_its_line_where_it_can_be_seen(tmp_path, monkeypatch):
+    lines, own = [], progress.Progress
+    monkeypatch.setattr(
+        fit, "Progress", lambda steps, start, shown: lines.append(own(steps, start, True, io.StringIO())) or lines[-1]
+    )
+    run(tmp_path, 3, checkpoint_every=2)
+    assert lines[0].bar.n == 3 and lines[0].saved == 3 and "loss" in lines[0].bar.postfix
+
+
 def test_a_signal_during_validation_saves_and_stops(tmp_path):
     from comfyui_fluxir.training.engine.fit import fit
     from comfyui_fluxir.training.engine.processes import make_accelerator
 
     seen = []
 
-    def validate(_model, step, stopping):
-        assert not stopping()
-        signal.raise_signal(signal.SIGTERM)
-        seen.append(stopping())
-        return {}
+    class Held:
+        def lacks(self, step):
+            return len(seen) < step // 2
+
+        def __call__(self, _model, step, stopping):
+            assert not stopping()
+            if not seen:
+                signal.raise_signal(signal.SIGTERM)
+            seen.append((step, stopping()))
+            return {}
 
     settings = RunConfig(4, 8, 8, validate_every=2, checkpoint_every=100)
     with pytest.raises(Stopped, match="stopped after 2 of 4 steps"):
-        fit(objective(), FlatImages(), OptimizerConfig(), settings, tmp_path, make_accelerator("ddp", "no"), validate)
-    assert seen == [True] and RunFolder(tmp_path).steps() == [2]
+        fit(objective(), FlatImages(), OptimizerConfig(), settings, tmp_path, make_accelerator("ddp", "no"), Held())
+    assert seen == [(2, True)] and RunFolder(tmp_path).steps() == [2]
+
+
+def test_validation_that_was_interrupted_is_made_up_for(tmp_path):
+    """Killed between the checkpoint of a step and its validation, even the last one's."""
+    from comfyui_fluxir.training.engine.fit import fit
+    from comfyui_fluxir.training.engine.processes import make_accelerator
+
+    seen = []
+
+    class Held:
+        def __init__(self, stop):
+            self.stop = stop
+
+        def lacks(self, step):
+            return step not in seen
+
+        def __call__(self, _model, step, _stopping):
+            if step == self.stop:
+                raise Killed
+            seen.append(step)
+            return {}
+
+    for stop in (2, 4, None):
+        settings = FlatImages(), OptimizerConfig(), RunConfig(4, 8, 8, validate_every=2, checkpoint_every=2), tmp_path
+        with pytest.raises(Killed) if stop else nullcontext():
+            fit(objective(), *settings, make_accelerator("ddp", "no"), Held(stop))
+    assert seen == [2, 4]
 
 
 def test_validation_ends_at_the_image_at_hand(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from ...fluxir_core.image.chart import DOT, GRID, INK, LINE
-from ...fluxir_core.image.files import SUFFIXES, load_image
+from ...fluxir_core.image.files import SUFFIXES, read_image
 from ...fluxir_core.verify.evaluation import PAPER, Evaluation, markdown
 from ..outputs import check_apart, check_file, deliver, deliver_data
 
@@ -85,30 +85,32 @@ def write_rows(path, rows):
 
 
 def measure(pairs, evaluation, path=None, device="cpu"):
-    """Measures `pairs` (see `pair_images`): ({name: {metric: float}}, sentences on those that could not be measured).
+    """Measures `pairs` (see `pair_images`): ({name: {metric: float}}, sentences on what could not be measured or read whole).
 
     With `path`, a CSV, every row is written when it is measured. Rows that are there already, of unchanged files and with
     all of `evaluation`'s metrics, are taken as they are; rows of other images stay in the file.
     """
     rows = read_rows(path) if path else {}
-    found, refused = {}, []
+    found, remarks = {}, []
     for name, paths in tqdm(pairs.items(), desc="measuring", disable=None):
         mark, row = fingerprint(paths), rows.pop(name, {})
         known = {column: text for column, text in row.items() if _is_known(column, text)} if row.get(FILES) == mark else {}
         expected = evaluation.names(original=paths[2] is not None)
         if not all(known.get(metric) for metric in expected):
             try:
-                shown = (file and load_image(file).to(device) for file in paths)
+                images = [file and read_image(file) for file in paths]
+                shown = (image and image.pixels.to(device) for image in images)
                 values = {metric: repr(value) for metric, value in evaluation(*shown).items()}
             except ValueError as error:
-                refused.append(f"{name} is not measured: {error}")
+                remarks.append(f"{name} is not measured: {error}")
                 continue
+            remarks += (f"{file}: {remark}." for file, image in zip(paths, images) if file for remark in image.remarks)
             known |= {IMAGE: name, FILES: mark, **values}
             if path:
                 write_rows(path, {**rows, name: known})
         rows[name] = known
         found[name] = {metric: float(known[metric]) for metric in expected}
-    return found, refused
+    return found, remarks
 
 
 def _is_known(column, text):
@@ -169,8 +171,8 @@ def run(arguments):
     pairs, remarks = pair_images(arguments.lq, arguments.out, arguments.hq)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluation = Evaluation(dict.fromkeys(arguments.metrics), any(paths[2] for paths in pairs.values()), device)
-    found, refused = measure(pairs, evaluation, arguments.csv, device)
-    print(markdown(list(found.values()), evaluation), *(f"- {remark}" for remark in (*remarks, *refused)), sep="\n")
+    found, told = measure(pairs, evaluation, arguments.csv, device)
+    print(markdown(list(found.values()), evaluation), *(f"- {remark}" for remark in (*remarks, *told)), sep="\n")
     if not found:
         raise ValueError(f"none of {len(pairs)} images could be measured; see the reasons above.")
     if arguments.plot:

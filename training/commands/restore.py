@@ -105,6 +105,7 @@ def run(arguments):
     check_file("OUT", arguments.output)
     check_suffix(arguments.output)
     image = read_image(arguments.input)
+    check_suffix(arguments.output, _size_of_result(image, arguments.scale))
     job = _Job(arguments)
     with tqdm(total=1.0, desc="restoring", bar_format=BAR, disable=None) as bar:
         report = job(image, arguments.input, arguments.output, bar.update)
@@ -150,6 +151,7 @@ def _restore_all(job, lacking, reports, skipped):
             before = bar.n
             try:
                 image = read_image(path)
+                check_suffix(place, _size_of_result(image, job.arguments.scale))
             except ValueError as error:
                 skipped.append(str(error))
             else:
@@ -274,11 +276,16 @@ class _Job:
         return found, searched | {name: value[0] if value else None for name, value in searched.items() if name in PER_IMAGE}
 
 
+def _size_of_result(image, scale):
+    """(height, width)"""
+    return [extent if scale == 1 else max(TOKEN, round(extent * scale)) for extent in image.pixels.shape[-2:]]
+
+
 def _scaled(image, scale):
     """`image` (LoadedImage) at `scale` times its size, at least a token a side."""
     if scale == 1:
         return image
-    size = [max(TOKEN, round(extent * scale)) for extent in image.pixels.shape[-2:]]
+    size = _size_of_result(image, scale)
 
     alpha = None if image.alpha is None else _resized(image.alpha, size)
     return LoadedImage(_resized(image.pixels, size), alpha, image.exif, image.dpi, image.remarks)

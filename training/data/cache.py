@@ -51,10 +51,14 @@ class TensorCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
         tensors = {name: tensors[name].cpu().contiguous() for name in sorted(tensors)}
-        save_file(tensors, partial, {CHECKSUM: checksum(tensors)})
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            save_file(tensors, partial, {CHECKSUM: checksum(tensors)})
+            with open(partial, "rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
     def _path(self, key):
         name = _digest(key)

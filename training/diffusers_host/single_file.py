@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from ...fluxir_core.flux.dimensions import FluxDimensions
 from ...fluxir_core.flux.keymap import bfl_to_diffusers
+from ...fluxir_core.flux.weight_files import check_floating, read_safetensors
 
 LATENT_CHANNELS = 16
 
@@ -36,7 +35,7 @@ def load_transformer(path, dtype=torch.float32) -> Any:
                 axes_dims_rope=dims.axes_dim,  # pyright: ignore[reportArgumentType]
             )
         model.load_state_dict(bfl_to_diffusers(weights), assign=True)
-    except (ArithmeticError, KeyError, RuntimeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{Path(path).name} is not a whole FLUX.1 transformer in BFL's layout; "
             "choose a file that ComfyUI's Load Diffusion Model takes."
@@ -65,11 +64,10 @@ def load_vae(path) -> Any:
 
 
 def _read(path, dtype):
-    try:
-        return {key: value.to(dtype) for key, value in load_file(path).items()}
-    except (SafetensorError, OSError) as error:
-        name = Path(path).name
-        raise ValueError(f"{name} cannot be read as a safetensors file ({error}); download it again.") from None
+    _, weights = read_safetensors(path)
+    for key, value in weights.items():
+        check_floating(Path(path).name, key, value)
+    return {key: value.to(dtype) for key, value in weights.items()}
 
 
 def _to_diffusers(key):

@@ -47,13 +47,17 @@ def write_checked(path, state, before=None):
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        torch.save({CHECKSUM: checksum(state), STATE: state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    if before and path.exists():
-        os.replace(path, before)
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            torch.save({CHECKSUM: checksum(state), STATE: state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if before and path.exists():
+            os.replace(path, before)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read_checked(path):

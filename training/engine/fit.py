@@ -12,6 +12,7 @@ from .average import MovingAverage
 from .checked_files import misfit
 from .draws import Draws
 from .processes import any_process, is_sharded, load_optimizer, local, sharded_like, whole
+from .progress import Progress
 from .run_folder import RunFolder, check_identity
 from .stopping import Stopped, StopSignal
 
@@ -84,8 +85,8 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
 
     `batches.rows(step)` says how many images a step sees and `batches(step, rows)` gives those at these places of it.
     `validate(model, step, stopping)` is called with the averaged weights in place and returns values to log; it ends early
-    where `stopping()` says so. `identity` (a dict of plain values) is what makes two runs one: a folder with checkpoints of another is refused. `description` (a dict) is kept
-    in every checkpoint beside it. Raises Stopped after SIGTERM or Ctrl-C, and ValueError when the loss or the gradients are
+    where `stopping()` says so, and `validate.lacks(step)` says whether it was not yet called to its end. `identity` (a dict of plain values) is what makes two runs one: a folder with checkpoints of
+    another is refused. `description` (a dict) is kept in every checkpoint beside it. Raises Stopped after SIGTERM or Ctrl-C, and ValueError when the loss or the gradients are
     no longer finite.
     """
     folder = RunFolder(folder, run.keep)
@@ -100,7 +101,14 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
     described = {"identity": identity or {}, "description": description or {}}
     changed = {"average": average, **accelerator.unwrap_model(model).stateful}
     start = _resume(folder, described["identity"], adapter, parameters, changed, optimizer)
-    with StopSignal() as stop:
+    shown = None if accelerator.is_main_process else False
+    with StopSignal() as stop, Progress(run.steps, start, shown) as progress:
+
+        def asked():
+            return any_process(accelerator, stop.asked)
+
+        if validate and start:  # the run before may have been stopped between its checkpoint and this
+            _validate(validate, run, start, model, adapter, average, accelerator, asked)
         for step in range(start, run.steps):
             accelerator.unwrap_model(model).begin(step)
             losses = _accumulate(model, batches, run, step, accelerator)
@@ -116,22 +124,31 @@ def fit(objective, batches, optimizer_config, run, folder, accelerator, validate
 
             done = step + 1
             _log(accelerator, losses, optimizer, step)
-            stopping = any_process(accelerator, stop.asked)
-            due = done % run.checkpoint_every == 0 or done == run.steps
-            if due or stopping:
+            progress.step(batches.rows(step), losses["loss"])
+            saved = done % run.checkpoint_every == 0 or done == run.steps or asked()
+            if saved:
                 _save(folder, done, adapter, changed, optimizer, described, accelerator)
-            if validate and run.validate_every and (done % run.validate_every == 0 or done == run.steps) and not stopping:
-                adapter.eval()
-                with average.applied(), torch.no_grad(), accelerator.autocast():
-                    accelerator.log(validate(model, done, lambda: any_process(accelerator, stop.asked)), step=done)
-                adapter.train()
-                stopping = any_process(accelerator, stop.asked)
-                if stopping and not due:
+                progress.checkpoint(done)
+            if validate:
+                _validate(validate, run, done, model, adapter, average, accelerator, asked)
+            if asked() and done < run.steps:
+                if not saved:
                     _save(folder, done, adapter, changed, optimizer, described, accelerator)
-            if stopping and done < run.steps:
                 raise Stopped(done, run.steps)
     average.apply()
     return whole(adapter.state_dict())
+
+
+def _validate(validate, run, done, model, adapter, average, accelerator, stopping):
+    """Restores the held-out images with the averaged weights, where that is due after `done` steps and not done yet."""
+    if not run.validate_every or (done % run.validate_every and done != run.steps):
+        return
+    if stopping() or not any_process(accelerator, accelerator.is_main_process and validate.lacks(done)):
+        return
+    adapter.eval()
+    with average.applied(), torch.no_grad(), accelerator.autocast():
+        accelerator.log(validate(model, done, stopping), step=done)
+    adapter.train()
 
 
 def _accumulate(model, batches, run, step, accelerator):

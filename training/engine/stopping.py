@@ -37,16 +37,26 @@ class StopSignal:
 
 @contextmanager
 def terminated():
-    """SIGTERM raises KeyboardInterrupt inside this block, as Ctrl-C does: what is open is closed. In the main thread only."""
+    """SIGTERM and Ctrl-C raise KeyboardInterrupt inside this block: what is open is closed. In the main thread only.
+
+    A library in C may make an exception of its own out of it: whatever is raised behind a signal is KeyboardInterrupt.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    asked = []
 
     def interrupt(_number, _frame):
+        asked.append(True)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
+    except Exception:
+        if asked:
+            raise KeyboardInterrupt from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

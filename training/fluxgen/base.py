@@ -28,8 +28,8 @@ def load_embedder(name, prompts, device, dtype):
     if (folder / "fluxir_adapters").is_dir():
         tokens = load_adapter(only_file(folder / "fluxir_adapters")).config.text_tokens
     encode = load_prompt_encoder(name, tokens, device, dtype)
+    only = encode(prompts[0])  # a folder that reads none says so now, before anything is drawn
     if len(prompts) == 1:
-        only = encode(prompts[0])
         return lambda some: [part.expand(len(some), *part.shape) for part in only]
 
     def embed(some):

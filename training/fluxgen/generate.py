@@ -21,7 +21,8 @@ def read_prompts(path):
     try:
         prompts = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--prompts: {path} cannot be read ({error}); give a text file with a prompt a line.") from None
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise ValueError(f"--prompts: {path} cannot be read ({reason}); give a text file with a prompt a line.") from None
     if not prompts:
         raise ValueError(f"--prompts: {path} holds no prompt; give a text file with one a line.")
     return prompts

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..engine.checked_files import BrokenFile, misfit, read_checked, write_checked
+from ..engine.progress import Progress
 from ..engine.run_folder import check_identity
 from ..engine.stopping import Stopped, StopSignal
 
@@ -38,12 +39,14 @@ class Checkpoint:
                 torch.cuda.set_rng_state_all(saved["cuda_rng"])
             start = saved["step"]
         last_save = time.monotonic()
-        with StopSignal() as stop:
+        with StopSignal() as stop, Progress(total, start) as progress:
             for step in range(start, total):
                 yield step
+                progress.step()
                 done = step + 1
                 if stop.asked or done == total or time.monotonic() - last_save > self.every:
                     self._save(done, stateful)
+                    progress.checkpoint(done)
                     last_save = time.monotonic()
                 if stop.asked and done < total:
                     raise Stopped(done, total)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ...fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
+from ...fluxir_core.data.shards import write_whole
 from ...fluxir_core.flux.dimensions import FluxDimensions
 from ...fluxir_core.flux.keymap import diffusers_to_bfl
 from ..diffusers_host.fluxir_host import FluxIRHost
@@ -104,6 +105,6 @@ def train_adapter(images, autoencoder, transformer, recipe, amounts, folder):
 
 def _check_amounts(amounts, path):
     written = json.dumps(asdict(amounts), indent=2)
-    if path.exists() and path.read_text(encoding="utf-8") != written:
+    if path.exists() and path.read_bytes() != written.encode():
         raise ValueError(f"{path.parent} holds another run's work; choose another --work folder.")
-    path.write_text(written, encoding="utf-8")
+    write_whole(path, written)

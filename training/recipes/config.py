@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from math import isfinite
 from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin
@@ -121,9 +122,12 @@ class TrainConfig:
     def load(cls, path):
         """Reads a YAML file with the fields' names. Raises ValueError on one that is missing, unknown or of another type."""
         try:
-            return _typed(cls, yaml.safe_load(Path(path).read_text(encoding="utf-8")), Path(path).name)
-        except (OSError, yaml.YAMLError) as error:
-            raise ValueError(f"{path} cannot be read as a configuration ({error}); see the files in {CONFIGS}.") from None
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+            mark = getattr(error, "problem_mark", None)
+            reason = getattr(error, "strerror", None) or (f"line {mark.line + 1} is no YAML" if mark else "it is no YAML")
+            raise ValueError(f"{path} cannot be read as a configuration ({reason}); see the files in {CONFIGS}.") from None
+        return _typed(cls, values, Path(path).name)
 
     def identity(self):
         """What a run cannot change on the way: all but its length, its hardware and its log."""
@@ -161,12 +165,13 @@ def _typed(cls, values, where):
         raise ValueError(f"{where} is no mapping; use {', '.join(known)}.")
     for name in values:
         if name not in known:
-            raise ValueError(f"{where} has no setting {name!r}; use {', '.join(known)}.")
+            raise ValueError(f"{where} has no setting {str(name)[:60]!r}; use {', '.join(known)}.")
+    lacking = [each.name for each in known.values() if each.default is each.default_factory is MISSING and each.name not in values]
+    if lacking:
+        raise ValueError(f"{where} is incomplete (it lacks {', '.join(lacking)}); see the files in {CONFIGS}.")
     typed = {name: _value(known[name].type, value, where, name) for name, value in values.items()}
     try:
         return cls(**typed)
-    except TypeError as error:
-        raise ValueError(f"{where} is incomplete ({error}); see the files in {CONFIGS}.") from None
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
@@ -175,12 +180,12 @@ def _value(kind, value, where, name):
     if is_dataclass(kind):
         return _typed(kind, value, f"{where}: {name}")
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
+    if isinstance(value, int) and not isinstance(value, bool) and float in kinds and abs(value) < 2**53:
         return float(value)
     for each in kinds:
         if get_origin(each) is list:
             if isinstance(value, list) and all(isinstance(item, get_args(each)) for item in value):
                 return value
-        elif isinstance(value, each) and (each is bool or not isinstance(value, bool)):
+        elif isinstance(value, each) and (each is bool or not isinstance(value, bool)) and (each is not float or isfinite(value)):
             return value
-    raise ValueError(f"{where}: {name} is {value!r}, but a {getattr(kind, '__name__', kind)} is expected.")
+    raise ValueError(f"{where}: {name} is {repr(value)[:60]}, but a {getattr(kind, '__name__', kind)} is expected.")

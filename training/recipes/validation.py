@@ -2,9 +2,10 @@
 
 import torch
 
+from ...fluxir_core.data.shards import write_whole
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
 from ...fluxir_core.flux.tokens import unpack_latents
-from ...fluxir_core.image.files import save_image
+from ...fluxir_core.image.files import png_bytes
 from ...fluxir_core.image.quality import quality
 from ..engine.draws import Draws
 
@@ -22,6 +23,13 @@ class Validation:
     def __init__(self, batches, decode, folder, main=True):
         self.batches, self.decode, self.folder, self.main = batches, decode, folder, main
 
+    def lacks(self, step):
+        """Whether the images of `step` are not written yet."""
+        return not self._path(step).exists()
+
+    def _path(self, step):
+        return self.folder / f"step-{step:08d}.png"
+
     @torch.no_grad()
     def __call__(self, model, step, stopping=lambda: False):
         rows, scores = [], []
@@ -35,8 +43,7 @@ class Validation:
             rows.append(row)
             scores.append({name: value.item() for name, value in quality(row[1:2], row[2:3]).items()})
         if self.main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_image(_sheet(rows), self.folder / f"step-{step:08d}.png")
+            write_whole(self._path(step), png_bytes(_sheet(rows)))
         return {f"validation/{name}": sum(own[name] for own in scores) / len(scores) for name in scores[0]}
 
     def _image(self, tokens, grid):
