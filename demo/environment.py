@@ -44,18 +44,10 @@ def main(arguments):
         if "--tests" in arguments:
             comfyui_path(OLDEST)
             install_browser()
-            link_package()
+            link_for_typing(comfyui)
         make_venv(comfyui)
     except SetupError as error:
         sys.exit(f"Set-up stopped: {error}")
-
-
-def link_package():
-    """The pack under its installed name in a folder of its own, where the type checker finds it."""
-    link = TYPING / "comfyui_fluxir"
-    if not link.is_symlink():
-        TYPING.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(ROOT, target_is_directory=True)
 
 
 def check_python(version):
@@ -88,6 +80,16 @@ def make_venv(comfyui):
         if subprocess.run([*pip, *map(str, packages)]).returncode:
             raise SetupError(f"pip could not install {' '.join(map(str, packages))}; see its message above, then run make again.")
     stamp.write_text(digest, encoding="utf-8")
+
+
+def link_for_typing(comfyui):
+    """Links `comfyui` and this repository under the pack's name in TYPING, where the type checker finds both."""
+    TYPING.mkdir(parents=True, exist_ok=True)
+    for name, target in (("comfyui", comfyui), ("comfyui_fluxir", ROOT)):
+        link = TYPING / name
+        if not link.exists() or link.resolve() != target.resolve():
+            link.unlink(missing_ok=True)
+            link.symlink_to(target.resolve(), target_is_directory=True)
 
 
 def comfyui_path(version):

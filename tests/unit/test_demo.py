@@ -107,6 +107,15 @@ def test_a_chromium_that_cannot_be_installed_is_an_error(no_chromium):
         environment.install_browser()
 
 
+def test_the_type_checker_finds_comfyui_and_the_pack(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "TYPING", tmp_path / "typing")
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        environment.link_for_typing(tmp_path / name)
+        assert (tmp_path / "typing" / "comfyui").resolve() == tmp_path / name
+        assert (tmp_path / "typing" / "comfyui_fluxir").resolve() == environment.ROOT
+
+
 def test_a_set_up_error_ends_the_program_with_its_sentence(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 8, 0))
     with pytest.raises(SystemExit, match="Set-up stopped: this is Python 3.8"):
