@@ -1,6 +1,7 @@
 """`fluxir results frontier`: what every search finds for its cost, on mixtures whose velocity and density are exact."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
