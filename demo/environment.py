@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache" / "comfyui"
+TYPING = ROOT / ".cache" / "typing"
 NEWEST, OLDEST = "0.30.0", "0.16.3"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -43,9 +44,18 @@ def main(arguments):
         if "--tests" in arguments:
             comfyui_path(OLDEST)
             install_browser()
+            link_package()
         make_venv(comfyui)
     except SetupError as error:
         sys.exit(f"Set-up stopped: {error}")
+
+
+def link_package():
+    """The pack under its installed name in a folder of its own, where the type checker finds it."""
+    link = TYPING / "comfyui_fluxir"
+    if not link.is_symlink():
+        TYPING.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(ROOT, target_is_directory=True)
 
 
 def check_python(version):
@@ -74,7 +84,7 @@ def make_venv(comfyui):
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
     say("installing torch, ComfyUI's requirements and the pack (5.5 GB, a few minutes the first time)")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    for packages in (TORCH, ("-r", requirements), ("-e", f"{ROOT}[test]")):
+    for packages in (TORCH, ("-r", requirements), ("-e", f"{ROOT}[test,dev]")):
         if subprocess.run([*pip, *map(str, packages)]).returncode:
             raise SetupError(f"pip could not install {' '.join(map(str, packages))}; see its message above, then run make again.")
     stamp.write_text(digest, encoding="utf-8")

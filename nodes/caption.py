@@ -11,6 +11,7 @@ from comfy_api.latest import io, ui
 from torch.nn import functional as F
 
 from ..fluxir_core.caption import MOST_TOKENS, Captioner
+from ..fluxir_core.image.pixels import luma
 from ..fluxir_core.verify.removal_check import removal_check
 from .folders import CAPTIONERS
 from .inputs import checked_image, given_planes
@@ -42,6 +43,16 @@ def _findings(degraded, cleaned):
     except ValueError as error:
         raise ValueError(f"Degradation Check: {error}") from None
     return findings
+
+
+def _replaced(cleaned, degraded, usable):
+    """IMAGE `cleaned` with the degraded image, at its size and in its channels, in place of each that is not `usable`; one whose
+    degraded image holds NaN stays, because there is nothing better."""
+    spare = F.interpolate(to_planes(degraded), cleaned.shape[1:3], mode="bicubic", antialias=True).clamp(0, 1)
+    spare = (luma(spare) if cleaned.shape[-1] == 1 else spare).movedim(1, -1).to(cleaned)
+    spare = torch.cat([spare, cleaned[..., 3:]], -1)
+    keep = torch.tensor(usable) | ~spare.isfinite().flatten(1).all(1).cpu()
+    return cleaned if keep.all() else torch.where(keep[:, None, None, None].to(cleaned.device), cleaned, spare)
 
 
 def _report(findings):
@@ -99,10 +110,7 @@ class DegradationCheck(io.ComfyNode):
         if not usable:
             failed = [line for line, finding in zip(report.splitlines(), findings) if not finding.usable]
             logging.warning("Degradation Check: %s. There is no caption.", "; ".join(failed))
-            size = cleaned.shape[1:3]
-            spare = F.interpolate(to_planes(degraded), size, mode="bicubic", antialias=True).clamp(0, 1).movedim(1, -1)
-            kept = to_planes(cleaned).movedim(1, -1)
-            cleaned = torch.stack([(k if f.usable else s) for k, s, f in zip(kept, spare, findings)])
+            cleaned = _replaced(cleaned, degraded, [finding.usable for finding in findings])
         show(cls, report)
         return io.NodeOutput(cleaned, (caption or "") if usable else "", usable, report, ui=ui.PreviewText(report))
 

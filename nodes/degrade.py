@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..fluxir_core.degrade.image import check
 from ..fluxir_core.degrade.tasks import TASKS
+from ..fluxir_core.image.pixels import luma
 from .inputs import given_planes
 
 
@@ -66,10 +67,14 @@ class DegradeImage(io.ComfyNode):
             check(planes, strength, seeds)
         except ValueError as error:
             raise ValueError(f"Degrade Image: {error}") from None
+        if strength == 0:
+            return io.NodeOutput(image)
         device, progress, degraded = comfy.model_management.get_torch_device(), comfy.utils.ProgressBar(len(image)), []
         for number in seeds:  # one at a time, so that a batch needs no more memory and can be interrupted
             comfy.model_management.throw_exception_if_processing_interrupted()
             good = planes[len(degraded)][None].to(device)
             degraded.append(TASKS[degradation](good, strength, [number]).to(image))
             progress.update(1)
-        return io.NodeOutput(torch.cat([torch.cat(degraded).movedim(1, -1), image[..., 3:]], -1))
+        found = torch.cat(degraded)
+        found = luma(found) if image.shape[-1] == 1 else found
+        return io.NodeOutput(torch.cat([found.movedim(1, -1), image[..., 3:]], -1))

@@ -38,6 +38,7 @@ class EncodePhoto(io.ComfyNode):
                     display_name="latent", tooltip="The photo as a latent, for Apply FluxIR Adapter or UMMF Conditioning."
                 ),
                 io.Latent.Output(display_name="empty", tooltip="An empty latent of the same size, for the sampler."),
+                io.Image.Output(display_name="padded", tooltip="The photo with its edges filled up, for Apply ControlNet."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -47,8 +48,9 @@ class EncodePhoto(io.ComfyNode):
         planes = given_planes(ENCODE_NODE, "photo", photo)
         if photo.shape[1] > TILE or photo.shape[2] > TILE:
             show(cls, f"{photo.shape[2]} x {photo.shape[1]} pixels, in tiles of {TILE}")
-        samples = encode(vae, planes)
-        return io.NodeOutput({"samples": samples}, {"samples": torch.zeros_like(samples)})
+        padded = pad_to_tokens(planes, PATCH * vae.spacial_compression_encode())
+        samples = encode(vae, padded)
+        return io.NodeOutput({"samples": samples}, {"samples": torch.zeros_like(samples)}, padded.movedim(1, -1))
 
 
 class DecodePhoto(io.ComfyNode):

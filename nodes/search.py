@@ -7,8 +7,8 @@ import comfy.sample
 import comfy.utils
 from comfy_api.latest import io
 
-from ..fluxir_core.image.candidates import search_sheet
-from ..fluxir_core.image.chart import search_chart
+from ..fluxir_core.flux.weight_files import parse_json
+from ..fluxir_core.image.candidates import draw_report
 from ..fluxir_core.searches.presets import PRESETS
 from ..fluxir_core.searches.summary import summarize
 from .inputs import checked_latent, given_planes
@@ -20,6 +20,8 @@ from .verifiers import Verifier
 NODE, SELECT_NODE = "TTS Sampler (test-time search)", "TTS Sampler Select (test-time search)"
 CHART_NODE = "Search Report Chart"
 METADATA = "fluxir_search"
+LONGEST_REPORT = 2**25
+"""Characters; that of a search of 64 images by 25 rounds of 60 candidates has a tenth."""
 
 
 def _search_inputs():
@@ -199,14 +201,10 @@ class SearchReportChart(io.ComfyNode):
     def execute(cls, report, image_index, final_candidates=None) -> io.NodeOutput:
         shown = None if final_candidates is None else given_planes(CHART_NODE, "final_candidates", final_candidates, finite=False)
         try:
-            if shown is None:
-                chart = search_chart(json.loads(report), image_index)
-            else:
-                chart = search_sheet(json.loads(report), shown, image_index)
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError(
-                "Search Report Chart: the text is no search report; connect the report of TTS Sampler (test-time search)."
-            ) from None
+            found = parse_json(report) if len(report) < LONGEST_REPORT else None
+        except ValueError:
+            found = None
+        try:
+            return io.NodeOutput(pil_to_image(draw_report(found, image_index, shown)))
         except ValueError as error:
-            raise ValueError(f"Search Report Chart: {error}") from None
-        return io.NodeOutput(pil_to_image(chart))
+            raise ValueError(f"{CHART_NODE}: {error}") from None

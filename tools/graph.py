@@ -141,6 +141,8 @@ class Graph:
         for node in self.nodes:
             for place, (_name, kind, _widget, _optional, linked) in enumerate(self.slots(node)):
                 if linked:
+                    if "," in kind:  # one of several
+                        kind = self.library.outputs(linked[0].kind)[linked[1]][1]
                     links.append((*linked, node, place, kind))
         return links
 
@@ -221,7 +223,7 @@ class Graph:
             "id": len(nodes) + 1,
             "type": "MarkdownNote",
             "pos": [-460, TITLE],
-            "size": [400, 560],
+            "size": [400, max(560, 17 * sum(1 + len(line) // 48 for line in self.note.split("\n")))],
             "flags": {},
             "order": len(nodes),
             "mode": 0,

@@ -11,54 +11,53 @@ STAND_IN = "The small model that comes with the pack is a trial: good at noise, 
 HUB = "https://huggingface.co"
 
 
-def _file(directory, repository, path, digest):
-    """A file that the frontend offers to download."""
+def hub_file(directory, repository, path, digest=None):
+    """A file that the frontend offers to download; `digest` is its SHA-256, where a public page states it."""
     return {
         "name": path.rsplit("/", 1)[-1],
         "url": f"{HUB}/{repository}/resolve/main/{path}",
-        "hash": digest,
-        "hash_type": "SHA256",
+        **({"hash": digest, "hash_type": "SHA256"} if digest else {}),
         "directory": directory,
     }
 
 
-FLUX_VAE = _file(
+FLUX_VAE = hub_file(
     "vae",
     "Comfy-Org/Lumina_Image_2.0_Repackaged",
     "split_files/vae/ae.safetensors",
     "afc8e28272cd15db3919bacdb6918ce9c1ed22e96cb12c4d5ed0fba823529e38",
 )
-FLUX_DEV = _file(
+FLUX_DEV = hub_file(
     "diffusion_models",
     "Comfy-Org/flux1-dev",
     "flux1-dev.safetensors",
     "4610115bb0c89560703c892c59ac2742fa821e60ef5871b33493ba544683abd7",
 )
-KONTEXT = _file(
+KONTEXT = hub_file(
     "diffusion_models",
     "Comfy-Org/flux1-kontext-dev_ComfyUI",
     "split_files/diffusion_models/flux1-dev-kontext_fp8_scaled.safetensors",
     "630ba795ec64283b4230ea23cf79406c2c68b7c578229ed139f30043eadb30a2",
 )
-CLIP_L = _file(
+CLIP_L = hub_file(
     "text_encoders",
     "comfyanonymous/flux_text_encoders",
     "clip_l.safetensors",
     "660c6f5b1abae9dc498ac2d21e1347d2abdb0cf6c0c0c8576cd796491d9a6cdd",
 )
-T5 = _file(
+T5 = hub_file(
     "text_encoders",
     "comfyanonymous/flux_text_encoders",
     "t5xxl_fp16.safetensors",
     "6e480b09fae049a72d2a8c5fbccb8d3e92febeb233bbe9dfe7256958a9167635",
 )
-T5_FP8 = _file(
+T5_FP8 = hub_file(
     "text_encoders",
     "comfyanonymous/flux_text_encoders",
     "t5xxl_fp8_e4m3fn_scaled.safetensors",
     "a498f0485dc9536735258018417c3fd7758dc3bccc0a645feaa472b34955557a",
 )
-REMOVER = _file(
+REMOVER = hub_file(
     "upscale_models",
     "Comfy-Org/Real-ESRGAN_repackaged",
     "RealESRGAN_x4plus.safetensors",
@@ -119,10 +118,11 @@ class Restoration(Graph):
         self.add("SaveImage", "Save the restored photo", images=image, filename_prefix=f"fluxir/{prefix}")
 
     def searcher(self, steps, model, positive, preset="quick", verifier=None, search=None, noise=None, latent=1):
-        """TTS Sampler with everything it needs."""
+        """TTS Sampler with everything it needs; `steps` are BasicScheduler's settings, or a node that gives sigmas."""
         self.guider = self.add("BasicGuider", model=model, conditioning=positive)
         self.noise = noise or self.add("RandomNoise", noise_seed=0)
-        self.sigmas = self.add("BasicScheduler", model=model, scheduler="simple", **steps)
+        scheduled = isinstance(steps, dict)
+        self.sigmas = self.add("BasicScheduler", model=model, scheduler="simple", **steps) if scheduled else steps
         self.verifier = verifier or self.add("FluxIRNaturalImageVerifier")
         self.column()
         inputs = {"search": search} if search else {"preset": preset}

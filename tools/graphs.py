@@ -1,4 +1,4 @@
-"""Writes the shipped graphs, `workflows` and `subgraphs`, from their descriptions in `graph_list`.
+"""Writes the shipped graphs, `workflows` and `subgraphs`, from their descriptions in `graph_list` and `public_graphs`.
 
     python -m comfyui_fluxir.tools.graphs [--port P]
 
@@ -15,6 +15,7 @@ from ..demo.comfyui import ROOT, ComfyUIError, ComfyUIServer
 from ..demo.environment import NEWEST, SetupError, comfyui_path
 from .graph import Library
 from .graph_list import BLUEPRINTS, GRAPHS
+from .public_graphs import PUBLIC
 
 NAMESPACE = uuid.UUID("5b0c1e64-6f1d-4a6e-9a52-1f0a6e1d0c01")
 
@@ -33,7 +34,7 @@ def main():
 def write(object_info):
     """Writes every graph for the frontend and for the API, and every blueprint."""
     library = Library(object_info)
-    for name, describe in GRAPHS.items():
+    for name, describe in (GRAPHS | PUBLIC).items():
         graph = describe(library)
         _write(f"workflows/{name}.json", graph.ui(str(uuid.uuid5(NAMESPACE, name))))
         _write(f"workflows/api/{name}.json", graph.api())

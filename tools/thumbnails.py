@@ -17,6 +17,7 @@ from ..demo.environment import NEWEST, SetupError, comfyui_path
 from ..fluxir_core.image.compare import before_after
 from ..fluxir_core.image.files import load_image, save_image, to_pil
 from .graph_list import GRAPHS
+from .public_graphs import PUBLIC
 from .result_images import api_node, id_of, workflow_with
 from .samples import SAMPLES
 
@@ -30,11 +31,11 @@ def main():
     parser.add_argument("graphs", nargs="*", metavar="GRAPH", help="only these")
     parser.add_argument("--port", type=int, default=8199)
     arguments = parser.parse_args()
-    if unknown := set(arguments.graphs) - set(GRAPHS):
-        parser.error(f"no graph {unknown.pop()!r}; there are {', '.join(GRAPHS)}")
+    if unknown := set(arguments.graphs) - set(GRAPHS | PUBLIC):
+        parser.error(f"no graph {unknown.pop()!r}; there are {', '.join(GRAPHS | PUBLIC)}")
     try:
         with tempfile.TemporaryDirectory() as base, ComfyUIServer(comfyui_path(NEWEST), base, arguments.port) as server:
-            for name in arguments.graphs or GRAPHS:
+            for name in arguments.graphs or GRAPHS | PUBLIC:
                 path = ROOT / "workflows" / f"{name}.jpg"
                 thumbnail(server, name).save(path, quality=88)
                 print(path, flush=True)
@@ -48,7 +49,7 @@ def thumbnail(server, name):
     for node in (node["inputs"] for node in graph.values() if node["class_type"] == "LoadImage"):
         photo = square(load_image(SAMPLES / node["image"]))
         if "FLUX" in name:
-            return with_band(to_pil(photo), "needs FLUX.1, a download")
+            return with_band(to_pil(photo), f"needs {'FLUX.2' if 'klein' in name else 'FLUX.1'}, a download")
         node["image"] = f"square_{node['image']}.png"
         save_image(photo, server.base / "input" / node["image"])
     compared = graph[id_of(graph, "FluxIRBeforeAndAfter")]["inputs"]

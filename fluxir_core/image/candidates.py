@@ -3,10 +3,12 @@
 import numpy as np
 from PIL import Image
 
-from .chart import search_chart
+from .chart import LONGEST, SearchReportError, search_chart
 from .montage import montage
 
 WIDTH = 768
+MOST_LINES = 40
+"""Scores below an image that are written."""
 
 
 def candidate_sheet(images, values, scores, winner, baseline=None):
@@ -22,23 +24,38 @@ def candidate_sheet(images, values, scores, winner, baseline=None):
     for i in range(len(images)):
         remarks = [text for text, index in (("winner", winner), ("baseline", baseline)) if index == i]
         lines = [", ".join([f"{ranks[i]}. of {len(values)}: {_number(values[i])}", *remarks])]
-        labels.append("\n".join(lines + [f"{name} {_number(own[i])}" for name, own in scores.items()]))
+        labels.append("\n".join(lines + [f"{name[:LONGEST]} {_number(own[i])}" for name, own in list(scores.items())[:MOST_LINES]]))
     return montage(images, labels, () if winner is None else (winner,), WIDTH)
+
+
+def draw_report(report, image=0, finalists=None):
+    """`search_chart`, or with the `finalists` `search_sheet`, of a report that may be anything that JSON can be.
+
+    Raises SearchReportError, and nothing else, where it cannot be drawn.
+    """
+    try:
+        return search_chart(report, image) if finalists is None else search_sheet(report, finalists, image)
+    except SearchReportError:
+        raise
+    except Exception:  # a report of another shape fails in whatever line meets it first
+        raise SearchReportError(
+            "the text is no search report, or was altered; connect the report of TTS Sampler (test-time search)."
+        ) from None
 
 
 def search_sheet(report, finalists, image=0):
     """The chart of `report` (see fluxir_core.searches.search) with the candidate sheet of one image's finalists below it.
 
     `finalists` (n * B, 3, H, W) in [0, 1]: everyone in the final selection for each of the B images, candidate by candidate.
-    Raises ValueError when they are not as many as the report's, and when the batch has no such image.
+    Raises SearchReportError when they are not as many as the report's, and when the batch has no such image.
     """
     chart = search_chart(report, image, (WIDTH, 432))
     batch = len(report["keys"])
     if image >= batch:
-        raise ValueError(f"image {image} of a batch of {batch}; count from 0.")
+        raise SearchReportError(f"image {image} of a batch of {batch}; count from 0.")
     values = report["finalist_values"][image] if report["finalist_values"] else []
     if len(finalists) != batch * max(1, len(values)):
-        raise ValueError(
+        raise SearchReportError(
             f"{len(finalists)} final candidates for a report of {batch * max(1, len(values))}; decode those of the same search."
         )
     own = finalists[image::batch]

@@ -13,13 +13,22 @@ NODES = {
 }
 
 
+LONGEST, MOST_REMARKS, MOST_SCORES = 100, 8, 100_000
+"""Characters of a name or a remark that are drawn, lines of remarks, and scores of one image: an altered report may hold more."""
+
+
+class SearchReportError(ValueError):
+    """A search report that is none, or was altered, or does not fit what it is asked for; the reason, for an artist."""
+
+
 def search_chart(report, image=0, size=(768, 432)):
     """A PIL image of the rounds of `report` (see fluxir_core.searches.search) for one image of the batch.
 
     The score is the mean over the verifiers of z-scores over all rounds, so that rounds can be compared; dots are
     candidates, the line joins the best of those chosen. A line in another color, on a scale of its own, is what the first
     held-out verifier says of them; both gains over the baseline stand above. Remarks of the report stand below.
-    Raises ValueError when the batch has no such image.
+    Raises SearchReportError when the batch has no such image, and any error of Python's where the report was altered (see
+    `candidates.draw_report`).
     """
     rounds = [_round(entry, image) for entry in (*report["log"], *_final_selection(report))]
     sheet = Image.new("RGB", size, "white")
@@ -70,7 +79,7 @@ def search_chart(report, image=0, size=(768, 432)):
 def _name(report):
     """The search as the artist chose it: its preset, or its node."""
     kind = report["algorithm"]["type"]
-    return report.get("preset") or NODES.get(kind, kind)
+    return str(report.get("preset") or NODES.get(kind, kind))[:LONGEST]
 
 
 def _draw_held_out(draw, report, rounds, columns, size, font):
@@ -85,7 +94,7 @@ def _draw_held_out(draw, report, rounds, columns, size, font):
     draw.line(points, fill=HELD_OUT, width=2)
     gain, held_out = rounds[-1]["gain"], rounds[-1]["held_out_gain"].get(name)
     draw.text((MARGIN, 24), f"searched{_signed(gain)}", fill=LINE, font=font)
-    draw.text((MARGIN + 130, 24), f"not searched on: {name}{_signed(held_out)} (own scale)", fill=HELD_OUT, font=font)
+    draw.text((MARGIN + 130, 24), f"not searched on: {name[:LONGEST]}{_signed(held_out)} (own scale)", fill=HELD_OUT, font=font)
 
 
 def _signed(gain):
@@ -93,13 +102,13 @@ def _signed(gain):
 
 
 def _write_remarks(draw, report, size, font):
-    for line, remark in enumerate(report.get("remarks", ())):
-        draw.text((MARGIN, size[1] // 2 + 20 * (line + 1)), remark, fill=INK, font=font)
+    for line, remark in enumerate(report.get("remarks", ())[:MOST_REMARKS]):
+        draw.text((MARGIN, size[1] // 2 + 20 * (line + 1)), remark[:LONGEST], fill=INK, font=font)
 
 
 def _round(entry, image):
     if not 0 <= image < len(entry["chosen"]):
-        raise ValueError(f"image {image} of a batch of {len(entry['chosen'])}; count from 0.")
+        raise SearchReportError(f"image {image} of a batch of {len(entry['chosen'])}; count from 0.")
     return {
         "nfe": entry["nfe"],
         "chosen": entry["chosen"][image],
@@ -128,6 +137,8 @@ def _scores(rounds):
     """[[score of each candidate] of each round]; a candidate without a usable score has the lowest."""
     if not rounds or not rounds[0]["scores"]:
         return []
+    if sum(len(own) for entry in rounds for own in entry["scores"].values()) > MOST_SCORES:
+        raise SearchReportError("the report holds more scores than any search makes.")
     total = [[0.0] * len(next(iter(entry["scores"].values()))) for entry in rounds]
     for name in rounds[0]["scores"]:
         known = [value for entry in rounds for value in entry["scores"].get(name, ()) if value is not None]

@@ -10,17 +10,23 @@ MARGIN = 8
 VIEWS = ("side by side", "split", "close-up")
 CLOSE_UP = 384
 """Pixels a side of an enlarged part."""
+WIDEST = 16
+"""An image's width over the row's height at most: a wider one is shown smaller."""
 
 
 def side_by_side(images, text_size=18):
-    """One PIL image of `images` ({label: PIL image}) in a row, each under its label, all brought to the first's height."""
+    """One PIL image of `images` ({label: PIL image}) in a row, each under its label, all brought to the first's height.
+
+    An image that would be wider than WIDEST times that height is shown at that width.
+    """
     font = ImageFont.load_default(text_size)
     header = text_size + 2 * MARGIN
     height = next(iter(images.values())).height
-    row = [
-        (label, image.convert("RGB").resize((max(1, round(image.width * height / image.height)), height)))
-        for label, image in images.items()
-    ]
+    row = []
+    for label, image in images.items():
+        scale = min(height / image.height, WIDEST * height / image.width)
+        size = [max(1, round(scale * extent)) for extent in image.size]
+        row.append((label, image.convert("RGB").resize(size)))
     sheet = Image.new("RGB", (sum(p.width + MARGIN for _, p in row) + MARGIN, header + height + MARGIN), "white")
     draw, left = ImageDraw.Draw(sheet), MARGIN
     for label, image in row:

@@ -9,24 +9,31 @@ from torch.nn import functional as F
 from .compare import most_different_place
 
 GAP, TEXT, BACKGROUND = 4, 14, 32
+TALLEST, SMALLEST, LARGEST = 2, 8, 8192
+"""A cell's height over its width at most, its least width, and a contact sheet's width at most: sheets stay small whatever the
+images' number and shape."""
 
 
 def montage(images, labels, chosen=(), width=512):
     """A PIL image of `images` (n, 3, H, W) in [0, 1] in a grid `width` pixels wide, each above its label.
 
-    A label may have several lines. `chosen` holds the indices that get a frame.
+    A label may have several lines. `chosen` holds the indices that get a frame. Taller images than TALLEST are shown smaller;
+    of many images the cells are SMALLEST wide, and the grid is as wide as it takes.
     """
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
-    cell = (width - GAP * (columns + 1)) // columns
-    height = max(1, round(cell * images.shape[2] / images.shape[3]))
+    cell = max(SMALLEST, (width - GAP * (columns + 1)) // columns)
+    width = max(width, GAP + columns * (cell + GAP))
+    aspect = images.shape[2] / images.shape[3]
+    height = max(1, round(cell * min(aspect, TALLEST)))
+    shown = max(1, round(height / aspect)) if aspect > TALLEST else cell
     step = height + TEXT * max(label.count("\n") + 1 for label in labels) + GAP
     sheet = Image.new("RGB", (width, GAP + rows * step), (BACKGROUND,) * 3)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT - 3)
     for i, (image, label) in enumerate(zip(images, labels)):
         left, top = GAP + i % columns * (cell + GAP), GAP + i // columns * step
         pixels = (image.nan_to_num(0).clamp(0, 1).permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-        sheet.paste(Image.fromarray(pixels).resize((cell, height)), (left, top))
+        sheet.paste(Image.fromarray(pixels).resize((shown, height)), (left + (cell - shown) // 2, top))
         if i in chosen:
             draw.rectangle((left - 2, top - 2, left + cell + 1, top + height + 1), outline=(90, 220, 120), width=3)
         draw.multiline_text((left + 2, top + height), label, fill="white", font=font, spacing=3)
@@ -49,9 +56,14 @@ def search_montage(images, values, chosen, text, width=512):
 
 
 def contact_sheet(groups, labels, chosen=(), side=256):
-    """As `montage`, for images of any size: each of `groups` is a list of images (3, H, W), shown beside each other."""
+    """As `montage`, for images of any size: each of `groups` is a list of images (3, H, W), shown beside each other.
+
+    A square is `side` pixels wide, less where there are so many that the sheet would be wider than LARGEST.
+    """
+    columns = math.ceil(math.sqrt(len(groups)))
+    side = max(SMALLEST, min(side, ((LARGEST - GAP) // columns - GAP) // max(map(len, groups))))
     cells = torch.stack([torch.cat([_framed(image, side) for image in group], 2) for group in groups])
-    return montage(cells, labels, chosen, GAP + math.ceil(math.sqrt(len(cells))) * (cells.shape[3] + GAP))
+    return montage(cells, labels, chosen, GAP + columns * (cells.shape[3] + GAP))
 
 
 def _framed(image, side):

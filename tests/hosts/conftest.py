@@ -11,6 +11,7 @@ from comfyui_fluxir.demo.environment import NEWEST, OLDEST, comfyui_path
 from comfyui_fluxir.fluxir_core.flux.keymap import bfl_to_diffusers
 from comfyui_fluxir.fluxir_core.flux.tokens import image_ids
 
+from .public_restorers import add_nodes
 from .tiny import flux_weights
 from .workflow_host import free_port
 
@@ -48,7 +49,9 @@ def schemas(comfy):
 @pytest.fixture(scope="session", params=[NEWEST, OLDEST])
 def server(request, tmp_path_factory):
     """A running ComfyUIServer with the pack linked in: `url`, `base`, `get`, `run`."""
-    with ComfyUIServer(comfyui_path(request.param), tmp_path_factory.mktemp("comfyui"), free_port()) as running:
+    base = tmp_path_factory.mktemp("comfyui")
+    add_nodes(base)
+    with ComfyUIServer(comfyui_path(request.param), base, free_port()) as running:
         yield running
 
 

@@ -122,6 +122,21 @@ def test_nan_is_replaced(nodes):
     assert report == "image 1: not usable, because it holds NaN or infinity"
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_good_image_stays_where_the_degraded_one_holds_nan(nodes, channels):
+    clean, noisy = (torch.cat([images, torch.rand_like(images[..., :1])], -1)[..., :channels] for images in photo())
+    broken = torch.cat([noisy, noisy])
+    broken[0, 3, 3, 0] = torch.nan
+    both = torch.cat([clean, clean])
+    cleaned, caption, usable, report = check(nodes, broken, both, "an astronaut")
+    assert cleaned is both and caption == "" and not usable
+    assert report.splitlines()[0] == "image 1: not usable, because the degraded image holds NaN or infinity"
+    both = torch.cat([clean, 1 - clean])
+    cleaned = check(nodes, broken, both)[0]
+    assert cleaned.shape == both.shape and torch.equal(cleaned[0], clean[0]) and torch.equal(cleaned[1, ..., 3:], both[1, ..., 3:])
+    torch.testing.assert_close(cleaned[1, ..., :3], noisy[0, ..., :3])
+
+
 def test_the_caption_is_asked_for_only_when_connected_missing_and_safe(nodes):
     clean, noisy = photo()
     ask = nodes.DegradationCheck.check_lazy_status

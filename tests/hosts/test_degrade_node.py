@@ -59,17 +59,29 @@ def test_image_i_of_a_batch_gets_the_seed_plus_i(node, batch, name):
     assert torch.equal(together.movedim(-1, 1), TASKS[name](batch.movedim(-1, 1), 0.6, [7, 8, 9]))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("name", TASKS)
+def test_the_number_of_channels_stays(node, batch, name, channels):
+    image = torch.cat([batch, batch[..., :1].flip(1)], -1)[:1, ..., :channels]
+    degraded = degrade(node, image, name, 0.6, 7)
+    assert degraded.shape == image.shape and torch.equal(degraded[..., 3:], image[..., 3:])
+    assert torch.equal(degrade(node, image, name, 0.0, 7), image)
+    if channels == 1:
+        colored = TASKS[name](image.movedim(-1, 1).expand(-1, 3, -1, -1), 0.6, [7])
+        weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+        torch.testing.assert_close(degraded[..., 0], (colored * weights).sum(1))
+
+
 def test_every_seed_the_widget_allows_works(node, batch, widgets):
     for seed in (widgets["seed"].min, widgets["seed"].max):
         assert degrade(node, batch, "sensor noise", 0.5, seed).shape == batch.shape
     assert widgets["seed"].control_after_generate
 
 
-def test_alpha_is_passed_on_and_gray_becomes_color(node, batch):
+def test_alpha_is_passed_on(node, batch):
     alpha = torch.rand(3, 72, 64, 1)
     degraded = degrade(node, torch.cat([batch, alpha], -1), "snow", 0.5, 1)
     assert torch.equal(degraded, torch.cat([degrade(node, batch, "snow", 0.5, 1), alpha], -1))
-    assert degrade(node, batch[..., :1], "snow", 0.5, 1).shape == batch.shape
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (61, 47)])

@@ -1,16 +1,20 @@
 """The montage of candidates, the chart of a search report, and the finalists with their scores below it."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
 from comfyui_fluxir.fluxir_core.image import candidates
-from comfyui_fluxir.fluxir_core.image.chart import DOT, HELD_OUT, LINE, search_chart
-from comfyui_fluxir.fluxir_core.image.montage import montage
+from comfyui_fluxir.fluxir_core.image.chart import DOT, HELD_OUT, LINE, SearchReportError, search_chart
+from comfyui_fluxir.fluxir_core.image.compare import side_by_side
+from comfyui_fluxir.fluxir_core.image.montage import contact_sheet, montage
 from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
 from comfyui_fluxir.fluxir_core.searches.search import search
 from comfyui_fluxir.fluxir_core.searches.task import Task
 from comfyui_fluxir.training.studies.gaussian_mixture import GaussianMixture
+from PIL import Image
 
 MIXTURE = GaussianMixture(16)
 
@@ -80,6 +84,32 @@ def test_the_montage_frames_the_chosen_and_survives_nan():
     assert 95 < columns.min() and columns.max() < 205  # the second of three columns
 
 
+@pytest.mark.parametrize("size", [(2048, 4), (4, 2048), (1, 1), (3000, 1), (1, 3000), (64, 64)])
+@pytest.mark.parametrize("count", [1, 3, 100])
+def test_a_sheet_is_small_whatever_the_shape_and_the_number_of_the_images(size, count):
+    """2048 x 4 pixels once asked for 8 GB."""
+    sheet = montage(torch.rand(count, 3, *size), ["label"] * count, (0,), 768)
+    assert sheet.width == 768 and sheet.height < 3 * 768
+
+
+def test_a_tall_image_keeps_its_shape_in_the_middle_of_its_cell():
+    sheet = np.asarray(montage(torch.ones(1, 3, 800, 100), [""], (), 208))
+    shown = (sheet == 255).all(-1)
+    assert abs(shown.sum() - 50 * 400) < 500 and abs(np.flatnonzero(shown.any(0)).mean() - 104) < 2
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_contact_sheet_of_very_many_images_is_no_wider_than_one_of_many(group):
+    groups = [[torch.rand(3, 5, 7)] * group] * 2500
+    sheet = contact_sheet(groups, [""] * len(groups))
+    assert 6000 < sheet.width <= 8192 and sheet.height < 9000
+
+
+def test_images_of_a_row_have_a_bounded_width():
+    row = side_by_side({"tall": Image.new("RGB", (4, 2048)), "wide": Image.new("RGB", (2048, 4))})
+    assert row.height < 2100 and row.width < 17 * 2048
+
+
 def labels(monkeypatch):
     """Catches what the candidate sheet writes and frames, instead of drawing it."""
     written = []
@@ -139,3 +169,53 @@ def test_finalists_of_another_search_are_refused():
         candidates.search_sheet(found, torch.rand(count - 1, 3, 8, 8))
     with pytest.raises(ValueError, match="image 2 of a batch of 2; count from 0"):
         candidates.search_sheet(found, torch.rand(count, 3, 8, 8), 2)
+
+
+# Reports that were altered
+
+
+def parts(found, path=()):
+    """The paths of all parts of a report."""
+    yield path
+    children = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    for key, value in children:
+        yield from parts(value, (*path, key))
+
+
+def altered(found, path, value):
+    if not path:
+        return value
+    copy = dict(found) if isinstance(found, dict) else list(found)
+    if len(path) == 1 and value is DROPPED:
+        del copy[path[0]]
+    else:
+        copy[path[0]] = altered(copy[path[0]], path[1:], value)
+    return copy
+
+
+DROPPED = object()
+VALUES = [None, DROPPED, -1, 10**400, 1e308, float("nan"), True, "x" * 10_000, [], {}, [[]], {"a": None}, [10**9] * 3]
+
+
+def test_an_altered_report_is_drawn_or_refused_in_one_sentence_within_a_second():
+    found = report("quick")
+    finalists = torch.rand(2 * len(found["finalist_values"][0]), 3, 16, 24)
+    places = [path for path in parts(found) if len(path) < 5]
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        path, value = places[random.integers(len(places))], VALUES[random.integers(len(VALUES))]
+        if value is DROPPED and not path:
+            continue
+        changed = altered(found, path, value)
+        for shown in (None, finalists):
+            started = time.perf_counter()
+            try:
+                sheet = candidates.draw_report(changed, 1, shown)
+            except SearchReportError as error:
+                refused += 1
+                assert str(error).endswith(".") and "\n" not in str(error)
+            else:
+                assert sheet.width == candidates.WIDTH
+            assert time.perf_counter() - started < 3, (path, value)
+    assert 100 < refused < 700

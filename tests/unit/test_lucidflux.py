@@ -153,6 +153,12 @@ def test_an_image_is_cropped_in_the_middle_as_the_vae_crops_it():
     assert torch.equal(fit(image, 6, 8), image[..., 1:49, 3:67])
 
 
+def test_an_image_is_filled_up_as_encode_photo_fills_it():
+    image = torch.rand(1, 3, 42, 64)
+    filled = fit(image, 6, 8)
+    assert torch.equal(filled[..., :42, :], image) and torch.equal(filled[..., 42:, :], image[..., 41:, :].expand(1, 3, 6, 64))
+
+
 def test_an_image_of_another_resolution_is_resized():
     image = torch.rand(2, 3, 24, 32)
     assert fit(image, 6, 8).shape == (2, 3, 48, 64) and 0 <= fit(image, 6, 8).min() and fit(image, 6, 8).max() <= 1
