@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from comfyui_fluxir.fluxir_core.data import lock as locking
@@ -83,7 +84,7 @@ def test_on_windows_a_byte_far_behind_the_text_is_locked(tmp_path, monkeypatch):
             if not free[0]:
                 raise OSError(13, "Permission denied")
 
-    monkeypatch.setattr(locking, "fcntl", None)
+    monkeypatch.setattr(locking, "sys", SimpleNamespace(platform="win32"))
     monkeypatch.setattr(locking, "msvcrt", Msvcrt, raising=False)
     with locked(tmp_path, "--work"):
         assert calls == [(locking.FAR, 2, 1)]
