@@ -69,6 +69,7 @@ class Restoration(Graph):
     """What most graphs have in common: a photo, the small model with its adapter, and the result beside the photo."""
 
     prompt: Node
+    mask: tuple | None
 
     def photo_of(self, file, title="Load your photo"):
         self.group("1 Photo")
