@@ -186,6 +186,10 @@ def _value(kind, value, where, name):
         if get_origin(each) is list:
             if isinstance(value, list) and all(isinstance(item, get_args(each)) for item in value):
                 return value
-        elif isinstance(value, each) and (each is bool or not isinstance(value, bool)) and (not isinstance(value, float) or isfinite(value)):
+        elif (
+            isinstance(value, each)
+            and (each is bool or not isinstance(value, bool))
+            and (not isinstance(value, float) or isfinite(value))
+        ):
             return value
     raise ValueError(f"{where}: {name} is {repr(value)[:60]}, but a {getattr(kind, '__name__', kind)} is expected.")
