@@ -151,9 +151,12 @@ NODE_CLASS_MAPPINGS = {
 '''
 
 
+TEST_PACK = "fluxir_tests"
+
+
 def add_nodes(base):
     """Gives the server in `base`, before it starts, the pack of NODES."""
-    folder = base / "custom_nodes" / "fluxir-tests"
+    folder = base / "custom_nodes" / TEST_PACK
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "__init__.py").write_text(NODES.replace("VAE_CONFIG", repr(VAE)), encoding="utf-8")
 
