@@ -1,21 +1,19 @@
 """Locks between processes, which end with the process that holds them, on every system."""
 
 import errno
-import importlib
 import json
 import logging
 import os
 import platform
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-try:
-    fcntl: Any = importlib.import_module("fcntl")
-    msvcrt: Any = None
-except ImportError:  # Windows
-    fcntl, msvcrt = None, importlib.import_module("msvcrt")
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 LOCK_FILE = ".fluxir-lock"
 FAR = 2**30
@@ -31,7 +29,7 @@ def lock(file):
     """Locks the open `file` until it is closed. Raises Held when another process has locked it; a file system that knows no
     locks is warned of, and used as it is."""
     try:
-        if fcntl:
+        if sys.platform != "win32":
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         place = os.lseek(file.fileno(), 0, os.SEEK_CUR)

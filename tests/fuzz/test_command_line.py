@@ -95,11 +95,11 @@ def whole(tmp_path_factory):
         shard.add("0", {"hq.png": (folder / "a.png").read_bytes()}, {"prompt": "text"})
     (folder / "broken.png").write_bytes(b"no image")
     (folder / "lq" / "broken.png").write_bytes((folder / "a.png").read_bytes()[:300])
-    (folder / "table.csv").write_text("image,files\na,x\n")
-    (folder / "text.txt").write_text("a house\n")
+    (folder / "table.csv").write_text("image,files\na,x\n", encoding="utf-8")
+    (folder / "text.txt").write_text("a house\n", encoding="utf-8")
     (folder / "null").write_bytes(b"\0" * 5000)
     (folder / "config.yaml").write_text(
-        yaml.safe_dump({"base": {"folder": "none"}, "data": {"images": "none"}, "run": {"steps": 1, "batch": 1}})
+        yaml.safe_dump({"base": {"folder": "none"}, "data": {"images": "none"}, "run": {"steps": 1, "batch": 1}}), encoding="utf-8"
     )
     (folder / "deep.json").write_text("[" * 5000)
     return folder

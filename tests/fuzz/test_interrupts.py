@@ -62,7 +62,7 @@ def inputs(tmp_path_factory):
         "run": {"steps": 4, "batch": 2, "micro_batch": 1, "checkpoint_every": 1, "validate_every": 2},
         "log": [],
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    (folder / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     return folder
 
 

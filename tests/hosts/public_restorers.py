@@ -200,7 +200,9 @@ def write_peft(path, modules, peft=False):
         weights[f"{key}.lora_B.weight"] = 0.1 * torch.randn(outputs, 2, *[1] * len(sides), generator=generator)
     save_file(weights, path)
     if peft:
-        path.with_name("adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2}))
+        path.with_name("adapter_config.json").write_text(
+            json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2}), encoding="utf-8"
+        )
 
 
 def _as_pickle(path, suffix):

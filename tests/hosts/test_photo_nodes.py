@@ -63,9 +63,9 @@ def test_sample_photos_are_placed_once_and_never_over_anothers(comfy, monkeypatc
     from comfyui_fluxir.nodes.samples import SAMPLES, place_samples
 
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path))
-    (tmp_path / "fluxir_dogs_noisy.jpg").write_text("mine")
+    (tmp_path / "fluxir_dogs_noisy.jpg").write_text("mine", encoding="utf-8")
     place_samples()
-    assert (tmp_path / "fluxir_dogs_noisy.jpg").read_text() == "mine"
+    assert (tmp_path / "fluxir_dogs_noisy.jpg").read_text(encoding="utf-8") == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in SAMPLES.glob("*.jpg")}
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "missing"))
     place_samples()  # nowhere to write: said in the log, and nothing else happens
