@@ -101,7 +101,7 @@ def whole(tmp_path_factory):
     (folder / "config.yaml").write_text(
         yaml.safe_dump({"base": {"folder": "none"}, "data": {"images": "none"}, "run": {"steps": 1, "batch": 1}}), encoding="utf-8"
     )
-    (folder / "deep.json").write_text("[" * 5000)
+    (folder / "deep.json").write_text("[" * 5000, encoding="utf-8")
     return folder
 
 
