@@ -6,11 +6,11 @@ import torch
 from ...fluxir_core.degrade.presets import degrade_named
 from .stream import PHOTO, ImageStream
 
-STRENGTHS = (0, 2, 3, 5, 7, 10, 14, 18, 24, 30)
+STRENGTHS = (0, 3, 6, 10, 15, 22, 30)
 """fastNlMeansDenoisingColored's h; 0 leaves the image as it is."""
 
 DARK = ("low_light", "strong")
-CROPS, FIRST = 12, 5_000_000
+CROPS, FIRST = 6, 5_000_000
 """Training crops the strength is tuned on, and the first one's number in the stream."""
 
 
