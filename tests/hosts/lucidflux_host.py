@@ -18,8 +18,8 @@ class LucidFluxHost:
 
         self.host, self.folder, self.weights = host, folder, random_weights(**SIZES)
         save_file(self.weights, folder / "lucidflux.safetensors")
-        folder_paths.add_model_folder_path("model_patches", str(folder))
-        folder_paths.add_model_folder_path("loras", str(folder))
+        folder_paths.add_model_folder_path("model_patches", str(folder), is_default=True)
+        folder_paths.add_model_folder_path("loras", str(folder), is_default=True)
         self.load = lambda name="lucidflux.safetensors": LoadLucidFlux.execute(name).result[0]
         self.lucidflux = self.load()
         self._apply = ApplyLucidFlux.execute

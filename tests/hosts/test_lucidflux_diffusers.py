@@ -112,7 +112,7 @@ def test_the_two_hosts_restore_the_same_image(folder, comfy):
         pixels = 2 * (255 * square).round() / 255 - 1
         seen = SiglipVisionModel.from_pretrained(folder / "siglip").eval()(pixel_values=pixels).last_hidden_state
 
-    folder_paths.add_model_folder_path("model_patches", str(folder / "lucidflux"))
+    folder_paths.add_model_folder_path("model_patches", str(folder / "lucidflux"), is_default=True)
     lucidflux = LoadLucidFlux.execute("lucidflux_whole.safetensors").result[0]
     model = comfy.sd.load_diffusion_model(str(folder / "diffusion_models" / "mini-flux.safetensors"))
     images = (image.movedim(1, -1) for image in (degraded, cleaned))

@@ -26,7 +26,7 @@ def loras(comfy, tmp_path_factory):
     import folder_paths
 
     folder = tmp_path_factory.mktemp("loras")
-    folder_paths.add_model_folder_path("loras", str(folder))
+    folder_paths.add_model_folder_path("loras", str(folder), is_default=True)
     return folder
 
 

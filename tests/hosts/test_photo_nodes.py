@@ -17,7 +17,7 @@ def photo(height=77, width=101, channels=3):
 
 def test_a_photo_of_any_size_comes_back_in_its_size_and_with_its_alpha(nodes, vae):
     for given in (photo(), photo(16, 16), photo(17, 130, 4)):
-        latent, empty = nodes.EncodePhoto.execute(given, vae).result
+        latent, empty, _padded = nodes.EncodePhoto.execute(given, vae).result
         assert latent["samples"].shape == empty["samples"].shape and not empty["samples"].any()
         assert all(side % 2 == 0 for side in latent["samples"].shape[-2:])
         image = nodes.DecodePhoto.execute(latent, vae, given).result[0]
