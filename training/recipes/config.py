@@ -48,7 +48,6 @@ class DataConfig:
     """
 
     images: str
-    photos: str | None = None
     buckets: list[str] = field(default_factory=lambda: ["1024x768", "768x768", "512x768"])
     crop: str = "centre"
     versions: int = 1
@@ -56,6 +55,7 @@ class DataConfig:
     prompts: bool = False
     text_tokens: int = 512
     held_out: int = 4
+    photos: str | None = None
 
     def __post_init__(self):
         if self.crop not in ("centre", "random"):
