@@ -33,7 +33,7 @@ def _grid(radius):
 def gaussian(radius, across, along=None, angle=0.0, power=1.0, plateau=False):
     """Gaussian kernel with deviations `across` and `along` (by default the same) in pixels, turned by `angle` in radians.
 
-    `power` shapes the generalised Gaussian exp(-q^power / 2), or with `plateau` the kernel 1 / (1 + q^power), of the squared
+    `power` shapes the generalized Gaussian exp(-q^power / 2), or with `plateau` the kernel 1 / (1 + q^power), of the squared
     Mahalanobis distance q: Wang et al. 2021, Real-ESRGAN, section 3.1.
     """
     y, x = _grid(radius)
@@ -92,7 +92,7 @@ LONGEST, WIDEST = 0.08, 0.02
 
 
 def camera_path(draw, points=2048):
-    """A camera's path (points, 2) of length 1 in an exposure, centred on its mean; all points take the same time.
+    """A camera's path (points, 2) of length 1 in an exposure, centered on its mean; all points take the same time.
 
     Its heading and its speed do random walks, and now and then it is shaken. After the random motion of
     Boracchi and Foi 2012 (Modeling the performance of image restoration from motion blur) and Kupyn et al. 2018 (DeblurGAN).

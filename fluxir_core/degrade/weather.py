@@ -126,20 +126,20 @@ LEFT = {
     "coastal 1": (0.75, 0.885, 0.875),
     "coastal 3": (0.71, 0.82, 0.8),
 }
-"""Share of red, green and blue light left after a metre of Jerlov's water types: Li, Anwar and Porikli 2020 (UWCNN)."""
+"""Share of red, green and blue light left after a meter of Jerlov's water types: Li, Anwar and Porikli 2020 (UWCNN)."""
 
 
 FARTHEST, DEEPEST, BLUR = 10.0, 5.0, 0.004
-"""At strength 1: metres to the farthest point, most metres to the surface, and forward scattering's blur, by the side."""
+"""At strength 1: meters to the farthest point, most meters to the surface, and forward scattering's blur, by the side."""
 
 
 @per_image
 def underwater(image, strength, draw):
-    """The scene through up to 10 metres of water, under up to 5 metres of it; red goes first.
+    """The scene through up to 10 meters of water, under up to 5 meters of it; red goes first.
 
     Jaffe 1990 and McGlamery 1980: light is the direct part, which fades with the distance d as exp(-b d), the same scattered
     forward, which is blurred, and the veil B (1 - exp(-b' d)). As Akkaynak and Treibitz 2018 found, b' of the veil is not b.
-    Both follow a Jerlov water type, drawn by the seed; the distance is a smooth random field, larger towards the top.
+    Both follow a Jerlov water type, drawn by the seed; the distance is a smooth random field, larger toward the top.
     """
     height, width = image.shape[1:]
     fading = -torch.tensor(LEFT[draw.choice(list(LEFT))]).log().view(3, 1, 1)

@@ -13,8 +13,8 @@ def sample_gammas(images, rollouts, spread=0.11, jitter=0.01, generator=None):
 
     Returns (rollouts, images), the first row 0: the ODE itself.
     """
-    centre = spread * (2 * torch.rand(1, images, generator=generator) - 1)
-    gammas = centre + jitter * torch.randn(rollouts, images, generator=generator)
+    center = spread * (2 * torch.rand(1, images, generator=generator) - 1)
+    gammas = center + jitter * torch.randn(rollouts, images, generator=generator)
     gammas[0] = 0
     return gammas
 

@@ -1,4 +1,4 @@
-"""Fidelity to the degraded input: the clean estimate is drawn towards it at every model call, low frequencies first."""
+"""Fidelity to the degraded input: the clean estimate is drawn toward it at every model call, low frequencies first."""
 
 from ..image.pixels import blur
 from .rectified_flow import broadcast
@@ -13,7 +13,7 @@ blur and JPEG degrade the detail much more. A common factor only moves the slide
 
 
 def fidelity_guidance(clean, degraded, t, fidelity):
-    """The clean estimate `clean` (B, ..., H, W) at times `t` (B,) in (0, 1], drawn towards `degraded`, of the same shape.
+    """The clean estimate `clean` (B, ..., H, W) at times `t` (B,) in (0, 1], drawn toward `degraded`, of the same shape.
 
     Both are latents in the model's space. In each of two bands they are fused as two estimates of one clean latent: the
     model's has the error variance r^2 = t^2 / (t^2 + (1 - t)^2) of a unit Gaussian seen at time t (as in PGDM, Song et al.

@@ -19,7 +19,7 @@ FAINT, STEEPEST = 1e-4, 4.0
 
 
 TRACE = 1e-6
-"""Weight under which a neighbourhood counts as invisible."""
+"""Weight under which a neighborhood counts as invisible."""
 
 
 def match_color(images, reference, method="wavelet", strength=1.0):
@@ -79,7 +79,7 @@ def _wavelet(planes, colors, weight, own):
     mine, theirs, visible = _cells(planes, colors, weight, own)
     mine, theirs = (cells - _local_mean(cells, visible, levels=2) for cells in (mine, theirs))
     contrast, other, both = (_mean(product, visible) for product in (mine * mine, theirs * theirs, mine * theirs))
-    faint = FAINT / 10  # neighbours differ less than the whole image does
+    faint = FAINT / 10  # neighbors differ less than the whole image does
     agreement = both.square() / ((contrast + faint) * (other + faint))
     planes = planes * (1 + agreement * (_gain(contrast, other, faint) - 1))
 
@@ -155,8 +155,8 @@ def _resized(planes, size):
         own = planes.shape[axis]
         if own != extent:
             ticks = torch.arange(max(own, extent), dtype=planes.dtype, device=planes.device)
-            centres = (ticks[:extent, None] + 0.5) * (own / extent) - 0.5
-            weights = (1 - (centres - ticks[:own]).abs() / max(1, own / extent)).clamp(min=0)
+            centers = (ticks[:extent, None] + 0.5) * (own / extent) - 0.5
+            weights = (1 - (centers - ticks[:own]).abs() / max(1, own / extent)).clamp(min=0)
             weights = weights / weights.sum(1, keepdim=True)
             planes = weights @ planes if axis == 2 else planes @ weights.T
     return planes

@@ -16,7 +16,7 @@ def seam_score(image, rows=(), columns=(), strip=STRIP, along=ALONG):
     """How much rougher `image` (3, H, W) is across tile borders than beside them: 1 where they do not show, at most 2.
 
     `rows`, `columns`: pixel positions of the borders, each before the pixel of that index. Roughness is the absolute second
-    difference of four neighbouring strips across the border, `strip` pixels wide and `along` long. The score is twice the
+    difference of four neighboring strips across the border, `strip` pixels wide and `along` long. The score is twice the
     share of positions beside the border, up to AROUND pixels away in the same rows, that are less rough than the border,
     over its whole length and all borders: strong edges of the image itself count no more than faint ones. Still they hide
     a faint seam: best is the score of the difference from the image in one piece (`fluxir results tiles`).

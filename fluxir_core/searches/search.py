@@ -42,7 +42,7 @@ def search(task, noise, sigmas, algorithm, seed=0, keys=None, stopped_by=()):
     """Samples `noise` (B, ...) along `sigmas` (S + 1,), falling, in the way of `algorithm`; returns a SearchResult.
 
     The baseline is Euler's from `noise` itself. All further noise is keyed by `seed` and each image's entry of `keys`
-    (default its index), so an image's result does not depend on its neighbours. The report holds `nfe` and `verifications`
+    (default its index), so an image's result does not depend on its neighbors. The report holds `nfe` and `verifications`
     as counted, `nfe_planned`, for each image `score` and `baseline_score` (values in the final selection, None where nothing
     was compared), their difference `gain`, and `winner` (-1 is the baseline), `finalist_values` and every verifier's
     `finalist_scores`, and the `log` of all rounds. `held_out` is {verifier that was not searched on: {"score",

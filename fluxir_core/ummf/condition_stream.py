@@ -223,7 +223,7 @@ def attend_with_kv(query, key, value, more_keys, more_values, bias, attention):
 
 
 def log_strength(strength):
-    """Strength as a bias on attention, None for 1: the weights are multiplied by `strength` before they are normalised.
+    """Strength as a bias on attention, None for 1: the weights are multiplied by `strength` before they are normalized.
     Raises ValueError unless it is above 0."""
     if not strength > 0:
         raise ValueError(f"condition strength is {strength}; use a value above 0, or leave the condition out.")

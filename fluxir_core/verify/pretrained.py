@@ -96,7 +96,7 @@ def crops(images, side):
     """Square views of `images` (B, 3, H, W) in [0, 1] that together cover them: (B, N, 3, side, side) in [0, 1].
 
     The short side is resized to `side` (bicubic, antialiased, as CLIP's own preparation does); along the longer one
-    an odd number of crops stands evenly from end to end, the middle one being CLIP's centre crop, so that the ends
+    an odd number of crops stands evenly from end to end, the middle one being CLIP's center crop, so that the ends
     of the image count too. N is 1 for a square and at most 9: images longer than nine squares have gaps.
     """
     height, width = images.shape[2:]
@@ -114,7 +114,7 @@ def crops(images, side):
 def score_crops(images, side, module, score):
     """The mean over every image's crops of `score`, -inf where an image is not finite: (B,) on the images' device.
 
-    `score` takes all crops of all images in one batch, (M, 3, side, side), normalised with CLIP's mean and deviation,
+    `score` takes all crops of all images in one batch, (M, 3, side, side), normalized with CLIP's mean and deviation,
     on the device and in the precision of `module`, and returns (M,).
     """
     images, finite = normalize(images)

@@ -46,7 +46,7 @@ def test_every_stage_changes_the_adapter_and_says_how(stages):
     metadata = load_adapter(stages.reinforced / ADAPTER).metadata
     made = json.loads(metadata["training_config"])
     assert {"tasks", "reinforce"} <= set(made) and "dead-leaves scenes" in metadata["data"]
-    assert metadata["licence"] == "Apache-2.0"
+    assert metadata["license"] == "Apache-2.0"
 
 
 def test_any_metric_can_be_the_reward(stages, tmp_path):

@@ -77,7 +77,7 @@ def test_the_recipe_changes_every_part_of_the_adapter_that_can_learn(quick):
 
 def test_the_files_say_how_they_were_made(quick):
     loaded = load_adapter(quick / "out" / "fluxir_adapters" / "mini-flux-fluxir.safetensors")
-    assert loaded.metadata["licence"] == "Apache-2.0"
+    assert loaded.metadata["license"] == "Apache-2.0"
     assert "dead-leaves" in loaded.metadata["data"]
     assert json.loads(loaded.metadata["training_config"])["recipe"]["epsilon"] == 0.05
     assert len(loaded.metadata["training_config_hash"]) == 16

@@ -1,4 +1,4 @@
-"""Condition tokens on diffusers: the same as in one sequence, and as one picture's keys and values computed once."""
+"""Condition tokens on diffusers: the same as in one sequence, and as one image's keys and values computed once."""
 
 from dataclasses import replace
 

@@ -27,7 +27,7 @@ GRID = flux_sigmas(16, shift=0)
 
 
 class Spread(torch.nn.Module):
-    """What is learnt: how far clean latents lie around the degraded one."""
+    """What is learned: how far clean latents lie around the degraded one."""
 
     def __init__(self):
         super().__init__()

@@ -24,7 +24,7 @@ def add_arguments(recipes):
         stage.add_argument(
             "--photos", type=Path, default=Path(".cache/photos"), help="the photographs' folder, as of `fluxir train miniature`"
         )
-        stage.add_argument("--quick", action="store_true", help="a few steps on little data: files that load, nothing learnt")
+        stage.add_argument("--quick", action="store_true", help="a few steps on little data: files that load, nothing learned")
         if name == "reinforce":
             stage.add_argument(
                 "--reward",

@@ -13,7 +13,7 @@ class Crops:
     too small or cannot be read. `indices` are the others'.
     """
 
-    def __init__(self, source, sizes, crop="centre", seed=0):
+    def __init__(self, source, sizes, crop="center", seed=0):
         self.source, self.crop, self.seed = source, crop, seed
         self.size, self.skipped = {}, list(source.skipped)
         for index, key in enumerate(source.keys):

@@ -92,7 +92,7 @@ class Restorer:
         FLUX's sigmas with `shift` (see `sigmas`); `strength` 0 leaves the adapter out. `tile`: a
         fluxir_core.execution.tiles.TiledRun, by which the model sees the images, or None. `sigmas` (S + 1,) replace steps and
         shift; where the first is below 1, sampling starts from the noised degraded latent. `fidelity` in [0, 1] draws the result
-        towards the degraded image, see fluxir_core.flow.fidelity_guidance. `cleaned` (B, 3, H, W) is what a degradation remover
+        toward the degraded image, see fluxir_core.flow.fidelity_guidance. `cleaned` (B, 3, H, W) is what a degradation remover
         makes of the images, for LucidFlux. Raises ValueError when a model gives NaN or infinity.
         """
         model = _ConditionedModel(self, images, strength, tile, fidelity, cleaned)

@@ -6,7 +6,7 @@ from ...fluxir_core.flux.dimensions import FluxDimensions
 def flux_dimensions(transformer):
     """The FluxDimensions of a FluxTransformer2DModel.
 
-    From its configuration, not its weights: quantisation changes their shapes, and a LoRA their names.
+    From its configuration, not its weights: quantization changes their shapes, and a LoRA their names.
     """
     config = transformer.config
     return FluxDimensions(

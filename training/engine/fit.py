@@ -19,7 +19,7 @@ from .stopping import Stopped, StopSignal
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How long and how wide a run is. None of it but `steps`, `batch` and `seed` changes what is learnt.
+    """How long and how wide a run is. None of it but `steps`, `batch` and `seed` changes what is learned.
 
     `batch` images make a step, over all processes; `micro_batch` of them pass the model at once. `sharding` is "ddp" or
     "fsdp". A checkpoint is written every `checkpoint_every` steps and the latest `keep` stay; `validate_every` steps the

@@ -25,7 +25,7 @@ def write(folder, autoencoder, transformer, adapter, training, data):
         "training_config": configuration,
         "training_config_hash": hashlib.sha256(configuration.encode()).hexdigest()[:16],
         "data": data,
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "base_model": "mini-FLUX",
     }
     folder = Path(folder)

@@ -222,8 +222,8 @@ def write(loaded, out, made):
 
 
 def describe_training(metadata, made):
-    """The file's description of its training with what was `made` further, and its hash; licence and base as they were."""
+    """The file's description of its training with what was `made` further, and its hash; license and base as they were."""
     configuration = json.dumps({**json.loads(metadata.get("training_config", "{}")), **made}, sort_keys=True)
-    kept = {name: metadata[name] for name in ("licence", "base_model") if name in metadata}
+    kept = {name: metadata[name] for name in ("license", "base_model") if name in metadata}
     digest = hashlib.sha256(configuration.encode()).hexdigest()[:16]
     return {**kept, "training_config": configuration, "training_config_hash": digest}

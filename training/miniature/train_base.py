@@ -30,7 +30,7 @@ MINI_FLUX: dict[str, Any] = dict(
 
 
 def build_mini_flux() -> Any:
-    """A FluxTransformer2DModel of the miniature's size, freshly initialised with adaLN and the output at zero."""
+    """A FluxTransformer2DModel of the miniature's size, freshly initialized with adaLN and the output at zero."""
     from diffusers import FluxTransformer2DModel
 
     model = FluxTransformer2DModel(**MINI_FLUX)

@@ -41,7 +41,7 @@ class DataConfig:
     """The images: a folder of photos, or of shards that `fluxir fluxgen` made, or "miniature".
 
     Each is cropped to one of `buckets` ("width x height" in pixels, multiples of 16) that fits inside it, at the place
-    `crop` "centre" or "random". An image without a degraded partner is degraded in `versions` ways, each encoded once and
+    `crop` "center" or "random". An image without a degraded partner is degraded in `versions` ways, each encoded once and
     cached; with `cache` off it is degraded and encoded anew at every step. `prompts` uses the images' own prompts, else
     the empty one; either has `text_tokens` tokens. `held_out` images are kept from training, for validation. `photos` is for
     "miniature": the folder its photographs are fetched to; without it scikit-image's serve alone.
@@ -49,7 +49,7 @@ class DataConfig:
 
     images: str
     buckets: list[str] = field(default_factory=lambda: ["1024x768", "768x768", "512x768"])
-    crop: str = "centre"
+    crop: str = "center"
     versions: int = 1
     cache: bool = True
     prompts: bool = False
@@ -58,8 +58,8 @@ class DataConfig:
     photos: str | None = None
 
     def __post_init__(self):
-        if self.crop not in ("centre", "random"):
-            raise ValueError(f"data: crop is {self.crop!r}; use 'centre' or 'random'.")
+        if self.crop not in ("center", "random"):
+            raise ValueError(f"data: crop is {self.crop!r}; use 'center' or 'random'.")
         for name, least in (("versions", 1), ("text_tokens", 1), ("held_out", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"data: {name} is {getattr(self, name)}; use {least} or more.")

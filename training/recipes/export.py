@@ -18,10 +18,10 @@ from ..outputs import deliver
 DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 
 
-LICENCE = "Apache-2.0 where the base model's licence allows"
+LICENSE = "Apache-2.0 where the base model's license allows"
 
 
-def write_adapter(work, out, step=None, weights="average", dtype="bf16", licence=LICENCE):
+def write_adapter(work, out, step=None, weights="average", dtype="bf16", license=LICENSE):
     """Writes the adapter or LoRA of a checkpoint in `work` to the file `out`.
 
     `weights` is "average" or "last", `dtype` "bf16" or "float32". The metadata say how it was made: the configuration and its hash, the data, the base,
@@ -48,7 +48,7 @@ def write_adapter(work, out, step=None, weights="average", dtype="bf16", licence
         "data": described["data"],
         "base_model": own.title if (own := find(config["base"]["folder"])) else Path(config["base"]["folder"]).name,
         "training_steps": str(saved["step"]),
-        "licence": licence,
+        "license": license,
     }
     adapter = adapter.to(DTYPES[dtype])
 

@@ -24,7 +24,7 @@ NF4_BYTES = 0.5 + 4 / 64
 
 
 STATES = {"adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256), "prodigy": 16.0}
-"""Bytes of each optimiser's state for a parameter."""
+"""Bytes of each optimizer's state for a parameter."""
 
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -52,7 +52,7 @@ def print_memory_plan(config):
 def plan_memory(config):
     """What one process of a run by `config` needs, for FLUX.1-dev, or the miniature where `config` names it.
 
-    Returns parameters; bytes in GB (1e9) of the base, the decoder, the adapter (weights, gradients, moving average, optimiser
+    Returns parameters; bytes in GB (1e9) of the base, the decoder, the adapter (weights, gradients, moving average, optimizer
     state), of the activations at their peak with the largest bucket, and the sum, `peak_gb`, to which a GPU adds its context
     (about 0.6 GB) and DDP over several processes the gradients once more; operations of a step over the whole batch, and the
     hours of the run at 100 TFLOP/s. FSDP shares base and adapter among the processes: divide those by their number.
@@ -60,7 +60,7 @@ def plan_memory(config):
     from torch._subclasses import FakeTensorMode
 
     with FakeTensorMode():
-        # No kernel of another library runs without data: a quantised base counts as bfloat16, but for its weights.
+        # No kernel of another library runs without data: a quantized base counts as bfloat16, but for its weights.
         computed = config.base.precision if config.base.precision == "float32" else "bf16"
         objective, batch = random_objective(config, precision=computed), random_batch(config)
         static = _static_bytes(config, objective)

@@ -120,7 +120,7 @@ def freeze(transformer, precision, gradient_checkpointing, device="cpu"):
 
 
 def make_objective(config, transformer, adapter, decode, empty=None):
-    """What `fit` minimises for `config`; `empty` is the empty prompt's (text, pooled), which UMMF's recipe needs."""
+    """What `fit` minimizes for `config`; `empty` is the empty prompt's (text, pooled), which UMMF's recipe needs."""
     if isinstance(config, FluxIRConfig):
         return FluxIRObjective(FluxIRHost(transformer, adapter), decode, config.recipe)
     return UMMFObjective(UMMFHost(transformer, adapter, config.adapter.mode), config.recipe, empty)

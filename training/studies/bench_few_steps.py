@@ -1,4 +1,4 @@
-"""What few-step students reach on held-out photos under every task, against the slow model they learnt from."""
+"""What few-step students reach on held-out photos under every task, against the slow model they learned from."""
 
 import time
 
@@ -17,7 +17,7 @@ def evaluate_few_steps(teacher, model, control=None, tasks=tuple(TASKS)):
     """Rows {task, photo, method, nfe, seconds, psnr, ssim, gmsd} of the held-out photos, each restored from seed 0.
 
     `teacher`, `model` and `control` are Restorers: the adapter before reinforcement, the reinforced one with its student, and
-    with a student that learnt the uniform schedules instead, or None. `seconds` are of one photo in the batch, with
+    with a student that learned the uniform schedules instead, or None. `seconds` are of one photo in the batch, with
     encoding and decoding.
     """
     photos = held_out_photos()

@@ -1,4 +1,4 @@
-"""`fluxir bench training`: real optimiser steps on random weights, timed, beside what `fluxir train --plan` says."""
+"""`fluxir bench training`: real optimizer steps on random weights, timed, beside what `fluxir train --plan` says."""
 
 import statistics
 import time
@@ -66,7 +66,7 @@ def bench_training(path, recipe, steps=20):
         "planned_peak_gb": planned["peak_gb"],
         "planned_over_measured": round(planned["peak_gb"] / (peak / 1e9), 4),
         "tflop_per_s": round(tflops, 2),
-        "utilisation": round(tflops / stated, 3) if stated else None,
+        "utilization": round(tflops / stated, 3) if stated else None,
     }
 
 

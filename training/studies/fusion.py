@@ -123,7 +123,7 @@ def parameters(host):
 def compare(config, work, steps):
     """Trains every kind of fusion for `steps` from the same start, on the miniature, and evaluates it on held-out photos.
 
-    `config` (UMMFConfig) gives data, rank, optimiser and recipe. Returns rows as `evaluate`'s, with `variant` and `parameters`.
+    `config` (UMMFConfig) gives data, rank, optimizer and recipe. Returns rows as `evaluate`'s, with `variant` and `parameters`.
     """
 
     rank, mode = config.adapter.rank, config.adapter.mode
