@@ -75,8 +75,8 @@ def few_step_gates(rows):
         gates[sentence] = (value, value > least)
 
     gate("reinforced over teacher, above 0 dB", mean["reinforced"] - mean["teacher"], 0)
-    fast, slow = mean["student, 4 optimal"], mean["teacher"]
-    gate("student at 4 optimal steps over the teacher at 20, above -0.2 dB", fast - slow, -0.2)
+    student, teacher = mean["student, 4 optimal"], mean["teacher"]
+    gate("student at 4 optimal steps over the teacher at 20, above -0.2 dB", student - teacher, -0.2)
     for steps in COUNTS:
         for kind in ("not distilled", "student"):
             if (rival := f"{kind}, {steps} uniform") in mean:
