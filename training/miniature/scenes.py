@@ -128,13 +128,20 @@ def _texture(size, rng):
 
 
 def build_bank(scenes, crops, size=256, seed=0):
-    """The training set: `scenes` dead-leaves scenes and `crops` photo crops.
+    """Makes dead-leaves scenes and photo crops.
 
-    Returns (images (N, size, size, 3) uint8, words: list of N lists; photo crops have the single word "photo").
+    Args:
+        scenes: how many scenes.
+        crops: how many photo crops.
+        size: pixels a side.
+        seed: of everything.
+
+    Returns:
+        (images (N, size, size, 3) uint8, a list of N lists of words; photo crops have the single word "photo").
     """
     rng = np.random.default_rng(seed)
     photos = [load_photo(name) for name in TRAINING_PHOTOS]
-    # Colourful photos count more: seven of the thirteen are gray or nearly so.
+    # Colorful photos count more: seven of the thirteen are gray or nearly so.
     weight = np.array([3 if np.ptp(p.astype(np.int16), axis=-1).mean() > 12 else 1 for p in photos], float)
     images, words = np.empty((scenes + crops, size, size, 3), np.uint8), []
     for i in range(scenes):

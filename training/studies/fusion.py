@@ -54,7 +54,17 @@ class AdditionHost(_Rival):
             self._handles.append(transformer.get_submodule(name).register_forward_hook(partial(self._change, name)))
 
     def velocity(self, tokens, t, condition, guidance):
-        """As UMMFHost's."""
+        """Computes the velocity under the condition, as UMMFHost's.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            t: (B,) in [0, 1].
+            condition: what `prepare` gave.
+            guidance: (B,).
+
+        Returns:
+            (B, N, 64).
+        """
         self._added = condition.adapter if self.strength else None
         return _call(self.transformer, tokens, t, condition, guidance)
 
@@ -81,7 +91,17 @@ class ControlNetHost(_Rival):
         self._handles = [*exact_time(transformer), *exact_time(self.adapter)]
 
     def velocity(self, tokens, t, condition, guidance):
-        """As UMMFHost's."""
+        """Computes the velocity under the condition, as UMMFHost's.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            t: (B,) in [0, 1].
+            condition: what `prepare` gave.
+            guidance: (B,).
+
+        Returns:
+            (B, N, 64).
+        """
         if not self.strength:
             return _call(self.transformer, tokens, t, condition, guidance)
         double, single = self.adapter(
@@ -123,7 +143,7 @@ def parameters(host):
 def compare(config, work, steps):
     """Trains every kind of fusion for `steps` from the same start, on the miniature, and evaluates it on held-out photos.
 
-    `config` (UMMFConfig) gives data, rank, optimiser and recipe. Returns rows as `evaluate`'s, with `variant` and `parameters`.
+    `config` (UMMFConfig) gives data, rank, optimizer and recipe. Returns rows as `evaluate`'s, with `variant` and `parameters`.
     """
 
     rank, mode = config.adapter.rank, config.adapter.mode
