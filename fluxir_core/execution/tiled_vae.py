@@ -22,7 +22,7 @@ def encode_in_tiles(encode, images, tile, scale=LATENT, overlap=OVERLAP) -> torc
         (B, C, H / scale, W / scale).
 
     Raises:
-        ValueError: tiles are needed and `tile` is under PATCH, or `overlap` outside [0, 0.5].
+        ValueError: tiles are needed and `tile` is under 2 PATCH, or `overlap` outside [0, 0.5].
     """
     height, width = (extent // scale for extent in images.shape[-2:])
     if tile is None or max(height, width) <= tile:
@@ -50,7 +50,7 @@ def decode_in_tiles(decode, latents, tile, scale=LATENT, overlap=OVERLAP) -> tor
         (B, 3, scale h, scale w), as `decode` gives them.
 
     Raises:
-        ValueError: tiles are needed and `tile` is under PATCH, or `overlap` outside [0, 0.5].
+        ValueError: tiles are needed and `tile` is under 2 PATCH, or `overlap` outside [0, 0.5].
     """
     height, width = latents.shape[-2:]
     if tile is None or max(height, width) <= tile:

@@ -1,4 +1,4 @@
-"""Procedural pictures and photo crops: the miniature's only training data.
+"""Procedural images and photo crops: the miniature's only training data.
 
 A scene is a dead-leaves image (Lee, Mumford and Huang, 2001): opaque shapes with power-law sizes drawn over each other, here
 with colors taken from photos, shading and texture, so that edges, flat areas and texture have natural statistics.
