@@ -43,10 +43,7 @@ class SelfAttention(nn.Module):
 
 
 class DoubleStreamBlock(nn.Module):
-    """MM-DiT block: image and text streams with their own weights and one joint attention, text first (FLUX.1).
-
-    `image` (B, N, hidden), `text` (B, L, hidden), `vector` (B, hidden); returns the two streams.
-    """
+    """MM-DiT block: image and text streams with their own weights and one joint attention, text first (FLUX.1)."""
 
     img_mod: Modulation
     txt_mod: Modulation
@@ -64,6 +61,17 @@ class DoubleStreamBlock(nn.Module):
             setattr(self, f"{stream}_mlp", nn.Sequential(*mlp))
 
     def forward(self, image, text, vector, rotary):
+        """Takes both streams through the block.
+
+        Args:
+            image: (B, N, hidden).
+            text: (B, L, hidden).
+            vector: what modulates both, (B, hidden).
+            rotary: the rotary embedding of [text; image].
+
+        Returns:
+            image (B, N, hidden) and text (B, L, hidden).
+        """
         modulations = self.img_mod(vector), self.txt_mod(vector)
         streams = {"img": (image, modulations[0]), "txt": (text, modulations[1])}
         heads = []

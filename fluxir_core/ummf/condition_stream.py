@@ -12,11 +12,19 @@ HALF = torch.finfo(torch.float16)
 
 
 def condition_positions(output_ids, height, width, mode, place=(1, 0, 0)):
-    """Positions (height * width, 3) of a condition image's tokens, on a grid of `height` x `width`.
+    """Positions of a condition image's tokens.
 
-    `output_ids` (rows, columns, 3) are those of the sampled tokens. Shared positions cover the output's area whatever the
-    condition's size: tokens of both that show the same place have the same position. Offset ones stand on their own grid,
-    which begins at `place` (index, rows, columns) from the output's first token.
+    Shared positions cover the output's area whatever the condition's size: tokens of both that show the same place have the same
+    position. Offset ones stand on their own grid.
+
+    Args:
+        output_ids: positions of the sampled tokens, (rows, columns, 3).
+        height, width: of the condition's grid, in tokens.
+        mode: ConditionMode.
+        place: (index, rows, columns) from the output's first token at which offset positions begin.
+
+    Returns:
+        (height * width, 3), row by row.
     """
     shared = mode.positions == "shared"
     ids = output_ids.new_empty(height, width, 3)
@@ -63,8 +71,12 @@ def _tokens(extent):
 class ConditionBranch:
     """The blocks of a FLUX transformer as condition tokens see them.
 
-    `modules(name)` is the base's module of BFL's name, to be called on a tensor; `dims` are its FluxDimensions; `lora`
-    (LoRA) changes these tokens only, by `lora_strength`: a LoRA for all tokens belongs in the modules instead.
+    Args:
+        modules: `modules(name)` is the base's module of BFL's name, to be called on a tensor.
+        dims: FluxDimensions of the base.
+        mode: ConditionMode.
+        lora: LoRA that changes these tokens only, or None; one for all tokens belongs in the modules instead.
+        lora_strength: factor of what it adds.
     """
 
     def __init__(self, modules, dims, mode, lora=None, lora_strength=1.0):
@@ -88,13 +100,34 @@ class ConditionBranch:
         return vector + embed("vector_in", pooled)
 
     def start(self, tokens, ids, vector, strength=1.0):
-        """The stream of one model call: `tokens` (B, M, 64) at positions `ids`, a list of (M_i, 3) for each condition image,
-        modulated by `vector` (B, hidden)."""
+        """Begins the stream of one model call.
+
+        Args:
+            tokens: of all condition images, (B, M, 64).
+            ids: their positions, a list of (M_i, 3) for each condition image.
+            vector: what modulates them, (B, hidden); see `vector`.
+            strength: factor on the attention that they get, above 0.
+
+        Returns:
+            A ConditionStream.
+
+        Raises:
+            ValueError: `strength` is not above 0.
+        """
         return ConditionStream(self, tokens, ids, vector, strength)
 
     def remember(self, tokens, ids, vector, attention):
-        """Every block's keys and values of tokens that attend only to themselves: a list of (key, value), each
-        (B, heads, M, head_dim). `ids` are as for `start`, `attention` as for ConditionStream.attend."""
+        """Computes every block's keys and values of tokens that attend only to themselves.
+
+        Args:
+            tokens: of all condition images, (B, M, 64).
+            ids: their positions, a list of (M_i, 3) for each condition image.
+            vector: what modulates them, (B, hidden); see `vector`.
+            attention: as for ConditionStream.attend.
+
+        Returns:
+            A list of (key, value) for each block, (B, heads, M, head_dim) both.
+        """
         rotary, spans = self._rotary(ids), image_spans(ids, self.mode)
         memory, state = [], self._apply("img_in", tokens)
         for index in range(self.dims.blocks):
@@ -105,8 +138,18 @@ class ConditionBranch:
         return memory
 
     def enter(self, index, state, vector, rotary):
-        """Block `index` (double blocks first) up to its attention: queries, keys, values (B, heads, M, head_dim) of
-        `state` (B, M, hidden), and the function that takes the attention's output (B, M, hidden) to the next state."""
+        """Takes the stream through a block up to its attention.
+
+        Args:
+            index: of the block, double blocks first.
+            state: (B, M, hidden).
+            vector: what modulates it, (B, hidden).
+            rotary: the rotary embedding of its positions.
+
+        Returns:
+            Queries, keys and values, (B, heads, M, head_dim) each, and the function that takes the attention's output
+            (B, M, hidden) to the next state.
+        """
         if index < self.dims.double_blocks:
             return self._enter_double(f"double_blocks.{index}", state, vector, rotary)
         return self._enter_single(f"single_blocks.{index - self.dims.double_blocks}", state, vector, rotary)
@@ -167,9 +210,16 @@ class ConditionStream:
         self.states = {0: branch._apply("img_in", tokens)}
 
     def attend(self, index, query, key, value, attention):
-        """The attention of block `index` for the base's (B, heads, N, head_dim) tokens, (B, N, hidden).
+        """Computes a block's attention with the condition, and takes the condition through the block.
 
-        `attention(q, k, v, bias)` takes an additive bias that broadcasts to (B, heads, N, N), or None.
+        Args:
+            index: of the block, double blocks first.
+            query, key, value: of the base's tokens, (B, heads, N, head_dim).
+            attention: `attention(q, k, v, bias)` returns (B, N, hidden); it takes an additive bias that broadcasts to
+                (B, heads, N, N), or None.
+
+        Returns:
+            The output for the base's tokens, (B, N, hidden).
         """
         branch, count = self.branch, query.shape[2]
         own_query, own_key, own_value, leave = branch.enter(index, self.states[index], self.vector, self.rotary)
@@ -206,13 +256,32 @@ def image_spans(ids, mode):
 
 
 def attend_to_own(query, key, value, spans, attention):
-    """Attention of condition tokens to themselves alone, within each of `spans`."""
+    """Attention of condition tokens to themselves alone.
+
+    Args:
+        query, key, value: of the condition tokens, (B, heads, M, head_dim).
+        spans: (first, last) of the tokens that see each other, in order; see `image_spans`.
+        attention: as for ConditionStream.attend.
+
+    Returns:
+        (B, M, hidden).
+    """
     parts = (attention(*(x[:, :, first:last] for x in (query, key, value)), None) for first, last in spans)
     return torch.cat(list(parts), 1)
 
 
 def attend_with_kv(query, key, value, more_keys, more_values, bias, attention):
-    """Attention of the base's queries to its own and more keys and values; `bias` (a number or None) is on the latter."""
+    """Attention of the base's queries to its own and more keys and values.
+
+    Args:
+        query, key, value: of the base's tokens, (B, heads, N, head_dim).
+        more_keys, more_values: (B, heads, M, head_dim).
+        bias: a number that is added to the attention's logits of these, or None.
+        attention: as for ConditionStream.attend.
+
+    Returns:
+        (B, N, hidden).
+    """
     count, extra = key.shape[2], more_keys.shape[2]
     if bias is not None:
         row = query.new_zeros(count + extra)
@@ -224,7 +293,9 @@ def attend_with_kv(query, key, value, more_keys, more_values, bias, attention):
 
 def log_strength(strength):
     """Strength as a bias on attention, None for 1: the weights are multiplied by `strength` before they are normalized.
-    Raises ValueError unless it is above 0."""
+
+    Raises ValueError unless it is above 0.
+    """
     if not strength > 0:
         raise ValueError(f"condition strength is {strength}; use a value above 0, or leave the condition out.")
     return None if strength == 1 else math.log(strength)

@@ -54,9 +54,19 @@ class UMMFHost:
         self.transformer.set_attn_processor(self._processors)
 
     def prepare(self, lq_tokens, text, pooled, image_ids, lq_grid=None, columns=None):
-        """What is computed once per image: `lq_tokens` (B, M, 64), `text` (B, L, context), `pooled` (B, vec), `image_ids`
-        (N, 3). `lq_grid` (rows, columns) of the condition's tokens is the output's unless given, `columns` of the output's
-        tokens is read off `image_ids` unless given."""
+        """Computes what does not depend on the time, once per image.
+
+        Args:
+            lq_tokens: of the condition, (B, M, 64).
+            text: (B, L, context).
+            pooled: (B, vec).
+            image_ids: positions of the output's tokens, (N, 3).
+            lq_grid: (rows, columns) of the condition's tokens; None for the output's.
+            columns: of the output's tokens; None to read them off `image_ids`.
+
+        Returns:
+            The condition for `velocity`.
+        """
         columns = columns or int((image_ids[:, 1] == image_ids[0, 1]).sum())
         grid = image_ids.unflatten(0, (-1, columns))
         height, width = lq_grid or grid.shape[:2]
@@ -64,7 +74,17 @@ class UMMFHost:
         return ShownImage(text, pooled, image_ids, lq_tokens, ids)
 
     def velocity(self, tokens, t, condition, guidance):
-        """v at `tokens` (B, N, 64) and `t` (B,) in [0, 1], with `guidance` (B,); (B, N, 64)."""
+        """Computes the velocity under the condition.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            t: (B,) in [0, 1].
+            condition: what `prepare` gave.
+            guidance: (B,).
+
+        Returns:
+            (B, N, 64).
+        """
         self._beside = self._show(condition, t, guidance) if self.strength else None
         try:
             return self.bare_velocity(tokens, t, condition, guidance, keep=True)
@@ -74,7 +94,18 @@ class UMMFHost:
                 self._beside = None
 
     def bare_velocity(self, tokens, t, condition, guidance, keep=False):
-        """As `velocity`, without the condition and its LoRA."""
+        """Computes the velocity without the condition and its LoRA.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            t: (B,) in [0, 1].
+            condition: what `prepare` gave, of which only prompt and positions are used.
+            guidance: (B,).
+            keep: leaves the condition of a call of `velocity` in place, which uses this.
+
+        Returns:
+            (B, N, 64).
+        """
         if not keep:
             self._beside = None
         return call_transformer(self.transformer, tokens, t, condition.text, condition.pooled, condition.image_ids, guidance)

@@ -128,9 +128,16 @@ def _texture(size, rng):
 
 
 def build_bank(scenes, crops, size=256, seed=0):
-    """The training set: `scenes` dead-leaves scenes and `crops` photo crops.
+    """Makes dead-leaves scenes and photo crops.
 
-    Returns (images (N, size, size, 3) uint8, words: list of N lists; photo crops have the single word "photo").
+    Args:
+        scenes: how many scenes.
+        crops: how many photo crops.
+        size: pixels a side.
+        seed: of everything.
+
+    Returns:
+        (images (N, size, size, 3) uint8, a list of N lists of words; photo crops have the single word "photo").
     """
     rng = np.random.default_rng(seed)
     photos = [load_photo(name) for name in TRAINING_PHOTOS]

@@ -104,7 +104,19 @@ def fingerprint(module):
 
 
 def load(folder, photos, amounts, batch, seed=0, degrade=degrade_by_tasks):
-    """The model folder `folder` with MiniatureBatches of `batch` images under `degrade`; only the adapter can be trained."""
+    """Loads a model folder with its batches; only the adapter can be trained.
+
+    Args:
+        folder: as for `load_models`.
+        photos: the folder that the photographs are fetched to; None for scikit-image's alone.
+        amounts: Amounts.
+        batch: images a step.
+        seed: of the images.
+        degrade: `degrade(image, generator)`, what happens to them; by default the seven tasks.
+
+    Returns:
+        Loaded.
+    """
     device = _device()
     models = load_models(folder, device)
     for name, parameter in models.adapter.named_parameters():
@@ -122,9 +134,16 @@ DISTILL_OPTIMIZER = OptimizerConfig(learning_rate=5e-4, weight_decay=0.0, beta2=
 
 
 def train_tasks(folder, work, out, photos=None, amounts=Amounts()):
-    """Goes on training the adapter of `folder` on the seven tasks, by the FluxIR recipe, and writes the model folder `out`.
+    """Goes on training the adapter of a model folder on the seven tasks, by the FluxIR recipe.
 
     What is written is HALFWAY between the weights of before and after.
+
+    Args:
+        folder: the model folder.
+        work: the folder of the checkpoints.
+        out: the model folder that is written.
+        photos: the folder that the photographs are fetched to; None for scikit-image's alone.
+        amounts: Amounts.
     """
     loaded, steps = load(folder, photos, amounts, BATCH), amounts.teacher_steps
     before = whole(loaded.host.adapter.state_dict())
@@ -137,10 +156,21 @@ def train_tasks(folder, work, out, photos=None, amounts=Amounts()):
 
 
 def train_reinforce(folder, work, out, photos=None, reward=CLOSENESS, amounts=Amounts()):
-    """Reinforces the adapter of `folder` by `reward`, CLOSENESS or a metric's name, and writes the model folder `out`.
+    """Reinforces the adapter of a model folder.
 
     Its images, and the student's, are degraded by random mixtures; under the tasks it lost what HALFWAY saves (training
-    images, 20 steps: 2.8 dB under noise, 1.6 in little light). Raises ValueError when the metric is missing.
+    images, 20 steps: 2.8 dB under noise, 1.6 in little light).
+
+    Args:
+        folder: the model folder.
+        work: the folder of the checkpoints.
+        out: the model folder that is written.
+        photos: the folder that the photographs are fetched to; None for scikit-image's alone.
+        reward: CLOSENESS or a metric's name.
+        amounts: Amounts.
+
+    Raises:
+        ValueError: the metric is missing.
     """
     metric = reward != CLOSENESS and metric_named(reward, _device())
     loaded = load(folder, photos, amounts, amounts.reinforce_batch, seed=1, degrade=degrade_random)
@@ -155,10 +185,20 @@ def train_reinforce(folder, work, out, photos=None, reward=CLOSENESS, amounts=Am
 
 
 def train_distill(folder, work, photos=None, uniform=False, amounts=Amounts()):
-    """Adds to the model folder `folder` the few-step LoRA that its adapter's schedules are for; returns the LoRA's file.
+    """Adds to a model folder the few-step LoRA that its adapter's schedules are for.
 
-    `uniform` trains the control instead, on equal steps from pure noise, and writes it as a model folder in `work`.
-    Raises ValueError when the adapter's file has no schedules.
+    Args:
+        folder: the model folder.
+        work: the folder of the lessons and checkpoints.
+        photos: the folder that the photographs are fetched to; None for scikit-image's alone.
+        uniform: trains the control instead, on equal steps from pure noise, and writes it as a model folder in `work`.
+        amounts: Amounts.
+
+    Returns:
+        Path of the LoRA's file.
+
+    Raises:
+        ValueError: the adapter's file has no schedules.
     """
     loaded = load(folder, photos, amounts, amounts.lesson_batch, seed=2, degrade=degrade_random)
     if not loaded.schedules:

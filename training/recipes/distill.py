@@ -76,12 +76,22 @@ class Lessons:
         processes=1,
         autocast=None,
     ):
-        """Makes the lessons that are not there yet, of which every one of `processes` takes its share.
+        """Makes the lessons that are not there yet, of which every process takes its share.
 
-        The teacher walks along the sigmas `grid`, which hold all times of the schedules, `micro_batch` images at a time, under
-        `autocast` (a dtype, or None for full precision).
-        `identity` (a dict of plain values) says what else they depend on, such as the teacher. Raises ValueError where `folder`
-        holds those of another run.
+        Args:
+            host: the teacher, a FluxIRHost or UMMFHost.
+            batches: as for `fit`; a lesson is the batch of the step of its number.
+            grid: sigmas (S + 1,), falling, along which the teacher walks; they hold all times of the schedules.
+            guidance: the teacher's, a number.
+            noise_tone: as FluxIRRecipe's; 0 for none.
+            micro_batch: images at a time.
+            seed: of the noise.
+            identity: a dict of plain values, what else the lessons depend on, such as the teacher; None for {}.
+            process, processes: the number of this process, from 0, and of all.
+            autocast: dtype that the teacher computes in, or None for full precision.
+
+        Raises:
+            ValueError: the folder holds lessons of another run.
         """
         kept = sorted({t for sigmas in self.schedules.values() for t in sigmas[1:]}, reverse=True)
         places = [min(range(len(grid)), key=lambda i, t=t: abs(grid[i].item() - t)) for t in kept]
@@ -183,7 +193,18 @@ def fair_weights(taught, clean):
 
 
 def walk(host, batch, noise, sigmas, guidance):
-    """The states after each step of `sigmas` from the noised degraded latents: a list of (B, N, 64)."""
+    """Walks from the noised degraded latents along a schedule.
+
+    Args:
+        host: FluxIRHost, UMMFHost or LoRAHost.
+        batch: Batch.
+        noise: z_1, (B, N, 64).
+        sigmas: S + 1 numbers, falling.
+        guidance: a number.
+
+    Returns:
+        The states after each step, a list of S tensors (B, N, 64).
+    """
     velocity, walked = _velocity(host, batch, guidance), []
     start = interpolate(batch.degraded, noise, noise.new_full((len(noise),), sigmas[0]))
     euler(velocity, start, noise.new_tensor(sigmas), lambda _step, x: walked.append(x))

@@ -22,10 +22,20 @@ LICENSE = "Apache-2.0 where the base model's license allows"
 
 
 def write_adapter(work, out, step=None, weights="average", dtype="bf16", license=LICENSE):
-    """Writes the adapter or LoRA of a checkpoint in `work` to the file `out`.
+    """Writes the adapter or LoRA of a checkpoint to a file that the nodes load.
 
-    `weights` is "average" or "last", `dtype` "bf16" or "float32". The metadata say how it was made: the configuration and its hash, the data, the base,
-    the step. Raises ValueError when there is no such checkpoint.
+    The metadata say how it was made: the configuration and its hash, the data, the base, the step.
+
+    Args:
+        work: the folder of the checkpoints.
+        out: the file; its folder is made where it is missing.
+        step: of the checkpoint; None for the latest.
+        weights: "average" or "last".
+        dtype: "bf16" or "float32".
+        license: what the metadata say of it.
+
+    Raises:
+        ValueError: there is no such checkpoint.
     """
     saved = RunFolder(work).load(step)
     if saved is None:

@@ -22,7 +22,18 @@ is for a student of its own: the other schedules pass through the same times wit
 
 @torch.no_grad()
 def measure_jumps(host, batches, grid, guidance, seed=0):
-    """`jump_costs` (N + 1, N + 1) along the sigmas `grid`, the mean over the list `batches`."""
+    """Measures what every jump along a trajectory costs, the mean over batches.
+
+    Args:
+        host: FluxIRHost or UMMFHost.
+        batches: a list of Batch.
+        grid: sigmas (N + 1,), falling.
+        guidance: a number.
+        seed: of the noise.
+
+    Returns:
+        (N + 1, N + 1), see `jump_costs`.
+    """
     torch.manual_seed(seed)
     costs = []
     for number, batch in enumerate(batches, 1):

@@ -127,5 +127,16 @@ def prepare_condition(host, batch, copies):
 
 
 def call(host, batch, x, t, guidance):
-    """The host's velocity at x (whole copies of the batch's images, N, 64) and t."""
+    """The host's velocity for copies of a batch's images.
+
+    Args:
+        host: FluxIRHost, UMMFHost or LoRAHost.
+        batch: Batch.
+        x: x_t, (copies * B, N, 64), copy by copy.
+        t: (copies * B,) in [0, 1].
+        guidance: a number.
+
+    Returns:
+        (copies * B, N, 64).
+    """
     return host.velocity(x, t, prepare_condition(host, batch, len(x) // len(batch.clean)), torch.full_like(t, guidance))

@@ -60,7 +60,21 @@ def train(config, work, out):
 
 
 def make_batches(config, vae, work, accelerator, dtype):
-    """The run's batches, encoded for `vae` where they are not in `work` yet. The text encoders are gone when it returns."""
+    """Makes a run's batches, encoded where they are not yet; the text encoders are gone when it returns.
+
+    Args:
+        config: FluxIRConfig or UMMFConfig.
+        vae: NetworkSpaceVAE that encodes the images.
+        work: Path of the folder that keeps them encoded.
+        accelerator: of this process, see `make_accelerator`.
+        dtype: that the text encoders compute in.
+
+    Returns:
+        The batches for `fit`: ImageBatches, or a bundled model's own.
+
+    Raises:
+        ValueError: no image is left to train on, or the model folder cannot read the prompts.
+    """
     data, run, device = config.data, config.run, accelerator.device
     if own := find(data.images):
         size = max(max(size) for size in data.sizes)
@@ -111,7 +125,20 @@ def make_adapter(config, transformer, empty=None):
 
 
 def freeze(transformer, precision, gradient_checkpointing, device="cpu"):
-    """`transformer`, in place, as a run keeps it in the memory of `device`."""
+    """Brings a transformer to the state in which a run keeps it in memory, in place.
+
+    Args:
+        transformer: FluxTransformer2DModel.
+        precision: "float32", "bf16", "fp8" or "nf4", see `quantize`.
+        gradient_checkpointing: trades a quarter of the speed for most of the activations' memory.
+        device: where it is kept.
+
+    Returns:
+        `transformer`, frozen.
+
+    Raises:
+        ValueError: as `quantize`.
+    """
     quantize(transformer, precision, device)
     if gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
@@ -120,7 +147,18 @@ def freeze(transformer, precision, gradient_checkpointing, device="cpu"):
 
 
 def make_objective(config, transformer, adapter, decode, empty=None):
-    """What `fit` minimizes for `config`; `empty` is the empty prompt's (text, pooled), which UMMF's recipe needs."""
+    """Makes what `fit` minimizes.
+
+    Args:
+        config: FluxIRConfig or UMMFConfig.
+        transformer: the frozen FluxTransformer2DModel.
+        adapter: what `make_adapter` gave.
+        decode: the VAE's decoder, on latents (B, 16, h, w) in network space.
+        empty: the empty prompt's (text (L, context), pooled (vec,)), which UMMF's recipe needs.
+
+    Returns:
+        A FluxIRObjective or UMMFObjective.
+    """
     if isinstance(config, FluxIRConfig):
         return FluxIRObjective(FluxIRHost(transformer, adapter), decode, config.recipe)
     return UMMFObjective(UMMFHost(transformer, adapter, config.adapter.mode), config.recipe, empty)

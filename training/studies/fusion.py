@@ -54,7 +54,17 @@ class AdditionHost(_Rival):
             self._handles.append(transformer.get_submodule(name).register_forward_hook(partial(self._change, name)))
 
     def velocity(self, tokens, t, condition, guidance):
-        """As UMMFHost's."""
+        """Computes the velocity under the condition, as UMMFHost's.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            t: (B,) in [0, 1].
+            condition: what `prepare` gave.
+            guidance: (B,).
+
+        Returns:
+            (B, N, 64).
+        """
         self._added = condition.adapter if self.strength else None
         return _call(self.transformer, tokens, t, condition, guidance)
 
@@ -81,7 +91,17 @@ class ControlNetHost(_Rival):
         self._handles = [*exact_time(transformer), *exact_time(self.adapter)]
 
     def velocity(self, tokens, t, condition, guidance):
-        """As UMMFHost's."""
+        """Computes the velocity under the condition, as UMMFHost's.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            t: (B,) in [0, 1].
+            condition: what `prepare` gave.
+            guidance: (B,).
+
+        Returns:
+            (B, N, 64).
+        """
         if not self.strength:
             return _call(self.transformer, tokens, t, condition, guidance)
         double, single = self.adapter(
