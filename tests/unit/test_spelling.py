@@ -22,8 +22,8 @@ FOLDERS = (
 )
 ENDINGS = {".js", ".json", ".md", ".py", ".toml", ".yaml", ".yml"}
 BRITISH = (
-    r"color\w*|gray\w*|neighbor\w*|behavior\w*|favor\w*|honour\w*|center[sd]?|meters?|license[sd]?"
-    r"|artifacts?|learned|spelled|burned|toward|cancell(?:ed|ing)|(?:label|model|travel|signal)l(?:ed|ing)|(?:ana|cata)lyse[sd]?"
+    r"colour\w*|grey\w*|neighbour\w*|behaviour\w*|favour\w*|honour\w*|centre[sd]?|metres?|licence[sd]?"
+    r"|artefacts?|learnt|spelt|burnt|towards|cancell(?:ed|ing)|(?:label|model|travel|signal)l(?:ed|ing)|(?:ana|cata)lyse[sd]?"
     r"|\w*(?:recogn|normal|optim|quant|poster|minim|maxim|organ|summar|general|initial|regular|visual|util|synchron|random)"
     r"is(?:e[drs]?|ers|ing|ations?)"
 )
@@ -52,7 +52,7 @@ def test_the_spelling_is_american():
 
 
 @pytest.mark.parametrize(
-    "text", ["colors", "colorful", "Gray", "normalized", "a license", "neighboring", "grayscale", "optimizer", "labeled"]
+    "text", ["colours", "colourful", "Grey", "normalised", "a licence", "neighbouring", "greyscale", "optimiser", "labelled"]
 )
 def test_british_spelling_is_seen(text):
     assert MISSPELT.search(text)
