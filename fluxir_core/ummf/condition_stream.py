@@ -99,7 +99,7 @@ class ConditionBranch:
             vector = vector + scalar("guidance_in", self.mode.guidance, guidance)
         return vector + embed("vector_in", pooled)
 
-    def start(self, tokens, ids, vector, strength=1.0):
+    def start(self, tokens, ids, vector, strength=1.0, shown=None):
         """Begins the stream of one model call.
 
         Args:
@@ -107,6 +107,7 @@ class ConditionBranch:
             ids: their positions, a list of (M_i, 3) for each condition image.
             vector: what modulates them, (B, hidden); see `vector`.
             strength: factor on the attention that they get, above 0.
+            shown: bool (B,), False for rows whose tokens get none, as if they were not there; None shows all.
 
         Returns:
             A ConditionStream.
@@ -114,7 +115,7 @@ class ConditionBranch:
         Raises:
             ValueError: `strength` is not above 0.
         """
-        return ConditionStream(self, tokens, ids, vector, strength)
+        return ConditionStream(self, tokens, ids, vector, attention_bias(strength, shown))
 
     def remember(self, tokens, ids, vector, attention):
         """Computes every block's keys and values of tokens that attend only to themselves.
@@ -202,10 +203,10 @@ def _within(state):
 class ConditionStream:
     """Condition tokens in joint attention with the output's, block by block through one model call."""
 
-    def __init__(self, branch, tokens, ids, vector, strength):
+    def __init__(self, branch, tokens, ids, vector, bias):
         self.branch, self.vector, self.rotary = branch, vector, branch._rotary(ids)
         self.joint = branch.mode.attention == "joint"
-        self.spans, self.bias = image_spans(ids, branch.mode), log_strength(strength)
+        self.spans, self.bias = image_spans(ids, branch.mode), bias
         # By block, so that gradient checkpointing may run any of them again.
         self.states = {0: branch._apply("img_in", tokens)}
 
@@ -239,13 +240,14 @@ class ConditionStream:
     def _joint_bias(self, like, count, extra):
         if self.bias is None and len(self.spans) == 1:
             return None
-        bias = like.new_zeros(count + extra, count + extra)
-        bias[:count, count:] = bias[count:, :count] = self.bias or 0
+        own = self.bias if isinstance(self.bias, torch.Tensor) else like.new_tensor(self.bias or 0.0).view(1, 1, 1, 1)
+        bias = like.new_zeros(len(own), 1, count + extra, count + extra)
+        bias[..., :count, count:] = bias[..., count:, :count] = own
         if len(self.spans) > 1:
-            bias[count:, count:] = float("-inf")
+            bias[..., count:, count:] = float("-inf")
         for first, last in self.spans:
-            bias[count + first : count + last, count + first : count + last] = 0
-        return bias[None, None]
+            bias[..., count + first : count + last, count + first : count + last] = 0
+        return bias
 
 
 def image_spans(ids, mode):
@@ -276,7 +278,7 @@ def attend_with_kv(query, key, value, more_keys, more_values, bias, attention):
     Args:
         query, key, value: of the base's tokens, (B, heads, N, head_dim).
         more_keys, more_values: (B, heads, M, head_dim).
-        bias: a number that is added to the attention's logits of these, or None.
+        bias: what is added to the attention's logits of these: a number, or (B, 1, 1, 1), or None.
         attention: as for ConditionStream.attend.
 
     Returns:
@@ -284,9 +286,9 @@ def attend_with_kv(query, key, value, more_keys, more_values, bias, attention):
     """
     count, extra = key.shape[2], more_keys.shape[2]
     if bias is not None:
-        row = query.new_zeros(count + extra)
-        row[count:] = bias
-        bias = row.expand(1, 1, query.shape[2], -1)
+        row = query.new_zeros(len(bias) if isinstance(bias, torch.Tensor) else 1, 1, 1, count + extra)
+        row[..., count:] = bias
+        bias = row.expand(-1, -1, query.shape[2], -1)
     joined = (torch.cat([base, more.to(base)], 2) for base, more in ((key, more_keys), (value, more_values)))
     return attention(query, *joined, bias)
 
@@ -299,3 +301,11 @@ def log_strength(strength):
     if not strength > 0:
         raise ValueError(f"condition strength is {strength}; use a value above 0, or leave the condition out.")
     return None if strength == 1 else math.log(strength)
+
+
+def attention_bias(strength, shown=None):
+    """The bias on the attention of condition tokens: `log_strength`'s, or (B, 1, 1, 1) where `shown`, bool (B,), hides some
+    rows' tokens."""
+    if shown is None:
+        return log_strength(strength)
+    return torch.where(shown, log_strength(strength) or 0.0, float("-inf")).view(-1, 1, 1, 1)

@@ -14,13 +14,15 @@ from .transformer import call_transformer, exact_time, flux_dimensions
 
 
 class ShownImage(NamedTuple):
-    """A prompt, the output's positions, and the condition's tokens (B, M, 64) at its own (M, 3)."""
+    """A prompt, the output's positions, and the condition's tokens (B, M, 64) at its own (M, 3), which the rows that are not `shown`,
+    bool (B,), do without; None shows all."""
 
     text: torch.Tensor
     pooled: torch.Tensor
     image_ids: torch.Tensor
     tokens: torch.Tensor
     ids: torch.Tensor
+    shown: torch.Tensor | None = None
 
 
 class UMMFHost:
@@ -53,7 +55,7 @@ class UMMFHost:
             handle.remove()
         self.transformer.set_attn_processor(self._processors)
 
-    def prepare(self, lq_tokens, text, pooled, image_ids, lq_grid=None, columns=None):
+    def prepare(self, lq_tokens, text, pooled, image_ids, lq_grid=None, columns=None, shown=None):
         """Computes what does not depend on the time, once per image.
 
         Args:
@@ -63,6 +65,7 @@ class UMMFHost:
             image_ids: positions of the output's tokens, (N, 3).
             lq_grid: (rows, columns) of the condition's tokens; None for the output's.
             columns: of the output's tokens; None to read them off `image_ids`.
+            shown: bool (B,), False for rows that do without the condition; None shows all.
 
         Returns:
             The condition for `velocity`.
@@ -71,7 +74,7 @@ class UMMFHost:
         grid = image_ids.unflatten(0, (-1, columns))
         height, width = lq_grid or grid.shape[:2]
         ids = condition_positions(grid, height, width, self.branch.mode)
-        return ShownImage(text, pooled, image_ids, lq_tokens, ids)
+        return ShownImage(text, pooled, image_ids, lq_tokens, ids, shown)
 
     def velocity(self, tokens, t, condition, guidance):
         """Computes the velocity under the condition.
@@ -112,13 +115,13 @@ class UMMFHost:
 
     def _show(self, shown, t, guidance):
         # The blocks of a sharded transformer have their weights in their own calls alone: nothing can be computed ahead.
-        if self.branch.mode.constant and not torch.is_grad_enabled() and not is_sharded(self.transformer):
+        if self.branch.mode.constant and shown.shown is None and not (torch.is_grad_enabled() or is_sharded(self.transformer)):
             recalled = self.cache.recall(self.branch, shown.tokens, [shown.ids], guidance, shown.pooled, _attention)
             assert recalled is not None  # nothing is asked whether it fits
             return CachedCondition(*recalled, self.strength)
         self.cache.clear()  # a training step changes the LoRA
         vector = self.branch.vector(t, guidance, shown.pooled)
-        return self.branch.start(shown.tokens, [shown.ids], vector, self.strength)
+        return self.branch.start(shown.tokens, [shown.ids], vector, self.strength, shown.shown)
 
     def _module(self, name):
         """The transformer's module of BFL's name: one, or the pieces of a fused Linear side by side."""

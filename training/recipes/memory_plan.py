@@ -191,10 +191,10 @@ class _NoDraws(Draws):
         return torch.empty(len(self.rows), *shape)
 
     def each(self, draw):
-        return torch.empty(len(self.rows))
+        return torch.cat([draw(None) for _ in self.rows])
 
-    def kept(self, dropped):
-        return torch.empty(len(self.rows), 1, 1)
+    def keeps(self, dropped):
+        return [True] * len(self.rows)
 
     def below(self, limit):
         return [0] * len(self.rows)

@@ -33,8 +33,22 @@ class _Rival:
         for handle in self._handles:
             handle.remove()
 
-    def prepare(self, lq_tokens, text, pooled, image_ids, columns=None):
-        """As UMMFHost's; the image has the output's size, and `columns` makes no difference."""
+    def prepare(self, lq_tokens, text, pooled, image_ids, columns=None, shown=None):
+        """Computes what does not depend on the time, once per image, as UMMFHost's.
+
+        Args:
+            lq_tokens: of the image, which has the output's size, (B, N, 64).
+            text: (B, L, context).
+            pooled: (B, vec).
+            image_ids: positions of the output's tokens, (N, 3).
+            columns: makes no difference.
+            shown: bool (B,), False for rows that are given an image of zeros; None shows all.
+
+        Returns:
+            The condition for `velocity`.
+        """
+        if shown is not None:
+            lq_tokens = lq_tokens * shown[:, None, None]
         return HostCondition(text, pooled, image_ids, lq_tokens)
 
 
