@@ -1,6 +1,7 @@
 """Whole trajectories of the restoration flow, and exploration around them (FLUX-IR, arXiv 2410.04811)."""
 
 import math
+from itertools import pairwise
 
 import torch
 
@@ -50,7 +51,7 @@ def trajectory(velocity, x, sigmas, gammas=None, normal=torch.randn):
     states, velocities, ode = [x], [], ODE()
     if gammas is not None:
         explore = OU(math.sqrt(2) * broadcast(gammas.detach().cpu().double(), x))
-    for t, s in zip(sigmas[:-1].tolist(), sigmas[1:].tolist()):
+    for t, s in pairwise(map(float, sigmas)):
         v = velocity(x, torch.full((len(x),), t, device=x.device))
         if gammas is None or t >= 1 or s <= 0:
             x, _ = ode(x, v, t, s)
