@@ -7,6 +7,7 @@ import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from ..fluxir_core.flux.layers import within_half
 from .degraded_latent import as_rows, in_pixels
 from .tile_context import TILES, tiles_of_call
 
@@ -170,4 +171,4 @@ class FluxIRHooks:
         out = tokens.clone()
         for start, residual in residuals:
             out[:, start : start + residual.shape[1]].add_(residual, alpha=self.strength)
-        return out
+        return within_half(out)

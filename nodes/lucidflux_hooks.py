@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..fluxir_core.flux.layers import within_half
 from ..fluxir_core.lucidflux.images import fit
 from ..fluxir_core.lucidflux.model import SCALE
 from .tile_context import tiles_of_call
@@ -171,7 +172,7 @@ class Residuals(Sequence):
     def __getitem__(self, block):
         if not 0 <= block < self._blocks:
             raise IndexError(block)
-        own = self._strength * self._control.residual(block)
+        own = within_half(self._strength * self._control.residual(block))
         other = self._others[block] if block < len(self._others) else None
         return own if other is None else own + other
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .layers import apply_rotary
+from .layers import apply_rotary, within_half
 
 
 class Modulation(nn.Module):
@@ -45,7 +45,7 @@ class SelfAttention(nn.Module):
 class DoubleStreamBlock(nn.Module):
     """MM-DiT block: image and text streams with their own weights and one joint attention, text first (FLUX.1).
 
-    `image` (B, N, hidden), `text` (B, L, hidden), `vector` (B, hidden); returns the two streams.
+    `image` (B, N, hidden), `text` (B, L, hidden), `vector` (B, hidden); returns the two streams, finite in float16 too.
     """
 
     img_mod: Modulation
@@ -79,5 +79,5 @@ class DoubleStreamBlock(nn.Module):
         for stream, (x, (_, _, gate, mlp_shift, mlp_scale, mlp_gate)) in streams.items():
             x = x + gate * getattr(self, f"{stream}_attn").proj(attended[stream])
             normalised = getattr(self, f"{stream}_norm2")(x)
-            out[stream] = x + mlp_gate * getattr(self, f"{stream}_mlp")(normalised * (1 + mlp_scale) + mlp_shift)
+            out[stream] = within_half(x + mlp_gate * getattr(self, f"{stream}_mlp")(normalised * (1 + mlp_scale) + mlp_shift))
         return out["img"], out["txt"]
