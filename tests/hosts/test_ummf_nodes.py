@@ -218,7 +218,7 @@ def test_keys_and_values_are_computed_once_for_each_image_and_prompt(host, nodes
     lq, noise = random_latent(1, 2), random_latent(2, 6)
     kept = host.sample(model, noise=noise, positive=conditioned(nodes, lq))
     assert computed == [2]
-    assert injection(nodes, model)._cache._kept == []
+    assert not injection(nodes, model)._caches
     import comfy.model_management
 
     free = comfy.model_management.get_free_memory
