@@ -20,8 +20,6 @@ from .verifiers import Verifier
 
 NODE, SELECT_NODE = "TTS Sampler (test-time search)", "TTS Sampler Select (test-time search)"
 CHART_NODE = "Search Report Chart"
-LONGEST_REPORT = 2**25
-"""Characters; that of a search of 64 images by 25 rounds of 60 candidates has a tenth."""
 
 
 def _search_inputs():
@@ -200,7 +198,7 @@ class SearchReportChart(io.ComfyNode):
     def execute(cls, report, image_index, final_candidates=None) -> io.NodeOutput:
         shown = None if final_candidates is None else given_planes(CHART_NODE, "final_candidates", final_candidates, finite=False)
         try:
-            found = parse_json(report) if len(report) < LONGEST_REPORT else None
+            found = parse_json(report)
         except ValueError:
             found = None
         try:

@@ -316,7 +316,10 @@ UNUSABLE = {
     "a middle matrix": (with_weights(**{"lora_mid.weight": torch.ones(1, 1, 1, 1)}), "middle matrix .*not supported"),
     "whole weights": (with_weights(diff=torch.ones(128, 64)), "a change of whole weights .*not supported"),
     "another input": (with_weights(reshape_weight=torch.ones(2)), "an input of another size .*not supported"),
-    "alpha is text": (lambda path: rewrite(path, lora_adapter_metadata='{"lora_alpha": "x"}'), "lora_adapter_metadata .*no number"),
+    "alpha is text": (
+        lambda path: rewrite(path, lora_adapter_metadata='{"lora_alpha": "x"}'),
+        "lora_adapter_metadata .*an alpha is .x",
+    ),
     "alpha is NaN": (lambda path: rewrite(path, lora_adapter_metadata='{"lora_alpha": NaN}'), "lora_adapter_metadata .*no number"),
     "no configuration": (lambda path: rewrite(path, lora_adapter_metadata="[1]"), "unreadable lora_adapter_metadata"),
     "a deep one": (lambda path: rewrite(path, lora_adapter_metadata="[" * 10**5), "unreadable lora_adapter_metadata"),
