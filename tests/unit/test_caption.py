@@ -184,9 +184,9 @@ def test_files_of_another_model_or_broken_ones_are_refused(folder, tmp_path):
     with pytest.raises(CaptionerFileError, match=r"index\.json names no files of weights"):
         Captioner(tmp_path)
     copy(folder, tmp_path)
-    for described, kind in (('{"model_type": "qwen3_vl"}', "qwen3_vl"), ("<!DOCTYPE html>", "nothing")):
+    for described in ('{"model_type": "qwen3_vl"}', "<!DOCTYPE html>"):
         (tmp_path / "config.json").write_text(described, encoding="utf-8")
-        with pytest.raises(CaptionerFileError, match=f"config.json describes {kind}, not Qwen2.5-VL; get it from Qwen/"):
+        with pytest.raises(CaptionerFileError, match="config.json is not Qwen2.5-VL.s .it .*; get it from Qwen/"):
             Captioner(tmp_path)
 
 
