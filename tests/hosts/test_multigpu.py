@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from .comfy_host import prompt, random_latent
-from .lucidflux_host import LucidFluxHost
-from .test_ummf_nodes import applied, conditioned, loras, nodes  # noqa: F401 (fixtures)
+from .lucidflux_host import LucidFluxHost, write_lora
+from .ummf_host import conditioned
 
 OTHER = torch.device("cpu", 1)
 GUIDED = dict(cfg=3.0, negative=prompt(9, 12), steps=2)
@@ -28,7 +28,7 @@ def devices(comfy, monkeypatch):
 
 
 @pytest.fixture(params=["fluxir", "lucidflux", "ummf"])
-def ours(request, host, tmp_path_factory, nodes, loras):  # noqa: F811
+def ours(request, host, tmp_path_factory, ummf, ummf_loras):
     """(a function that puts the network on a MODEL, its key, its class, options for sampling)."""
     if request.param == "fluxir":
         return host.apply, "fluxir", "FluxIRAdapter", {}
@@ -36,9 +36,9 @@ def ours(request, host, tmp_path_factory, nodes, loras):  # noqa: F811
         return LucidFluxHost(host, tmp_path_factory.mktemp("lucidflux")).apply, "fluxir_lucidflux", "LucidFlux", {}
 
     def apply(model):
-        return nodes.ApplyUMMFLoRA.execute(model, "ummf-alone.safetensors", 1.0).result[0]
+        return ummf.ApplyUMMFLoRA.execute(model, "ummf-alone.safetensors", 1.0).result[0]
 
-    return apply, nodes.KEY, "LoRA", {"positive": conditioned(nodes), "negative": conditioned(nodes, positive=prompt(9, 12))}
+    return apply, ummf.KEY, "LoRA", {"positive": conditioned(ummf), "negative": conditioned(ummf, positive=prompt(9, 12))}
 
 
 @pytest.fixture
@@ -92,8 +92,6 @@ def test_the_network_goes_where_the_model_is_moved(host, devices, ours, called, 
 
 def test_a_copy_keeps_the_lora_on_lucidflux(host, devices, tmp_path):
     from comfyui_fluxir.nodes.lucidflux import ApplyLucidFluxLoRA
-
-    from .test_lucidflux_nodes import write_lora
 
     split, select = devices
     lucid = LucidFluxHost(host, tmp_path)

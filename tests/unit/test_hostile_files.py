@@ -2,115 +2,18 @@
 
 import json
 import math
-import shutil
-import time
-from functools import partial
 
 import pytest
 import torch
-from comfyui_fluxir.fluxir_core.adapter.checkpoint import load_adapter
-from comfyui_fluxir.fluxir_core.caption import Captioner
-from comfyui_fluxir.fluxir_core.data.source import ImageSource
-from comfyui_fluxir.fluxir_core.flux.prompt_files import load_prompt
-from comfyui_fluxir.fluxir_core.flux.weight_files import LONGEST_JSON, parse_json
-from comfyui_fluxir.fluxir_core.lora.few_steps import read_schedules
-from comfyui_fluxir.fluxir_core.lora.files import check_lora_base, load_lora
-from comfyui_fluxir.fluxir_core.lora.peft_files import load_peft
-from comfyui_fluxir.fluxir_core.lucidflux.files import load_lucidflux
-from comfyui_fluxir.fluxir_core.lucidflux.lora import load_branch_lora
-from comfyui_fluxir.fluxir_core.verify.aesthetic import AestheticPredictor
-from comfyui_fluxir.fluxir_core.verify.clip_score import load_clip
-from comfyui_fluxir.fluxir_core.verify.image_reward import ImageReward
-from safetensors import safe_open
-from safetensors.torch import save_file
+from comfyui_fluxir.fluxir_core.lora.files import check_lora_base
 
-from ..fuzz.harness import assert_sentence
-from ..hosts.tiny import TINY, write_tiny, write_tiny_lora, write_tiny_student
-from .lucidflux_reference import random_weights
-from .public_captioner import write_qwen_folder
-from .public_layouts import head_shapes, random_state, write_clip_folder, write_image_reward_folder
-
-PATIENCE = 5
-"""Seconds in which every file is refused; more than the one that is promised, for machines that do much at once."""
+from ..hosts.tiny import TINY
+from .hostile_files import TEXTS, copied, refused, rewrite, whole_files
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """{what it is: (how to load its folder, the folder's file of weights, the folder)}."""
-    root = tmp_path_factory.mktemp("whole")
-
-    def folder(name):
-        (root / name).mkdir()
-        return root / name
-
-    write_tiny(folder("fluxir"))
-    write_tiny_lora(folder("lora") / "lora.safetensors")
-    write_tiny_student(folder("student") / "student.safetensors")
-    save_file(random_weights(), folder("lucidflux") / "lucidflux.safetensors")
-    torch.save(random_weights(), folder("pickle") / "lucidflux.pth")
-    save_file({"txt": torch.ones(1, 7, 64), "vec": torch.ones(1, 32)}, folder("prompt") / "prompt.safetensors")
-    layer = {"lq.x.lora_A.weight": torch.ones(2, 8), "lq.x.lora_B.weight": torch.ones(4, 2)}
-    for name in ("peft", "branch"):
-        save_file(layer, folder(name) / "adapter_model.safetensors")
-        config = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "alpha_pattern": {"x": 2}}
-        (root / name / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
-    write_clip_folder(folder("clip"))
-    write_clip_folder(folder("aesthetic"))
-    save_file(random_state(head_shapes(24)), root / "aesthetic" / "head.safetensors")
-    write_image_reward_folder(folder("reward"))
-    write_qwen_folder(folder("captioner"))
-    found = {
-        "fluxir": (
-            lambda at: load_adapter(at / "fluxir_adapters" / "mini-flux-fluxir.safetensors"),
-            "mini-flux-fluxir.safetensors",
-        ),
-        "lora": (lambda at: load_lora(at / "lora.safetensors"), "lora.safetensors"),
-        "student": (
-            lambda at: (read_schedules(at / "student.safetensors"), load_lora(at / "student.safetensors")),
-            "student.safetensors",
-        ),
-        "lucidflux": (lambda at: load_lucidflux(at / "lucidflux.safetensors"), "lucidflux.safetensors"),
-        "pickle": (lambda at: load_lucidflux(at / "lucidflux.pth"), "lucidflux.pth"),
-        "prompt": (lambda at: load_prompt(at / "prompt.safetensors"), "prompt.safetensors"),
-        "peft": (lambda at: load_peft(at / "adapter_model.safetensors"), "adapter_model.safetensors"),
-        "branch": (lambda at: load_branch_lora(at / "adapter_model.safetensors"), "adapter_model.safetensors"),
-        "clip": (load_clip, "model.safetensors"),
-        "aesthetic": (lambda at: AestheticPredictor(at, at / "head.safetensors"), "head.safetensors"),
-        "reward": (partial(ImageReward, prompt="a photo"), "ImageReward.pt"),
-        "captioner": (Captioner, "model.safetensors"),
-    }
-    for name, (load, _) in found.items():
-        load(root / name)  # and its libraries, once
-    return {name: (load, file, root / name) for name, (load, file) in found.items()}
-
-
-def copied(whole, kind, tmp_path):
-    load, file, folder = whole[kind]
-    shutil.copytree(folder, tmp_path / kind)
-    return load, next((tmp_path / kind).rglob(file)), tmp_path / kind
-
-
-def refused(load, folder, *names):
-    """The sentence in which `folder` is refused."""
-    started = time.monotonic()
-    with pytest.raises(ValueError) as caught:
-        load(folder)
-    assert time.monotonic() - started < PATIENCE
-    assert_sentence(caught.value, *names)
-    return str(caught.value)
-
-
-def rewrite(path, change):
-    """Changes the tensors and the metadata of a file by `change(weights, metadata)`."""
-    if path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
-            metadata, weights = dict(file.metadata() or {}), {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-        change(weights, metadata)
-        save_file({key: value.contiguous() for key, value in weights.items()}, path, metadata)
-    else:
-        weights = torch.load(path, weights_only=True)
-        change(weights, {})
-        torch.save(weights, path)
+    return whole_files(tmp_path_factory.mktemp("whole"))
 
 
 # Weights
@@ -225,7 +128,6 @@ def test_a_lora_on_a_block_of_an_absurd_number_fits_no_base(whole, tmp_path, num
 
 # Metadata
 
-TEXTS = ("", "x", "[]", "null", "true", "1", '"x"', "[" * 5000, "{}", "NaN", '{"a": 1, "a": 2}', " " * (LONGEST_JSON + 1))
 NUMBERS = ("x", "", None, True, -1, 0.5, 2**31, 2**63, 10**400, math.nan, math.inf, [], {}, [1], {"a": 1})
 
 
@@ -333,90 +235,3 @@ def test_a_strength_that_is_none_is_refused(whole, tmp_path, change):
     load, path, folder = copied(whole, "lora", tmp_path)
     rewrite(path, lambda _, metadata: metadata.update(lora_adapter_metadata=json.dumps({"lora_alpha": 1} | change)))
     refused(load, folder, path.name)
-
-
-# Configurations beside the weights
-
-CONFIGURATIONS = {"peft": "adapter_config.json", "branch": "adapter_config.json", "clip": "config.json", "captioner": "config.json"}
-
-
-@pytest.mark.parametrize("kind", CONFIGURATIONS)
-@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text[:12].strip() or "blank")
-def test_a_configuration_that_says_something_else_is_refused(whole, tmp_path, kind, text):
-    if text == "{}" and CONFIGURATIONS[kind].startswith("adapter"):
-        return  # a strength of 1
-    load, _, folder = copied(whole, kind, tmp_path)
-    (folder / CONFIGURATIONS[kind]).write_text(text, encoding="utf-8")
-    refused(load, folder, CONFIGURATIONS[kind])
-    (folder / CONFIGURATIONS[kind]).write_bytes(b"\xff\xfe{}")
-    refused(load, folder, CONFIGURATIONS[kind])
-
-
-@pytest.mark.parametrize("kind", ["clip", "captioner"])
-@pytest.mark.parametrize("value", ["x", True, -1, 10**6, 10**9, 2**63, 0.5, [1], math.nan])
-@pytest.mark.parametrize("name", ["num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size"])
-def test_absurd_sizes_in_a_configuration_are_refused(whole, tmp_path, kind, value, name):
-    load, _, folder = copied(whole, kind, tmp_path)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (config["text_config"] if kind == "clip" else config)[name] = value
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-
-    def load_all(at):
-        loaded = load(at)
-        return loaded.module if kind == "captioner" else loaded
-
-    refused(load_all, folder, str(folder))
-
-
-@pytest.mark.parametrize("index", [*TEXTS, '{"weight_map": 1}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "../../x"}}'])
-def test_an_index_that_names_no_files_is_refused(whole, tmp_path, index):
-    load, path, folder = copied(whole, "captioner", tmp_path)
-    path.unlink()
-    (folder / "model.safetensors.index.json").write_text(index, encoding="utf-8")
-    refused(load, folder, str(folder))
-
-
-@pytest.mark.parametrize("words", [b"", b"\xff\xfe", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n"])
-def test_a_vocabulary_that_is_none_is_refused(whole, tmp_path, words):
-    load, _, folder = copied(whole, "reward", tmp_path)
-    (folder / "vocab.txt").write_bytes(words)
-    refused(load, folder, "vocab.txt")
-
-
-# Data, and JSON itself
-
-
-@pytest.mark.parametrize("text", [text for text in TEXTS if text != "{}"], ids=lambda text: text[:12].strip() or "blank")
-def test_text_beside_an_image_that_says_something_else_is_refused(tmp_path, text):
-    from comfyui_fluxir.fluxir_core.data.shards import ShardWriter
-    from PIL import Image
-
-    Image.new("RGB", (16, 16)).save(tmp_path / "image.png")
-    with ShardWriter(tmp_path / "shard-000000.tar") as shard:
-        shard.add("one", {"hq.png": (tmp_path / "image.png").read_bytes()}, {"prompt": "MARK"})
-    (tmp_path / "image.png").unlink()
-    data = (tmp_path / "shard-000000.tar").read_bytes()
-    described = b'{"prompt": "MARK"}'
-    if len(text) > len(described):
-        with pytest.raises(ValueError):
-            parse_json(text)
-        return
-    assert described in data
-    (tmp_path / "shard-000000.tar").write_bytes(data.replace(described, text.encode().ljust(len(described))))
-    refused(lambda at: ImageSource(at).metadata_of(0), tmp_path, "one")
-
-
-@pytest.mark.parametrize(
-    "text", ["NaN", "-Infinity", "1e400", "[" * 10**5, '{"a": 1, "b": {"c": 1, "c": 1}}', "1" * 5000, b"\xff", "{"]
-)
-def test_json_that_nobody_needs_is_refused_at_once(text):
-    started = time.monotonic()
-    with pytest.raises(ValueError) as caught:
-        parse_json(text)
-    assert time.monotonic() - started < 1 and "\n" not in str(caught.value)
-
-
-def test_json_of_the_longest_kind_is_read_at_once():
-    started = time.monotonic()
-    assert len(parse_json("[" + "0.5," * (LONGEST_JSON // 4 - 1) + "1]")) == LONGEST_JSON // 4
-    assert time.monotonic() - started < PATIENCE
