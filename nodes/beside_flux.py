@@ -145,11 +145,11 @@ class HooksBesideFlux(ABC):
         self._prepared: list[_Prepared] = []
 
     @abstractmethod
-    def steer(self, network, flux, call, kwargs):
+    def steer(self, network, flux, call, kwargs) -> tuple[ModelCall, dict]:
         """The ModelCall and the arguments by name with which `flux` is called in place of `call` and `kwargs`."""
 
     @abstractmethod
-    def reserve(self, model, noise_shape):
+    def reserve(self, model, noise_shape) -> list[int]:
         """A larger noise shape, whose memory holds the network's activations too; it only feeds ComfyUI's estimate."""
 
     def apply(self, model, alone=False):
