@@ -1,7 +1,6 @@
 """Captions by Qwen2.5-VL from a local folder: the prompt that steers a restoration in ResFlow-Tuner (arXiv 2603.22027)."""
 
 import hashlib
-import json
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from .flux.weight_files import WeightFileError, check_model_config, read_json_file, read_shapes
 from .image.pixels import normalize
 
 SOURCE = "Qwen/Qwen2.5-VL-7B-Instruct on Hugging Face"
@@ -36,22 +36,24 @@ class CaptionerFileError(ValueError):
 def _find(folder):
     """Looks for all that the public folder holds; its weights may be in one file or in several that an index names."""
     kinds = [("config.json",), ("preprocessor_config.json",), ("tokenizer.json", "vocab.json")]
-    kinds.append(("model.safetensors", "model.safetensors.index.json"))
-    index = folder / "model.safetensors.index.json"
-    if index.is_file() and not (folder / "model.safetensors").is_file():
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    files = {single.name}
+    if index.is_file() and not single.is_file():
         try:
-            kinds += [(name,) for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
+            files = {str(name) for name in read_json_file(index)["weight_map"].values()}
         except (ValueError, LookupError, TypeError, AttributeError):
             raise CaptionerFileError(f"caption: {index} names no files of weights; get it from {SOURCE}.") from None
-    for names in kinds:
-        if not any((folder / name).is_file() for name in names):
-            raise CaptionerFileError(f"caption: {' or '.join(names)} is missing; put it into {folder}, from {SOURCE}.")
+    kinds += [(name,) for name in sorted(files)] if index.is_file() else [(single.name, index.name)]
+    for alternatives in kinds:
+        if not any((folder / name).is_file() for name in alternatives):
+            raise CaptionerFileError(f"caption: {' or '.join(alternatives)} is missing; put it into {folder}, from {SOURCE}.")
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (ValueError, LookupError, TypeError):
-        kind = "nothing"
-    if kind != "qwen2_5_vl":
-        raise CaptionerFileError(f"caption: {folder}'s config.json describes {kind}, not Qwen2.5-VL; get it from {SOURCE}.")
+        shapes = {key: shape for name in files for key, shape in read_shapes(folder / name).items()}
+        check_model_config(read_json_file(folder / "config.json"), "qwen2_5_vl", shapes)
+    except WeightFileError as error:
+        raise CaptionerFileError(f"caption: in {folder}, {error}") from None
+    except ValueError as error:
+        raise CaptionerFileError(f"caption: {folder}'s config.json is not Qwen2.5-VL's ({error}); get it from {SOURCE}.") from None
 
 
 def _pixels(image):

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import search_metadata
 from .adapter import ApplyFluxIRAdapter, EmptyPrompt, LoadFluxIRAdapter
 from .align import AlignToInput, DriftVerifier
 from .budget_plan import BudgetPlan
@@ -33,6 +34,7 @@ class FluxIRExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_model_folders()
         place_samples()
+        search_metadata.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

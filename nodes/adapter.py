@@ -5,22 +5,19 @@ from functools import partial
 from typing import NamedTuple
 
 import comfy.model_patcher
-import comfy.ops
 import folder_paths
 import torch
-from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
 from ..fluxir_core.adapter.checkpoint import check_base, load_adapter
 from ..fluxir_core.adapter.model import FluxIRAdapter
-from ..fluxir_core.flux.weight_files import WeightFileError
-from .adapter_hooks import FluxIRHooks
+from .adapter_hooks import NODE, FluxIRHooks
+from .beside_flux import check_span, make_managed, strength_inputs
 from .degraded_latent import in_model_space
 from .folders import ADAPTERS
-from .native_flux import attach, attention, flux_dimensions, make_managed, native_flux
-from .tile_context import see_regions
+from .native_flux import attention, flux_dimensions, native_flux
+from .runtime import speaking_for
 
-KEY = "fluxir"
 Adapter = io.Custom("FLUXIR_ADAPTER")
 
 
@@ -57,16 +54,17 @@ class LoadFluxIRAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter_name) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise(ADAPTERS, adapter_name)
-        try:
-            loaded = load_adapter(path)
-        except WeightFileError as error:
-            raise WeightFileError(f"Load FluxIR Adapter: {error}") from None
+        load = partial(load_adapter, folder_paths.get_full_path_or_raise(ADAPTERS, adapter_name))
+        with speaking_for("Load FluxIR Adapter"):
+            loaded = load()
         logging.info("FluxIR adapter %s: %s", adapter_name, loaded.report)
         weights = loaded.state_dict
-        build = partial(FluxIRAdapter, loaded.config, ops=comfy.ops.manual_cast, attention=attention)
-        patcher = make_managed(build, weights)
+        patcher = make_managed(_network, loaded, load)
         return io.NodeOutput(LoadedFluxIR(adapter_name, patcher, weights["null_text"], weights["null_pooled"]))
+
+
+def _network(loaded, **options):
+    return FluxIRAdapter(loaded.config, attention=attention, **options)
 
 
 class ApplyFluxIRAdapter(io.ComfyNode):
@@ -74,7 +72,7 @@ class ApplyFluxIRAdapter(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="FluxIRApplyAdapter",
-            display_name="Apply FluxIR Adapter",
+            display_name=NODE,
             category="FluxIR",
             description="Turns a FLUX model into a restorer: sampling then draws a clean version of the degraded image.",
             search_aliases=[
@@ -98,31 +96,9 @@ class ApplyFluxIRAdapter(io.ComfyNode):
                     tooltip="The degraded image from VAE Encode: one for the whole batch, or one for each sampled image. "
                     "The sampled latent must have the same size.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.01,
-                    tooltip="How much the adapter steers the model. 1 is what it was trained for; 0 is the model without it.",
-                ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    advanced=True,
-                    tooltip="When the adapter starts to act: 0 is the first step.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    advanced=True,
-                    tooltip="When the adapter stops acting: 1 is after the last step.",
+                *strength_inputs(
+                    "the adapter",
+                    "How much the adapter steers the model. 1 is what it was trained for; 0 is the model without it.",
                 ),
             ],
             outputs=[
@@ -132,27 +108,14 @@ class ApplyFluxIRAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, adapter, degraded, strength, start_percent, end_percent) -> io.NodeOutput:
-        flux = native_flux(model, "Apply FluxIR Adapter")
-        network = adapter.patcher.model
-        try:
-            check_base(network.config, flux_dimensions(flux))
-        except WeightFileError as error:
-            raise WeightFileError(f"Apply FluxIR Adapter: {adapter.name}: {error}") from None
-        if start_percent >= end_percent:
-            raise ValueError(
-                f"Apply FluxIR Adapter: start_percent {start_percent} is not below end_percent {end_percent}, so the "
-                f"adapter would never act; lower start_percent or set strength to 0."
-            )
-        lq = in_model_space(model, degraded, "Apply FluxIR Adapter")
+        base = flux_dimensions(native_flux(model, NODE))
+        with speaking_for(f"{NODE}: {adapter.name}"):
+            check_base(adapter.patcher.model.config, base)
+        check_span(NODE, "the adapter", start_percent, end_percent)
+        lq = in_model_space(model, degraded, NODE)
         model = model.clone()
         if strength != 0:
-            hooks = FluxIRHooks(network, lq, strength, start_percent, end_percent)
-            model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, hooks.diffusion_model)
-            model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, hooks.prepare_sampling)
-            model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, see_regions)
-            model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, hooks.pre_run)
-            model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, hooks.cleanup)
-            attach(model, KEY, adapter.patcher)
+            FluxIRHooks(lq, adapter.patcher, strength, start_percent, end_percent).apply(model)
         return io.NodeOutput(model)
 
 

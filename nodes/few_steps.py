@@ -8,11 +8,10 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.flux.weight_files import WeightFileError
 from ..fluxir_core.lora.few_steps import read_schedules
 from .degraded_latent import in_model_space
 from .folders import ADAPTERS
-from .runtime import nodes_of_run, speaker
+from .runtime import nodes_of_run, speaker, speaking_for
 
 SIGMAS_NODE = "Distilled Sigmas"
 START_NODE = "Noisy Start Latent"
@@ -68,10 +67,8 @@ class DistilledSigmas(io.ComfyNode):
         path = _path(file_name)
         if path is None:
             raise ValueError(f"{SIGMAS_NODE}: there is no {file_name} in {' or '.join(FOLDERS)}; choose another file.")
-        try:
+        with speaking_for(SIGMAS_NODE):
             schedules = read_schedules(path)
-        except WeightFileError as error:
-            raise WeightFileError(f"{SIGMAS_NODE}: {error}") from None
         if steps not in schedules:
             if not schedules:
                 raise ValueError(

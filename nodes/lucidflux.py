@@ -5,10 +5,8 @@ from functools import partial
 from typing import NamedTuple
 
 import comfy.model_patcher
-import comfy.ops
 import folder_paths
 import torch
-from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
 from ..fluxir_core.flux.weight_files import WeightFileError
@@ -16,14 +14,13 @@ from ..fluxir_core.lucidflux.files import check_lucidflux_base, load_lucidflux
 from ..fluxir_core.lucidflux.lora import load_branch_lora
 from ..fluxir_core.lucidflux.model import LucidFlux
 from ..fluxir_core.lucidflux.schedule import lucidflux_sigmas
+from .beside_flux import check_span, make_managed, strength_inputs
 from .inputs import given_planes
 from .lucidflux_hooks import NODE, Images, LucidFluxHooks
-from .native_flux import attention, flux_dimensions, make_managed, native_flux
+from .native_flux import attention, flux_dimensions, native_flux
 from .peft_lora import patch
-from .runtime import to_planes
-from .tile_context import see_regions
+from .runtime import speaking_for, to_planes
 
-KEY = "fluxir_lucidflux"
 FOLDER = "model_patches"
 LOAD_NODE, LORA_NODE = "Load LucidFlux", "Apply LucidFlux LoRA"
 LucidFluxType = io.Custom("FLUXIR_LUCIDFLUX")
@@ -58,14 +55,15 @@ class LoadLucidFlux(io.ComfyNode):
 
     @classmethod
     def execute(cls, lucidflux_name) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise(FOLDER, lucidflux_name)
-        try:
-            loaded = load_lucidflux(path)
-        except WeightFileError as error:
-            raise WeightFileError(f"{LOAD_NODE}: {error}") from None
+        load = partial(load_lucidflux, folder_paths.get_full_path_or_raise(FOLDER, lucidflux_name))
+        with speaking_for(LOAD_NODE):
+            loaded = load()
         logging.info("LucidFlux %s: %s", lucidflux_name, loaded.report)
-        build = partial(LucidFlux, loaded.config, ops=comfy.ops.manual_cast, attention=attention)
-        return io.NodeOutput(NamedLucidFlux(lucidflux_name, make_managed(build, loaded.state_dict)))
+        return io.NodeOutput(NamedLucidFlux(lucidflux_name, make_managed(_network, loaded, load)))
+
+
+def _network(loaded, **options):
+    return LucidFlux(loaded.config, attention=attention, **options)
 
 
 class ApplyLucidFluxLoRA(io.ComfyNode):
@@ -94,10 +92,8 @@ class ApplyLucidFluxLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, lucidflux, lora_name, strength) -> io.NodeOutput:
-        try:
+        with speaking_for(LORA_NODE):
             layers = load_branch_lora(folder_paths.get_full_path_or_raise("loras", lora_name))
-        except WeightFileError as error:
-            raise WeightFileError(f"{LORA_NODE}: {error}") from None
         patcher = lucidflux.patcher.clone()
         if patch(patcher, layers, {module: f"{module}.weight" for module in layers}, strength) < len(layers):
             raise WeightFileError(
@@ -134,31 +130,8 @@ class ApplyLucidFlux(io.ComfyNode):
                     tooltip="SigLIP 2 so400m patch16-512, from Load CLIP Vision; or what CLIP Vision Encode makes of the cleaned "
                     "image, with crop none.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.01,
-                    tooltip="How much the images steer the model. 1 is what LucidFlux was trained for; 0 is the bare model.",
-                ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    advanced=True,
-                    tooltip="Where in sampling LucidFlux begins to act: 0 is the first step.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    advanced=True,
-                    tooltip="Where in sampling LucidFlux stops acting: 1 is the last step.",
+                *strength_inputs(
+                    "LucidFlux", "How much the images steer the model. 1 is what LucidFlux was trained for; 0 is the bare model."
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The restoring model, for any sampler or guider.")],
@@ -167,32 +140,16 @@ class ApplyLucidFlux(io.ComfyNode):
     @classmethod
     def execute(cls, model, lucidflux, degraded, cleaned, clip_vision, strength, start_percent, end_percent) -> io.NodeOutput:
         network, base = lucidflux.patcher.model, flux_dimensions(native_flux(model, NODE))
-        try:
+        with speaking_for(NODE):
             check_lucidflux_base(network.config, base)
-        except WeightFileError as error:
-            raise WeightFileError(f"{NODE}: {error}") from None
-        if start_percent >= end_percent:
-            raise ValueError(
-                f"{NODE}: start_percent {start_percent} is not below end_percent {end_percent}, so LucidFlux would never act; lower "
-                "start_percent or set strength to 0."
-            )
+        check_span(NODE, "LucidFlux", start_percent, end_percent)
         model = model.clone()
         if strength != 0:
             given = {"degraded": degraded, "cleaned": cleaned}
             degraded_planes, cleaned_planes = (given_planes(NODE, name, image).cpu() for name, image in given.items())
             images = Images(degraded_planes, cleaned_planes, _features(clip_vision, cleaned, network.config.features))
-            hooks = LucidFluxHooks(network, images, strength, start_percent, end_percent)
-            for kind, hook in (
-                (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model),
-                (WrappersMP.PREPARE_SAMPLING, hooks.prepare_sampling),
-                (WrappersMP.CALC_COND_BATCH, see_regions),
-            ):
-                model.remove_wrappers_with_key(kind, KEY)  # semantic tokens are of one image: the last node decides
-                model.add_wrapper_with_key(kind, KEY, hook)
-            model.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, KEY)
-            model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, hooks.pre_run)
-            model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, hooks.cleanup)
-            model.set_additional_models(KEY, [lucidflux.patcher])
+            # Semantic tokens are of one image: the last node decides.
+            LucidFluxHooks(images, lucidflux.patcher, strength, start_percent, end_percent).apply(model, alone=True)
         return io.NodeOutput(model)
 
 

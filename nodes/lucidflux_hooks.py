@@ -5,16 +5,12 @@ from typing import NamedTuple
 
 import torch
 
+from ..fluxir_core.flux.layers import within_half
 from ..fluxir_core.lucidflux.images import fit
 from ..fluxir_core.lucidflux.model import SCALE
-from .tile_context import tiles_of_call
+from .beside_flux import HooksBesideFlux
 
-NODE = "Apply LucidFlux"
-
-MAX_PREPARED = 4
-"""Distinct conditionings, or groups of tiles, whose embeddings are kept during a run."""
-
-EVERYWHERE = (float("inf"), float("-inf"))
+KEY, NODE = "fluxir_lucidflux", "Apply LucidFlux"
 
 
 class Images(NamedTuple):
@@ -26,111 +22,51 @@ class Images(NamedTuple):
     features: torch.Tensor
 
 
-class _Prepared(NamedTuple):
-    key: tuple
-    context: torch.Tensor
-    pooled: torch.Tensor
-    conditions: object
-    tokens: torch.Tensor
-
-
-class LucidFluxHooks:
+class LucidFluxHooks(HooksBesideFlux):
     """The hooks that let LucidFlux steer a native FLUX MODEL: one instance per Apply LucidFlux.
 
-    network: LucidFlux, its weights managed by ComfyUI. images: Images, on the CPU.
-    strength: factor on every residual.
-    start_percent, end_percent: the part of sampling, 0 (noise) to 1 (image), in which it acts.
+    images: Images, on the CPU.
+    patcher, strength, start_percent, end_percent: as HooksBesideFlux; the network is a LucidFlux.
     """
 
-    def __init__(self, network, images, strength, start_percent, end_percent):
-        self.network, self.images, self.strength = network, images, strength
-        self.percent = (start_percent, end_percent)
-        self._sigma_range = EVERYWHERE
-        self._fitted = None
-        self._prepared: list[_Prepared] = []
+    key, node = KEY, NODE
 
-    def pre_run(self, model_patcher):
-        """ON_PRE_RUN: sigmas of the percents, known only now because a later node may still change the schedule."""
-        percent_to_sigma = model_patcher.get_model_object("model_sampling").percent_to_sigma
-        start, end = self.percent
-        # The ends are open: a schedule may begin a rounding error above the sigma of 0 %.
-        self._sigma_range = (
-            float(percent_to_sigma(start)) if start > 0 else EVERYWHERE[0],
-            float(percent_to_sigma(end)) if end < 1 else EVERYWHERE[1],
-        )
-
-    def cleanup(self, _model_patcher):
-        """ON_CLEANUP, also after an interrupt or an error: nothing of one run outlives it."""
-        self._prepared.clear()
+    def __init__(self, images, patcher, strength, start_percent, end_percent):
+        super().__init__(patcher, strength, start_percent, end_percent)
+        self.images = images
         self._fitted = None
 
-    def prepare_sampling(self, executor, model, noise_shape, *args, **kwargs):
-        """PREPARE_SAMPLING: make room for the branches' activations and the semantic tokens.
+    def cleanup(self, model_patcher):
+        super().cleanup(model_patcher)
+        self._fitted = None
 
-        While the base runs, both branches' residuals and embedded images stay: about 6 * tokens * hidden values, near 3/16 of
-        what ComfyUI reserves for FLUX.1 in bfloat16. The base's sequence grows by the semantic tokens. The noise shape only
-        feeds that estimate.
-        """
+    def reserve(self, model, noise_shape):
+        """While the base runs, both branches' residuals and embedded images stay: about 6 * tokens * hidden values, near 3/16 of
+        what ComfyUI reserves for FLUX.1 in bfloat16. The base's sequence grows by the semantic tokens."""
         *batch, height, width = noise_shape
         rows = -(-4 * self.images.features.shape[1] // width)  # of latent pixels, four of which are a token
-        return executor(model, [*batch, height + -(-3 * height // 16) + rows, width], *args, **kwargs)
+        return [*batch, height + -(-3 * height // 16) + rows, width]
 
-    def diffusion_model(
-        self,
-        executor,
-        x,
-        timestep,
-        context,
-        y=None,
-        guidance=None,
-        ref_latents=None,
-        control=None,
-        transformer_options={},  # noqa: B006 (as in ComfyUI; it is not changed)
-        **kwargs,
-    ):
-        """DIFFUSION_MODEL: run both branches once on this call's batch; FLUX adds their residuals as a ControlNet's, and reads
-        the semantic tokens behind the text."""
-        if self._acts_at(timestep):
-            flux = executor.class_obj
-            tokens, ids = flux.process_img(x, transformer_options=transformer_options)
-            if y is None:
-                y = x.new_zeros(x.shape[0], flux.params.vec_in_dim)
-            prepared = self._prepare(flux, x, ids, context, y, transformer_options)
-            own = self.network(tokens, timestep, guidance, prepared.conditions)
-            others = control or {}
-            residuals = Residuals(own, self.strength, len(flux.double_blocks), others.get("input", ()))
-            control = {"output": [], **others, "input": residuals}
-            if kwargs.get("attention_mask") is not None:
-                count = prepared.tokens.shape[1]
-                kwargs["attention_mask"] = with_seen_tokens(kwargs["attention_mask"], context.shape[1], count)
-            context = torch.cat([context, prepared.tokens], 1)
-        return executor(x, timestep, context, y, guidance, ref_latents, control, transformer_options, **kwargs)
+    def steer(self, network, flux, call, kwargs):
+        """Runs both branches once on this call's batch; FLUX adds their residuals as a ControlNet's, and reads the semantic tokens
+        behind the text."""
+        tokens, ids = flux.process_img(call.x, transformer_options=call.transformer_options)
 
-    def _acts_at(self, timestep):
-        if self._sigma_range == EVERYWHERE:  # spares the device a synchronization
-            return True
-        start, end = self._sigma_range
-        return end <= float(timestep.max()) <= start
+        def prepare(pooled, full, tiles):
+            images = len(call.x) // len(tiles)
+            degraded, cleaned = self._seen(call.x, full, tiles)
+            conditions = network.prepare(degraded, cleaned, call.context, pooled, ids)
+            seen = network.semantic_tokens(self._rows("image encoder's output", self.images.features, images).to(call.x))
+            return conditions, seen.repeat(len(tiles), 1, 1).to(call.context)
 
-    def _prepare(self, flux, x, ids, context, y, transformer_options):
-        """What does not depend on x_t and t, computed once per run for each distinct conditioning and size.
-
-        Compared by content: cond and uncond take turns in calls of equal shape, and other packs may edit either.
-        """
-        rope = tuple(sorted(transformer_options.get("rope_options", {}).items()))
-        called = tiles_of_call(transformer_options, x, NODE)
-        key = (x.shape, x.dtype, x.device, rope, called)
-        for entry in self._prepared:
-            if entry.key == key and torch.equal(entry.context, context) and torch.equal(entry.pooled, y):
-                return entry
-        images = len(x) // len(called[1])
-        degraded, cleaned = self._seen(x, *called)
-        conditions = self.network.prepare(degraded, cleaned, context, y[:, : flux.params.vec_in_dim], ids)
-        tokens = self.network.semantic_tokens(self._rows("image encoder's output", self.images.features, images).to(x))
-        prepared = _Prepared(key, context.clone(), y.clone(), conditions, tokens.repeat(len(x) // images, 1, 1).to(context))
-        del self._prepared[: -MAX_PREPARED + 1]
-        self._prepared.append(prepared)
-        return prepared
+        conditions, seen = self.prepared(flux, call, prepare)
+        own, others = network(tokens, call.timestep, call.guidance, conditions), call.control or {}
+        residuals = Residuals(own, self.strength, len(flux.double_blocks), others.get("input", ()))
+        if kwargs.get("attention_mask") is not None:
+            mask = with_seen_tokens(kwargs["attention_mask"], call.context.shape[1], seen.shape[1])
+            kwargs = {**kwargs, "attention_mask": mask}
+        context = torch.cat([call.context, seen], 1)
+        return call._replace(context=context, control={"output": [], **others, "input": residuals}), kwargs
 
     def _seen(self, x, full, tiles):
         """The degraded and the cleaned image as x's rows: x holds one chunk of all images for each conditioning in the call,
@@ -171,7 +107,7 @@ class Residuals(Sequence):
     def __getitem__(self, block):
         if not 0 <= block < self._blocks:
             raise IndexError(block)
-        own = self._strength * self._control.residual(block)
+        own = within_half(self._strength * self._control.residual(block))
         other = self._others[block] if block < len(self._others) else None
         return own if other is None else own + other
 

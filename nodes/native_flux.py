@@ -1,9 +1,6 @@
-"""ComfyUI's own FLUX: recognizing it, its sizes, its attention, and networks of ours beside it."""
+"""ComfyUI's own FLUX: recognizing it, its sizes and its attention."""
 
 import comfy.ldm.flux.model
-import comfy.model_management
-import comfy.model_patcher
-import comfy.utils
 from comfy.ldm.modules.attention import optimized_attention
 
 from ..fluxir_core.flux.dimensions import FluxDimensions
@@ -46,26 +43,3 @@ def flux_dimensions(flux: comfy.ldm.flux.model.Flux) -> FluxDimensions:
 def attention(query, key, value):
     """ComfyUI's choice of attention for this machine: (B, heads, N, head_dim) to (B, N, hidden)."""
     return optimized_attention(query, key, value, query.shape[1], skip_reshape=True)
-
-
-def make_managed(build, weights):
-    """A network of ours with `weights`, moved and offloaded by ComfyUI: a ModelPatcher.
-
-    `build(device=, dtype=)` makes the network, its layers from comfy.ops.manual_cast.
-    """
-    offload_device = comfy.model_management.unet_offload_device()
-    network = build(device=offload_device, dtype=comfy.utils.weight_dtype(weights)).eval()
-    patcher = comfy.model_patcher.CoreModelPatcher(
-        network, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
-    )
-    # Assigned, not copied: ComfyUI's dynamic loader streams weights from the file's memory map, and a file may keep its biases
-    # more exactly than its matrices.
-    network.load_state_dict(weights, assign=True)
-    return patcher
-
-
-def attach(model, key, patcher):
-    """Lets `model` (a MODEL of the caller's own) load the managed network with itself, once."""
-    others = model.get_additional_models_with_key(key)
-    if not any(other.is_clone(patcher) for other in others):
-        model.set_additional_models(key, [*others, patcher])

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..fluxir_core.flux.weight_files import WeightFileError
 from ..fluxir_core.lora.peft_files import load_peft, rename
 from ..fluxir_core.lora.vae_names import encoder_module
+from .runtime import speaking_for
 
 MODEL_NODE, VAE_NODE = "Apply PEFT LoRA", "Apply VAE LoRA"
 PREFIXES = ("diffusion_model.", "transformer.", "")
@@ -66,10 +67,8 @@ class ApplyPEFTLoRA(io.ComfyNode):
         def core_name(module):
             return next((f"{prefix}{module}" for prefix in PREFIXES if f"{prefix}{module}" in known), None)
 
-        try:
+        with speaking_for(MODEL_NODE):
             layers = rename(load_peft(path), core_name, path, f"this {type(model.model).__name__}")
-        except WeightFileError as error:
-            raise WeightFileError(f"{MODEL_NODE}: {error}") from None
         model = model.clone()
         patch(model, layers, known, strength)
         return io.NodeOutput(model)
@@ -98,10 +97,8 @@ class ApplyVAELoRA(io.ComfyNode):
     @classmethod
     def execute(cls, vae, lora_name, strength) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise("loras", lora_name)
-        try:
+        with speaking_for(VAE_NODE):
             layers = rename(load_peft(path), encoder_module, path, "a VAE's encoder")
-        except WeightFileError as error:
-            raise WeightFileError(f"{VAE_NODE}: {error}") from None
         changed = copy.copy(vae)
         changed.patcher = vae.patcher.clone()
         if patch(changed.patcher, layers, {module: f"{module}.weight" for module in layers}, strength) < len(layers):

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from contextlib import contextmanager
 
 import comfy.model_management
 import comfy.model_patcher
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from ..fluxir_core.execution.oom import is_out_of_memory
+from ..fluxir_core.flux.weight_files import WeightFileError
 
 
 def make_patcher(module):
@@ -60,6 +62,15 @@ def in_name_of(node, error):
     """A ValueError of `error` in the name of `node`, unless it bears another node's already; a class's name is left out."""
     text = re.sub(r"^[A-Z]\w*: ", "", str(error))
     return ValueError(text if re.match(r"[A-Z][\w-]*( [\w()-]+)+: ", text) else f"{node}: {text}")
+
+
+@contextmanager
+def speaking_for(node):
+    """A WeightFileError of this block bears the name of `node`."""
+    try:
+        yield
+    except WeightFileError as error:
+        raise WeightFileError(f"{node}: {error}") from None
 
 
 def pil_to_image(image):

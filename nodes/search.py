@@ -14,14 +14,12 @@ from ..fluxir_core.searches.summary import summarize
 from .inputs import checked_latent, given_planes
 from .runtime import pil_to_image, show
 from .search_algorithms import SearchAlgorithm
+from .search_metadata import SAMPLER, keep_report
 from .search_sampler import SearchSampler
 from .verifiers import Verifier
 
 NODE, SELECT_NODE = "TTS Sampler (test-time search)", "TTS Sampler Select (test-time search)"
 CHART_NODE = "Search Report Chart"
-METADATA = "fluxir_search"
-LONGEST_REPORT = 2**25
-"""Characters; that of a search of 64 images by 25 rounds of 60 candidates has a tenth."""
 
 
 def _search_inputs():
@@ -72,13 +70,13 @@ class TTSSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="FluxIRTTSSampler",
+            node_id=SAMPLER,
             display_name=NODE,
             category="FluxIR/search",
             description="Tries variants while it samples, and keeps what the verifier likes best (test-time search). Works with any "
             "flow-matching model.",
             search_aliases=["test-time scaling", "tts", "best of n", "better quality", "resflow", "verifier", "fluxir"],
-            hidden=[io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+            hidden=[io.Hidden.extra_pnginfo, io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
                 io.Noise.Input(
                     "noise",
@@ -146,8 +144,7 @@ class TTSSampler(io.ComfyNode):
         if run.result is None:
             raise ValueError(f"{NODE}: the sigmas hold no step; use a scheduler with at least one step.")
         report = {"preset": None if search else preset, **run.result.report}
-        if cls.hidden is not None and cls.hidden.extra_pnginfo is not None:
-            cls.hidden.extra_pnginfo[METADATA] = report
+        keep_report(cls.hidden, report)
         show(cls, summarize(report))
         finalists = run.result.finalists.flatten(0, 1).to(sampled)
         unmasked = {k: v for k, v in latent.items() if k not in ("noise_mask", "batch_index")}
@@ -201,7 +198,7 @@ class SearchReportChart(io.ComfyNode):
     def execute(cls, report, image_index, final_candidates=None) -> io.NodeOutput:
         shown = None if final_candidates is None else given_planes(CHART_NODE, "final_candidates", final_candidates, finite=False)
         try:
-            found = parse_json(report) if len(report) < LONGEST_REPORT else None
+            found = parse_json(report)
         except ValueError:
             found = None
         try:

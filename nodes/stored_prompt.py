@@ -4,7 +4,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..fluxir_core.flux.prompt_files import load_prompt
-from ..fluxir_core.flux.weight_files import WeightFileError
+from .runtime import speaking_for
 
 NODE = "Load Stored Prompt"
 FOLDER = "model_patches"
@@ -40,9 +40,7 @@ class LoadStoredPrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, prompt_name, guidance) -> io.NodeOutput:
-        try:
+        with speaking_for(NODE):
             prompt = load_prompt(folder_paths.get_full_path_or_raise(FOLDER, prompt_name))
-        except WeightFileError as error:
-            raise WeightFileError(f"{NODE}: {error}") from None
         values = {"pooled_output": prompt.pooled[None].float(), "guidance": guidance}
         return io.NodeOutput([[prompt.text[None].float(), values]])

@@ -5,20 +5,19 @@ from functools import partial
 from typing import Any
 
 import comfy.hooks
-import comfy.ops
 import comfy.sd
 import folder_paths
 import node_helpers
 from comfy.latent_formats import Flux
-from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 
 from ..fluxir_core.flux.weight_files import WeightFileError
 from ..fluxir_core.lora.files import FEW_STEPS, check_lora_base, diffusers_weights, load_lora
 from ..fluxir_core.lora.lora import LoRA
+from .beside_flux import Network, make_managed
 from .inputs import checked_latent, given_planes
-from .native_flux import attach, flux_dimensions, make_managed, native_flux
-from .runtime import nodes_of_run, speaker
+from .native_flux import flux_dimensions, native_flux
+from .runtime import nodes_of_run, speaker, speaking_for
 from .tile_context import TILE, TileCond
 from .ummf_hooks import KEY, UMMFHooks, strength_hook
 
@@ -158,17 +157,13 @@ class ApplyUMMFLoRA(io.ComfyNode):
     @classmethod
     def execute(cls, model, lora_name, strength) -> io.NodeOutput:
         dims = flux_dimensions(native_flux(model, LORA_NODE))
-        path = folder_paths.get_full_path_or_raise("loras", lora_name)
-        try:
-            loaded = load_lora(path)
-        except WeightFileError as error:
-            raise WeightFileError(f"{LORA_NODE}: {error}") from None
+        load = partial(load_lora, folder_paths.get_full_path_or_raise("loras", lora_name))
+        with speaking_for(LORA_NODE):
+            loaded = load()
         if loaded.metadata.get("kind") == FEW_STEPS:
             raise WeightFileError(f"{LORA_NODE}: {lora_name} is a few-step LoRA, which reads no image; load it with Load LoRA.")
-        try:
+        with speaking_for(f"{LORA_NODE}: {lora_name}"):
             check_lora_base(loaded, dims)
-        except WeightFileError as error:
-            raise WeightFileError(f"{LORA_NODE}: {lora_name}: {error}") from None
         logging.info("UMMF LoRA %s: %s; %s", lora_name, loaded.report, loaded.mode)
         lora = None
         if loaded.mode.tokens == "all":
@@ -177,14 +172,10 @@ class ApplyUMMFLoRA(io.ComfyNode):
             model = both[0]
         else:
             model = model.clone()
-            lora = make_managed(partial(LoRA, loaded.shapes, dims, ops=comfy.ops.manual_cast), loaded.state_dict)
-            attach(model, KEY, lora)
-        hooks = UMMFHooks(loaded.mode, lora.model if lora else None, strength, speaker(cls, logging.WARNING))
-        for kind, hook in (
-            (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model),
-            (WrappersMP.PREPARE_SAMPLING, hooks.prepare_sampling),
-        ):
-            model.remove_wrappers_with_key(kind, KEY)  # one LoRA reads the images: the last
-            model.add_wrapper_with_key(kind, KEY, hook)
-        model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, hooks.cleanup)
+            lora = Network(KEY, make_managed(partial(_network, dims), loaded, load))
+        UMMFHooks(loaded.mode, lora, strength, speaker(cls, logging.WARNING)).apply(model)
         return io.NodeOutput(model)
+
+
+def _network(dims, loaded, **options):
+    return LoRA(loaded.shapes, dims, **options)

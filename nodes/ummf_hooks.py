@@ -11,7 +11,7 @@ import comfy.conds
 import comfy.hooks
 import torch
 from comfy.ldm.flux.model import Flux
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ..fluxir_core.execution.tiles import crop_to_tile
 from ..fluxir_core.ummf.condition_stream import ConditionBranch, condition_positions, log_strength, reference_places
@@ -29,25 +29,43 @@ STRENGTH = "fluxir_condition_strength"
 class UMMFHooks:
     """The hooks that make a native FLUX MODEL read condition images in a given ConditionMode.
 
-    lora: the LoRA of the condition tokens, its weights managed by ComfyUI, or None. Without hooks of its own on the model
-    (a strength on the conditioning alone) `full` stays None: a tile's condition must then have the latent's resolution.
+    lora: the Network that is the LoRA of the condition tokens, or None. Without hooks of its own on the model (a strength on the
+    conditioning alone) `full` stays None: a tile's condition must then have the latent's resolution.
     """
 
     def __init__(self, mode, lora=None, lora_strength=1.0, say=logging.warning):
         self.say, self.called, self.shown = say, False, False
         self.mode, self.lora, self.lora_strength = mode, lora, lora_strength
         self.full, self._patcher = None, None  # known when sampling begins
-        self._cache, self._layout = KVCache(), None
+        self._caches = {}  # by FLUX, of which MultiGPU has several
+
+    def apply(self, model):
+        """Puts the hooks and the LoRA on `model`, a clone of the caller's own, in the place of an earlier node's."""
+        model.remove_additional_models(KEY)
+        for kind, hook in (
+            (WrappersMP.DIFFUSION_MODEL, self.diffusion_model),
+            (WrappersMP.PREPARE_SAMPLING, self.prepare_sampling),
+        ):
+            model.remove_wrappers_with_key(kind, KEY)
+            model.add_wrapper_with_key(kind, KEY, hook)
+        for kind in (CallbacksMP.ON_PRE_RUN, CallbacksMP.ON_CLEANUP):
+            model.remove_callbacks_with_key(kind, KEY)
+        model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, self.cleanup)
+        if self.lora:
+            model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, self.lora.pre_run)
+            self.lora.attach(model)
 
     def prepare_sampling(self, executor, model, noise_shape, *args, **kwargs):
         """PREPARE_SAMPLING: the whole latent's size, of which a call may see a tile. Core counts the condition's memory."""
         self.full, self._patcher = tuple(noise_shape[-2:]), model
+        if self.lora:
+            self.lora.follow(model)
         return executor(model, noise_shape, *args, **kwargs)
 
     def cleanup(self, _model_patcher):
         """ON_CLEANUP, also after an interrupt or an error: nothing of one run outlives it."""
-        self._cache.clear()
-        self._layout = self._patcher = None
+        self._caches.clear()
+        self._patcher = None
         if self.called and not self.shown:
             self.say(
                 "The model was shown no photo: give its prompt to UMMF Conditioning, and connect that to the sampler or guider."
@@ -108,14 +126,16 @@ class UMMFHooks:
             ids.append(condition_positions(grid, height, width, self.mode, place))
         tokens = torch.cat(tokens, 1)
         pooled = x.new_zeros(len(x), flux.params.vec_in_dim) if y is None else y[:, : flux.params.vec_in_dim]
-        branch = ConditionBranch(flux.get_submodule, flux_dimensions(flux), self.mode, self.lora, self.lora_strength)
+        lora = self.lora.beside(flux) if self.lora else None
+        branch = ConditionBranch(flux.get_submodule, flux_dimensions(flux), self.mode, lora, self.lora_strength)
         if self.mode.constant:
             layout = transformer_options[TILES].layout if TILES in transformer_options else None
-            if layout != self._layout:  # memory ran out: what was kept for larger tiles is in the way
-                self._cache.clear()
-                self._layout = layout
+            cache, made_for = self._caches.get(flux, (None, None))
+            if cache is None or layout != made_for:  # memory ran out: what was kept for larger tiles is in the way
+                cache = KVCache()
+                self._caches[flux] = cache, layout
             most = MAX_KEPT * (layout.count if layout else 1)
-            recalled = self._cache.recall(
+            recalled = cache.recall(
                 branch,
                 tokens,
                 ids,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import comfy.model_management
 import torch
 from comfy_api.latest import io
+from torch.nn import functional as F
 
 from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.image.candidates import candidate_sheet
@@ -17,6 +18,7 @@ from .inputs import given_planes
 from .runtime import in_name_of, load_whole, pil_to_image, show
 
 AGGREGATORS = {"by score": mean_z, "by rank": rank_sum}
+SCORE_NODE = "Score Images"
 Verifier = io.Custom("FLUXIR_VERIFIER")
 
 
@@ -121,47 +123,90 @@ class ScoreImages(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="FluxIRScoreImages",
-            display_name="Score Images",
+            display_name=SCORE_NODE,
             category="FluxIR/search",
-            description="Scores the images of a batch against each other and gives the best.",
-            search_aliases=["compare quality", "rank images", "choose best", "contact sheet", "image quality", "fluxir"],
+            description="Scores images against each other and keeps the best.",
+            search_aliases=[
+                *("compare quality", "rank images", "choose best", "keep best", "top k"),
+                *("sort images", "contact sheet", "image quality", "fluxir"),
+            ],
+            is_input_list=True,
             inputs=[
-                io.Image.Input("images", tooltip="The images to compare, as one batch."),
+                io.Image.Input("images", tooltip="The images to compare, as one batch or a list."),
                 Verifier.Input("verifier", tooltip="What judges them."),
                 io.Image.Input("degraded", optional=True, tooltip="The degraded input they should stay true to. Any size."),
+                io.Int.Input("keep", default=1, min=1, max=4096, tooltip="How many of the best images to give."),
+                io.Latent.Input(
+                    "latents", optional=True, tooltip="What the images were decoded from, one latent each: the same ones are kept."
+                ),
             ],
             outputs=[
-                io.Image.Output(display_name="best", tooltip="The image with the highest value."),
-                io.Int.Output(display_name="index", tooltip="Its place in the batch, counted from 0."),
-                io.String.Output(display_name="scores", tooltip="The value of each image and every verifier's scores, as JSON."),
+                io.Image.Output(
+                    display_name="best",
+                    is_output_list=True,
+                    tooltip="The best images, the best one first. One batch if all have one size.",
+                ),
+                io.Int.Output(display_name="index", tooltip="The place of the best one in the batch, counted from 0."),
+                io.String.Output(
+                    display_name="scores", tooltip="The value of each image, every verifier's scores, and the order, as JSON."
+                ),
                 io.Image.Output(display_name="sheet", tooltip="All images with their ranks and scores; the best is framed."),
+                io.Latent.Output(display_name="latents", is_output_list=True, tooltip="The latents of the best images."),
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, images, verifier, degraded=None) -> io.NodeOutput:
-        planes = given_planes("Score Images", "images", images, finite=False)
-        reference = None if degraded is None else given_planes("Score Images", "degraded", degraded)
-        if reference is not None and len(reference) != 1:
-            raise ValueError(f"Score Images: {len(reference)} degraded images; give the one that all images restore.")
+    def execute(cls, images, verifier, keep, degraded=None, latents=None) -> io.NodeOutput:
+        [verifier], [keep] = verifier, keep
+        rows = [row for batch in images for row in batch.split(1)]
+        planes = [given_planes(SCORE_NODE, "images", batch, finite=False) for batch in images]
+        given = _latent_rows(latents, len(rows))
+        references = [given_planes(SCORE_NODE, "degraded", batch) for batch in degraded or ()]
+        if sum(map(len, references)) > 1:
+            raise ValueError(f"{SCORE_NODE}: {sum(map(len, references))} degraded images; give the one that all images restore.")
         try:
-            scores = verifier.measure(planes, reference)
+            found = [verifier.measure(batch, *references) for batch in planes]
         except ValueError as error:
-            raise in_name_of("Score Images", error) from None
-        scores = {name: values.float().cpu() for name, values in scores.items()}
+            raise in_name_of(SCORE_NODE, error) from None
+        scores = {name: torch.cat([own[name].float().cpu() for own in found]) for name in found[0]}
         values = verifier.ensemble.combine(scores)
-        best = int(values.nan_to_num(nan=-torch.inf).argmax())
-        refused = not torch.isfinite(values).any()
+        order = [
+            i for i in values.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True).tolist() if values[i].isfinite()
+        ]
+        refused = not order
         if refused:
-            said = f"the verifier refuses all of {len(planes)} images ({_refusals(scores)}): none is the best, the first is given"
-            logging.warning("Score Images: %s.", said)
+            said = f"the verifier refuses all of {len(rows)} images ({_refusals(scores)}): none is the best, the first is given"
+            logging.warning("%s: %s.", SCORE_NODE, said)
             show(cls, said)
+            order = [0]
         columns = {"values": values, **scores}
         report = {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in columns.items()}
-        report = {"values": report.pop("values"), "scores": report, **({"refused": said} if refused else {})}
-        sheet = candidate_sheet(planes.cpu(), report["values"], report["scores"], None if refused else best)
-        return io.NodeOutput(images[best : best + 1], best, json.dumps(report), pil_to_image(sheet))
+        report = {"values": report.pop("values"), "scores": report, "order": order, **({"refused": said} if refused else {})}
+        sheet = candidate_sheet(_padded(planes), report["values"], report["scores"], None if refused else order[0])
+        kept = order[:keep]
+        best = _joined([rows[i] for i in kept])
+        chosen = [{"samples": samples} for samples in _joined([given[i] for i in kept])] if given else []
+        return io.NodeOutput(best, order[0], json.dumps(report), pil_to_image(sheet), chosen)
+
+
+def _latent_rows(latents, count):
+    """The samples of LATENTs, one row for each of `count` images; none where there are no LATENTs."""
+    rows = [row for latent in latents or () for row in latent["samples"].split(1)]
+    if rows and len(rows) != count:
+        raise ValueError(f"{SCORE_NODE}: {len(rows)} latents for {count} images; give one for each, or none.")
+    return rows
+
+
+def _joined(rows):
+    """`rows` (1, ...) as a list of one batch, or as they are where their sizes differ."""
+    return [torch.cat(rows)] if len({row.shape[1:] for row in rows}) == 1 else rows
+
+
+def _padded(planes):
+    """Batches of `planes` (B, 3, H, W) as one, smaller ones with black at the right and below; on the CPU."""
+    height, width = (max(batch.shape[axis] for batch in planes) for axis in (2, 3))
+    return torch.cat([F.pad(batch.cpu(), (0, width - batch.shape[3], 0, height - batch.shape[2])) for batch in planes])
 
 
 def _refusals(scores):

@@ -173,7 +173,7 @@ def scores(studio):
         "two": api_node("ImageBatch", image1=["restored", 0], image2=["blurred", 0]),
         "three": api_node("ImageBatch", image1=["two", 0], image2=["oversharpened", 0]),
         "judge": api_node("FluxIRNaturalImageVerifier"),
-        "score": api_node("FluxIRScoreImages", images=["three", 0], verifier=["judge", 0], degraded=["degraded", 0]),
+        "score": api_node("FluxIRScoreImages", images=["three", 0], verifier=["judge", 0], degraded=["degraded", 0], keep=1),
         "sheet": api_node("SaveImage", images=["score", 3], filename_prefix="scores"),
     }
     return to_pil(studio.run(graph)[0])

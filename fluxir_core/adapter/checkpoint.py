@@ -10,12 +10,12 @@ from ..flux.weight_files import (
     FORMAT_VERSION,
     LoadReport,
     WeightFileError,
-    check_finite,
     check_version,
     read_dims,
     read_fields,
     read_json,
     read_safetensors,
+    take_weights,
     write_safetensors,
 )
 from .model import AdapterConfig, FluxIRAdapter
@@ -58,21 +58,8 @@ def load_adapter(path):
         )
     check_version(name, metadata)
     config, expected = _read_config(name, metadata)
-    report = LoadReport(
-        matched=[key for key in expected if key in weights],
-        missing=[key for key in expected if key not in weights],
-        unused=[key for key in weights if key not in expected],
-    )
-    if report.missing:
-        raise WeightFileError(f"{name} is incomplete: {report}; export it again.")
-    for key in report.matched:
-        if weights[key].shape != expected[key].shape:
-            raise WeightFileError(
-                f"{name}: {key} has shape {list(weights[key].shape)}, but its configuration says "
-                f"{list(expected[key].shape)}; export it again."
-            )
-        check_finite(name, key, weights[key])
-    return LoadedAdapter(config, {key: weights[key] for key in report.matched}, metadata, report)
+    taken, report = take_weights(name, weights, expected, "export it again")
+    return LoadedAdapter(config, taken, metadata, report)
 
 
 def _read_config(name, metadata):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..flux.weight_files import parse_json
 from ..image.files import SUFFIXES, image_size, read_image
 from .shards import METADATA, Span, read_index
 
@@ -102,10 +103,11 @@ class ImageSource:
             if entry.caption:
                 metadata["prompt"] = entry.caption.read().decode("utf-8-sig").strip()
             if entry.metadata:
-                metadata |= json.loads(entry.metadata.read())
+                stated = parse_json(entry.metadata.read())
+                metadata = {**metadata, **stated}
             if not isinstance(metadata.get("prompt", ""), str):
                 raise TypeError
-        except (ValueError, TypeError, OSError, RecursionError):
+        except (ValueError, TypeError, OSError):
             raise ValueError(
                 f"the text beside {entry.name} cannot be read (it is no UTF-8 text, or no JSON object whose prompt is a text); "
                 "write it again."

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .layers import apply_rotary
+from .layers import apply_rotary, within_half
 
 
 class Modulation(nn.Module):
@@ -70,7 +70,7 @@ class DoubleStreamBlock(nn.Module):
             rotary: the rotary embedding of [text; image].
 
         Returns:
-            image (B, N, hidden) and text (B, L, hidden).
+            image (B, N, hidden) and text (B, L, hidden), finite in float16 too.
         """
         modulations = self.img_mod(vector), self.txt_mod(vector)
         streams = {"img": (image, modulations[0]), "txt": (text, modulations[1])}
@@ -87,5 +87,5 @@ class DoubleStreamBlock(nn.Module):
         for stream, (x, (_, _, gate, mlp_shift, mlp_scale, mlp_gate)) in streams.items():
             x = x + gate * getattr(self, f"{stream}_attn").proj(attended[stream])
             normalized = getattr(self, f"{stream}_norm2")(x)
-            out[stream] = x + mlp_gate * getattr(self, f"{stream}_mlp")(normalized * (1 + mlp_scale) + mlp_shift)
+            out[stream] = within_half(x + mlp_gate * getattr(self, f"{stream}_mlp")(normalized * (1 + mlp_scale) + mlp_shift))
         return out["img"], out["txt"]

@@ -43,6 +43,13 @@ def attention(query, key, value):
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
+def within_half(x):
+    """`x` without the infinities that float16 runs into, and with 0 for the NaN that they become, as ComfyUI keeps FLUX's streams:
+    its text behind every double block, its image behind the last one and behind every single block."""
+    limits = torch.finfo(torch.float16)
+    return x.nan_to_num(posinf=limits.max, neginf=limits.min) if x.dtype == torch.float16 else x
+
+
 class MLPEmbedder(nn.Module):
     """Linear, SiLU, Linear: how FLUX embeds timestep, guidance and the pooled prompt."""
 

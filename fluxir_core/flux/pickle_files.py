@@ -1,19 +1,21 @@
 """Weights that their authors published as a pickle, of which nothing but tensors and plain values is read."""
 
-import pickle
 from pathlib import Path
 
 import torch
 
 from .weight_files import WeightFileError, read_safetensors
 
+DEEPEST = 4
+"""Dictionaries inside each other in a file of weights."""
+
 
 def read_pickle(path):
     """What the pickle at `path` holds, by torch's reader of tensors and plain values. Raises WeightFileError on any other."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # whatever a hostile file leads torch to
+        reason = getattr(error, "strerror", None) or "it is cut off, or holds something else"
         raise WeightFileError(
             f"{Path(path).name} cannot be read as a file of nothing but weights ({reason}); download it again from its authors."
         ) from None
@@ -28,12 +30,14 @@ def read_tensors(path):
         return read_safetensors(path)
     content = read_pickle(path)
     metadata = {key: value for key, value in content.items() if isinstance(value, str)} if isinstance(content, dict) else {}
-    return metadata, dict(_joined(content))
+    return metadata, dict(_joined(content, Path(path).name))
 
 
-def _joined(content, prefix=""):
+def _joined(content, name, prefix="", depth=0):
+    if depth > DEEPEST:  # perhaps a dictionary inside itself
+        raise WeightFileError(f"{name} is nested too deeply to be a file of weights; download it again from its authors.")
     for key, value in content.items() if isinstance(content, dict) else ():
         if isinstance(value, dict):
-            yield from _joined(value, f"{prefix}{key}.")
+            yield from _joined(value, name, f"{prefix}{key}.", depth + 1)
         elif isinstance(value, torch.Tensor):
             yield f"{prefix}{key}", value

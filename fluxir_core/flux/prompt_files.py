@@ -34,8 +34,9 @@ def load_prompt(path):
             "or write one with `fluxir convert --prompt`."
         )
     text, pooled = (tensors[key] for key in found)
-    text, pooled = text[0] if text.ndim == 3 else text, pooled[0] if pooled.ndim == 2 else pooled
-    if text.ndim != 2 or pooled.ndim != 1:
+    if 0 not in (*text.shape, *pooled.shape):
+        text, pooled = text[0] if text.ndim == 3 else text, pooled[0] if pooled.ndim == 2 else pooled
+    if text.ndim != 2 or pooled.ndim != 1 or 0 in (*text.shape, *pooled.shape):
         raise WeightFileError(
             f"{name} holds a prompt of shapes {list(text.shape)} and {list(pooled.shape)} where FLUX needs [tokens, values] and "
             "[values]; choose another file."

@@ -1,6 +1,7 @@
 """Few-step files: a student's LoRA, and the schedules that this LoRA or an adapter is to be sampled on."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,8 +12,14 @@ SCHEDULES = "schedules"
 
 
 def save_few_steps(path, lora, schedules, metadata):
-    """Writes a student's `lora` (LoRA) with its `schedules` and `metadata` to `path`: diffusers' keys, which ComfyUI's own
-    LoRA loaders read. `schedules` is {steps: sigmas}, each falling to 0."""
+    """Writes a student's file in diffusers' keys, which ComfyUI's own LoRA loaders read.
+
+    Args:
+        path: of the file.
+        lora: LoRA.
+        schedules: {steps: sigmas}, each falling to 0.
+        metadata: str to str.
+    """
     save_layers(path, lora, {**metadata, "format_version": FORMAT_VERSION, "kind": FEW_STEPS, SCHEDULES: _text(schedules)})
 
 
@@ -34,12 +41,17 @@ def read_schedules(path):
     if SCHEDULES not in metadata:
         return {}
     try:
-        schedules = {int(steps): [float(t) for t in sigmas] for steps, sigmas in read_json(metadata, SCHEDULES).items()}
-    except (AttributeError, OverflowError, TypeError, ValueError):
-        raise WeightFileError(f"{name} has unreadable schedules; run `fluxir schedule` again.") from None
+        stated = read_json(metadata, SCHEDULES)
+        if not isinstance(stated, dict) or not all(re.fullmatch(r"[1-9]\d{0,3}", steps) for steps in stated):
+            raise ValueError(f"{SCHEDULES} are not by numbers of steps")
+        if not all(isinstance(sigmas, list) and {type(t) for t in sigmas} <= {int, float} for sigmas in stated.values()):
+            raise ValueError("sigmas are no numbers")
+    except ValueError as error:
+        raise WeightFileError(f"{name} has unreadable schedules ({error}); run `fluxir schedule` again.") from None
+    schedules = {int(steps): [*map(float, sigmas)] for steps, sigmas in stated.items()}
     for steps, sigmas in schedules.items():
         falling = all(a > b for a, b in pairwise(sigmas))
-        if len(sigmas) != steps + 1 or steps < 1 or not falling or sigmas[0] > 1 or sigmas[-1] != 0:
+        if len(sigmas) != steps + 1 or not falling or sigmas[0] > 1 or sigmas[-1] != 0:
             raise WeightFileError(
                 f"{name} has a schedule for {steps} steps that is {str(sigmas)[:60]}, which does not fall from 1 or less to 0; run "
                 "`fluxir schedule` again."

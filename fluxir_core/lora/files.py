@@ -1,7 +1,6 @@
 """LoRA files in diffusers' (peft's) and kohya's key layouts."""
 
 import json
-import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from ..flux.weight_files import (
 )
 from ..ummf.mode import KONTEXT, OMINI, ConditionMode
 from .lora import layer_key, linear_sizes
+from .peft_scales import PeftScales
 
 KIND = "ummf_lora"
 
@@ -85,12 +85,21 @@ class LoadedLoRA:
 
 
 def save_lora(path, lora, metadata, mode, layout="diffusers"):
-    """Writes `lora` (LoRA) with its `mode` (ConditionMode) and `metadata` (str to str) to `path`, atomically.
+    """Writes a UMMF LoRA's file, atomically.
 
-    `layout` is "diffusers" (peft's keys, for diffusers and ComfyUI) or "kohya" (BFL's fused modules, for ComfyUI and
-    kohya's scripts; diffusers drops its x_embedder). The scale is multiplied into `up`, so that alpha equals the rank:
-    diffusers' and ComfyUI's loaders agree on that alone (FluxTransformer2DModel.load_lora_adapter ignores alpha keys).
-    Raises ValueError on another layout.
+    The scale is multiplied into `up`, so that alpha equals the rank: diffusers' and ComfyUI's loaders agree on that alone
+    (FluxTransformer2DModel.load_lora_adapter ignores alpha keys).
+
+    Args:
+        path: of the file.
+        lora: LoRA.
+        metadata: str to str.
+        mode: ConditionMode, how the LoRA reads images.
+        layout: "diffusers" (peft's keys, for diffusers and ComfyUI) or "kohya" (BFL's fused modules, for ComfyUI and kohya's
+            scripts; diffusers drops its x_embedder).
+
+    Raises:
+        ValueError: the layout is another one.
     """
     if layout not in ("diffusers", "kohya"):
         raise ValueError(f"save_lora: layout is {layout!r}; use 'diffusers' or 'kohya'.")
@@ -99,7 +108,14 @@ def save_lora(path, lora, metadata, mode, layout="diffusers"):
 
 
 def save_layers(path, lora, metadata, layout="diffusers"):
-    """Writes the weights of `lora`, in the way of `save_lora`, with `metadata` and its base's sizes."""
+    """Writes the weights of a LoRA with its base's sizes, in the way of `save_lora`.
+
+    Args:
+        path: of the file.
+        lora: LoRA.
+        metadata: str to str.
+        layout: as `save_lora`'s.
+    """
     described = {
         **metadata,
         "dims": json.dumps(asdict(lora.dims)),
@@ -152,7 +168,7 @@ def load_lora(path):
             if mark.search(key):
                 raise WeightFileError(f"{name} holds {kind} ({key}), which is not supported; choose a plain LoRA.")
     pairs, report = _find_pairs(name, weights)
-    stated = _PeftScales(name, metadata)
+    stated = _peft_scales(name, metadata)
     shapes, state_dict = {}, {}
     for pair in pairs:
         for part, down, up, scale in _read_pair(name, pair, weights, stated):
@@ -189,30 +205,15 @@ class _Pair(NamedTuple):
     alpha: str
 
 
-class _PeftScales:
-    """The scales that peft's configuration in diffusers' header states for modules without an alpha of their own."""
-
-    def __init__(self, name, metadata):
-        try:
-            stated = json.loads(metadata.get(PEFT, "{}"))
-            if any(key.startswith("transformer.") for key in stated):  # a pipeline's, else the transformer's own
-                stated = {key.removeprefix("transformer."): value for key, value in stated.items()}
-            self.alpha, self.patterns = stated.get("lora_alpha"), stated.get("alpha_pattern") or {}
-            numbers = [*self.patterns.values(), *([] if self.alpha is None else [self.alpha])]
-            if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
-                raise ValueError("an alpha is no number")
-            if not all(re.fullmatch(r"[\w.]+", pattern) for pattern in self.patterns):
-                raise ValueError("alpha_pattern names modules by a regular expression")
-            self.root = stated.get("use_rslora", False)
-        except (AttributeError, RecursionError, TypeError, ValueError) as error:
-            raise WeightFileError(f"{name} has an unreadable {PEFT} ({error}); save the LoRA again.") from None
-
-    def of(self, module, rank):
-        """The factor on the LoRA of diffusers' `module`."""
-        alpha = next((a for name, a in self.patterns.items() if f".{module}".endswith(f".{name}")), self.alpha)
-        if alpha is None:
-            return 1.0
-        return alpha / (math.sqrt(rank) if self.root else rank)
+def _peft_scales(name, metadata):
+    """The PeftScales of diffusers' header."""
+    try:
+        stated = read_json(metadata, PEFT) if PEFT in metadata else {}
+        if isinstance(stated, dict) and any(key.startswith("transformer.") for key in stated):  # a pipeline's, else its own
+            stated = {key.removeprefix("transformer."): value for key, value in stated.items()}
+        return PeftScales(stated)
+    except ValueError as error:
+        raise WeightFileError(f"{name} has an unreadable {PEFT} ({error}); save the LoRA again.") from None
 
 
 def _find_pairs(name, weights):

@@ -1,14 +1,13 @@
 """LoRAs as peft saves them, for a network of any kind: `adapter_model.safetensors` beside `adapter_config.json`."""
 
-import json
-import math
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from ..flux.weight_files import WeightFileError, check_finite, read_safetensors
+from ..flux.weight_files import WeightFileError, check_finite, read_json_file, read_safetensors
+from .peft_scales import PeftScales
 
 CONFIG = "adapter_config.json"
 
@@ -36,7 +35,7 @@ def load_peft(path):
     """
     name = Path(path).name
     _, weights = read_safetensors(path)
-    config = _read_config(path)
+    scales = _read_scales(path)
     parts = {}
     for key, value in weights.items():
         match = _KEY.fullmatch(key)
@@ -47,15 +46,25 @@ def load_peft(path):
     if not parts:
         raise WeightFileError(f"{name} holds no LoRA; choose adapter_model.safetensors of a LoRA that peft saved.")
     for module, pair in parts.items():
-        if len(pair) < 2 or pair["A"].shape[0] != pair["B"].shape[1]:
+        if len(pair) < 2 or not 2 <= pair["A"].ndim == pair["B"].ndim or not 0 < pair["A"].shape[0] == pair["B"].shape[1]:
             raise WeightFileError(f"{name}: the LoRA of {module} is incomplete or does not fit itself; download it again.")
-    return {module: PeftLayer(pair["A"], pair["B"], _scale(config, module, len(pair["A"]))) for module, pair in parts.items()}
+    return {module: PeftLayer(pair["A"], pair["B"], scales.of(module, len(pair["A"]))) for module, pair in parts.items()}
 
 
 def rename(layers, names, path, network):
-    """`layers` under the names that `names(module)` gives; a module that it knows not gets None, and is refused.
+    """Gives a file's layers the names of another network.
 
-    Raises WeightFileError, which names the file at `path` and the `network` that it does not fit.
+    Args:
+        layers: {module: layer}.
+        names: `names(module)` gives the network's name for it, or None.
+        path: of the file, for the error.
+        network: what the network is called in the error.
+
+    Returns:
+        {name: layer}.
+
+    Raises:
+        WeightFileError: a module has no name in the network.
     """
     renamed = {names(module): layer for module, layer in layers.items()}
     if None in renamed:
@@ -76,25 +85,14 @@ def merge(state_dict, layers, name):
     return merged
 
 
-def _read_config(path):
+def _read_scales(path):
     beside = Path(path).with_name(CONFIG)
-    if not beside.exists():
-        return {}
     try:
-        config = json.loads(beside.read_text(encoding="utf-8"))
-        kind = config.get("peft_type", "LORA")
-    except (ValueError, AttributeError) as error:
+        config = read_json_file(beside) if beside.exists() else {}
+        scales = PeftScales(config)
+    except ValueError as error:
         raise WeightFileError(f"{beside.name} beside {Path(path).name} cannot be read ({error}); download it again.") from None
-    if kind != "LORA" or config.get("use_dora"):
-        raise WeightFileError(f"{Path(path).name} is a {'DoRA' if config.get('use_dora') else kind}; choose a plain LoRA.")
-    return config
-
-
-def _scale(config, module, rank):
-    if "lora_alpha" not in config:
-        return 1.0
-    alpha = config["lora_alpha"]
-    for pattern, own in (config.get("alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", module):
-            alpha = own
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    kind = "DoRA" if config.get("use_dora") else config.get("peft_type", "LORA")
+    if kind != "LORA":
+        raise WeightFileError(f"{Path(path).name} is a {str(kind)[:40]}; choose a plain LoRA.")
+    return scales

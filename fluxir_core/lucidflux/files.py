@@ -8,7 +8,7 @@ import torch
 from ..flux.dimensions import HEAD_DIM, FluxDimensions
 from ..flux.pickle_files import read_tensors
 from ..flux.prompt_files import prompt_weights
-from ..flux.weight_files import LoadReport, WeightFileError, check_finite, write_safetensors
+from ..flux.weight_files import LoadReport, WeightFileError, take_weights, write_safetensors
 from .model import LucidFlux, LucidFluxConfig
 
 KIND = "lucidflux"
@@ -35,28 +35,21 @@ def load_lucidflux(path):
     try:
         config = _config(weights)
         expected = LucidFlux(config, device="meta").state_dict()
-    except (ArithmeticError, AttributeError, KeyError, RuntimeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         raise WeightFileError(f"{name} is no LucidFlux file; choose lucidflux.pth of W2GenAI/LucidFlux.") from None
-    report = LoadReport(
-        matched=[key for key in expected if key in weights],
-        missing=[key for key in expected if key not in weights],
-        unused=[key for key in weights if key not in expected],
-    )
-    if report.missing:
-        raise WeightFileError(f"{name} is incomplete: {report}; download it again.")
-    for key in report.matched:
-        if weights[key].shape != expected[key].shape:
-            raise WeightFileError(
-                f"{name}: {key} has shape {list(weights[key].shape)} where its other weights need {list(expected[key].shape)}; "
-                "download it again."
-            )
-        check_finite(name, key, weights[key])
-    return LoadedLucidFlux(config, {key: weights[key] for key in report.matched}, report)
+    taken, report = take_weights(name, weights, expected, "download it again")
+    return LoadedLucidFlux(config, taken, report)
 
 
 def save_lucidflux(path, loaded, prompt=None, metadata=None):
-    """Writes a LoadedLucidFlux as one safetensors file, atomically, in the public file's names, with its `prompt`
-    (StoredPrompt) where one is given."""
+    """Writes LucidFlux as one safetensors file, atomically, in the public file's names.
+
+    Args:
+        path: of the file.
+        loaded: LoadedLucidFlux.
+        prompt: StoredPrompt that goes into the file; None for none.
+        metadata: str to str; None for none.
+    """
     weights = {_public_name(key): value for key, value in loaded.state_dict.items()}
     if prompt is not None:
         weights |= prompt_weights(prompt)
@@ -91,5 +84,7 @@ def _config(weights):
     sizes = FluxDimensions.from_state_dict(branch)
     if not sizes.double_blocks or sizes.hidden_size % HEAD_DIM:
         raise ValueError("no blocks of FLUX's")
+    if f"controlnet_blocks.{sizes.double_blocks}.weight" in branch:
+        raise ValueError("a residual without its block")
     connector, features = weights["connector.redux_up.weight"].shape
     return LucidFluxConfig(dims=sizes, features=features, connector=connector)

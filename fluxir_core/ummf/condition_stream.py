@@ -6,9 +6,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch.nn import functional as F
 
-from ..flux.layers import EMBEDDING_DIM, apply_rotary, rotary_embedding, timestep_embedding
-
-HALF = torch.finfo(torch.float16)
+from ..flux.layers import EMBEDDING_DIM, apply_rotary, rotary_embedding, timestep_embedding, within_half
 
 
 def condition_positions(output_ids, height, width, mode, place=(1, 0, 0)):
@@ -163,7 +161,7 @@ class ConditionBranch:
         def leave(attended):
             after = state + gate * self._apply(f"{block}.img_attn.proj", attended)
             hidden = self._apply(f"{block}.img_mlp.0", self._normalized(after, mlp_shift, mlp_scale))
-            return _within(after + mlp_gate * self._apply(f"{block}.img_mlp.2", F.gelu(hidden, approximate="tanh")))
+            return within_half(after + mlp_gate * self._apply(f"{block}.img_mlp.2", F.gelu(hidden, approximate="tanh")))
 
         return *self._heads(f"{block}.img_attn.norm", qkv, rotary), leave
 
@@ -174,7 +172,7 @@ class ConditionBranch:
 
         def leave(attended):
             joined = torch.cat([attended, F.gelu(hidden, approximate="tanh")], -1)
-            return _within(state + gate * self._apply(f"{block}.linear2", joined))
+            return within_half(state + gate * self._apply(f"{block}.linear2", joined))
 
         return *self._heads(f"{block}.norm", qkv, rotary), leave
 
@@ -193,11 +191,6 @@ class ConditionBranch:
         out = self.modules(name)(x)
         change = self.lora.delta(name, x) if self.lora is not None else None
         return out if change is None else out + self.lora_strength * change
-
-
-def _within(state):
-    """`state` without the infinities that float16 runs into, as ComfyUI and diffusers keep FLUX's own streams."""
-    return state.nan_to_num(posinf=HALF.max, neginf=HALF.min) if state.dtype == torch.float16 else state
 
 
 class ConditionStream:

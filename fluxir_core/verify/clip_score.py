@@ -1,11 +1,11 @@
 """CLIP score (Radford et al., 2021; Hessel et al., 2021): how well an image agrees with a text."""
 
-import json
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from ..flux.weight_files import check_model_config, read_json_file
 from .pretrained import VerifierFileError, build, find, load_state, score_crops
 
 SOURCE = "openai/clip-vit-large-patch14 on Hugging Face"
@@ -20,15 +20,16 @@ def load_clip(folder, text=True):
     from transformers import CLIPConfig, CLIPModel, CLIPVisionModelWithProjection
 
     described, weights = (find(folder, name, SOURCE) for name in ("config.json", "model.safetensors"))
-    try:
-        kind = json.loads(described.read_text(encoding="utf-8"))["model_type"]
-    except (ValueError, LookupError, TypeError):
-        kind = "nothing"
-    if kind != "clip":
-        raise VerifierFileError(f"verify: {described} describes {kind}, not a full CLIP model; get it from {SOURCE}.")
-    config = CLIPConfig.from_pretrained(str(folder), local_files_only=True)
-    vision: Any = config.vision_config
     state = load_state(weights, SOURCE)
+    try:
+        check_model_config(read_json_file(described), "clip", {name: value.shape for name, value in state.items()})
+    except ValueError as error:
+        raise VerifierFileError(f"verify: {described} is not a full CLIP model's ({error}); get it from {SOURCE}.") from None
+    try:
+        config = CLIPConfig.from_pretrained(str(folder), local_files_only=True)
+        vision: Any = config.vision_config
+    except Exception:  # whatever a value of another type leads transformers to
+        raise VerifierFileError(f"verify: {described} is not a full CLIP model's; get it from {SOURCE}.") from None
     if text:
         model = build(lambda: CLIPModel(config), state, weights, SOURCE)
     else:

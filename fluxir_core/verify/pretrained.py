@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from ..flux.pickle_files import read_tensors
+from ..flux.weight_files import WeightFileError, check_finite
 from ..image.pixels import normalize
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -31,25 +33,21 @@ def find(folder, names, source):
 
 
 def load_state(file, source):
-    """The tensors in `file` by name, floating ones as float32, on the CPU; nothing in the file is executed.
+    """The tensors in `file` by name, as float32, on the CPU; nothing in the file is executed.
 
     Reads safetensors, and torch's own format for other suffixes. `position_ids`, which older files hold, are left out.
-    Raises VerifierFileError when it is neither, or not a flat dictionary of tensors.
+    Raises VerifierFileError when it is neither, or holds other numbers than finite floating-point ones.
     """
     try:
-        if Path(file).suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise VerifierFileError(f"verify: {file} cannot be read as weights ({first}); get it from {source}.") from error
-    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        _, state = read_tensors(file)
+        kept = {name: value for name, value in state.items() if not name.endswith("position_ids")}
+        for name, value in kept.items():
+            check_finite(Path(file).name, name, value)
+    except WeightFileError as error:
+        raise VerifierFileError(f"verify: {file} cannot be read as weights ({str(error).rstrip('.')}), from {source}.") from None
+    if not kept:
         raise VerifierFileError(f"verify: {file} is not a dictionary of tensors; get it from {source}.")
-    kept = {name: value for name, value in state.items() if not name.endswith("position_ids")}
-    return {name: value.float() if value.is_floating_point() else value for name, value in kept.items()}
+    return {name: value.float() for name, value in kept.items()}
 
 
 def build(make, state, file, source):
@@ -66,8 +64,13 @@ def build(make, state, file, source):
     Raises:
         VerifierFileError: a tensor is missing, left over or of another shape.
     """
-    with torch.device("meta"):
-        module = make()
+    try:
+        with torch.device("meta"):
+            module = make()
+    except Exception:  # whatever sizes that fit nothing lead a library to
+        raise VerifierFileError(
+            f"verify: {file} and its configuration do not describe a model; get the files from {source}."
+        ) from None
     expected = module.state_dict()
     missing, further = [k for k in expected if k not in state], [k for k in state if k not in expected]
     odd = [k for k in expected if k in state and expected[k].shape != state[k].shape]

@@ -72,6 +72,36 @@ def vae(host):
     return comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(host.paths["vae"])))
 
 
+@pytest.fixture(scope="module")
+def lucid(host, tmp_path_factory):
+    """`host` with a tiny LucidFlux: a lucidflux_host.LucidFluxHost."""
+    from .lucidflux_host import LucidFluxHost
+
+    return LucidFluxHost(host, tmp_path_factory.mktemp("lucidflux"))
+
+
+@pytest.fixture(scope="module")
+def ummf(host):
+    """The module of UMMF's nodes."""
+    from comfyui_fluxir.nodes import ummf
+
+    return ummf
+
+
+@pytest.fixture(scope="module")
+def ummf_loras(host, tmp_path_factory):
+    """The folder of ComfyUI's with the files of ummf_host.write_loras."""
+    import folder_paths
+
+    from .ummf_host import write_loras
+
+    folder = tmp_path_factory.mktemp("loras")
+    folder_paths.add_model_folder_path("loras", str(folder), is_default=True)
+    write_loras(folder)
+    folder_paths.filename_list_cache.clear()
+    return folder
+
+
 @pytest.fixture
 def transformer():
     """A tiny diffusers FLUX of random weights."""

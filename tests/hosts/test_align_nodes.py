@@ -62,12 +62,12 @@ def test_the_verifier_takes_the_image_that_has_not_moved_alone_and_in_an_ensembl
     (natural,) = nodes[1].NaturalImageVerifier.execute().result
     (ensemble,) = nodes[1].VerifierEnsemble.execute({"verifier0": natural, "verifier1": drift}, "by score").result
     for verifier in (drift, ensemble):
-        scores = json.loads(nodes[1].ScoreImages.execute(torch.cat([slid, still]), verifier, still).result[2])
+        scores = json.loads(nodes[1].ScoreImages.execute([torch.cat([slid, still])], [verifier], [1], [still]).result[2])
         assert scores["scores"]["drift"][1] > -0.1 > scores["scores"]["drift"][0]
-    assert nodes[1].ScoreImages.execute(torch.cat([slid, still]), drift, still).result[1] == 1
+    assert nodes[1].ScoreImages.execute([torch.cat([slid, still])], [drift], [1], [still]).result[1] == 1
 
 
 def test_drift_needs_the_degraded_image(nodes, pair):
     (drift,) = nodes[0].DriftVerifier.execute().result
     with pytest.raises(ValueError, match="connect the degraded input"):
-        nodes[1].ScoreImages.execute(pair[0], drift)
+        nodes[1].ScoreImages.execute([pair[0]], [drift], [1])

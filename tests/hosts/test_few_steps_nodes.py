@@ -11,8 +11,8 @@ from comfyui_fluxir.fluxir_core.lora.few_steps import add_schedules
 
 from .comfy_host import prompt, random_latent
 from .search_host import guider, noise, run
-from .test_ummf_nodes import SCALE, SHIFT
 from .tiny import STUDENT_SCHEDULES, tiny_student, write_tiny_lora, write_tiny_student
+from .ummf_host import SCALE, SHIFT
 
 STUDENT = "tiny-few-steps.safetensors"
 

@@ -154,7 +154,10 @@ def run(host, vae, tmp_path_factory):
         ),
         "Invented Detail": (fidelity.InventedDetail.execute, {"restored": image, "degraded": image}),
         "Search Report Chart": (lambda final_candidates: search.SearchReportChart.execute("{}", 0, final_candidates), {}),
-        "Score Images": (lambda **given: ScoreImages.execute(verifier=Unused(), **given), {"images": image}),
+        "Score Images": (
+            lambda **given: ScoreImages.execute(verifier=[Unused()], keep=[1], **{name: [value] for name, value in given.items()}),
+            {"images": image},
+        ),
         "Degrade Image": (lambda image: degrade.DegradeImage.execute(image, "Real-ESRGAN", 0.5, 0), {}),
         "Select Images": (lambda images: fluxgen.SelectImages.execute(images, Unused(), 0.95), {}),
         "Save Image Pairs": (

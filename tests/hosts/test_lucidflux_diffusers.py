@@ -181,7 +181,7 @@ def test_converting_to_fp8_keeps_biases_and_convolutions(folder, tmp_path):
 
 
 def test_converting_merges_lucidnft(folder, tmp_path):
-    from .test_lucidflux_nodes import write_lora
+    from .lucidflux_host import write_lora
 
     deltas = write_lora(tmp_path / "lora_condition")
     lora = str(tmp_path / "lora_condition" / "adapter_model.safetensors")

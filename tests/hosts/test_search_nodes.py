@@ -216,3 +216,25 @@ def test_another_flow_model_is_searched_alike(comfy, vae, tmp_path):
     base = baseline(host)
     assert model.model.model_type.name == "FLOW" and report["winner"] != [-1]
     assert vae.decode(best["samples"]).mean() > vae.decode(base).mean()
+
+
+def test_a_kept_report_belongs_to_what_the_search_is_made_of(comfy):
+    """Whatever its nodes are called, and not once anything above it has changed; a circle above it is no search's."""
+    from types import SimpleNamespace
+
+    from comfyui_fluxir.nodes.search_metadata import METADATA, SAMPLER, add_known_reports, keep_report
+
+    def graph(seed, *ids):
+        noise, sampler = ids
+        made_of = {noise: {"class_type": "RandomNoise", "inputs": {"noise_seed": seed}}}
+        return made_of | {sampler: {"class_type": SAMPLER, "inputs": {"noise": [noise, 0], "also": [noise, 0]}}}
+
+    def added(prompt):
+        return add_known_reports({"prompt": prompt}).get("extra_data", {}).get("extra_pnginfo", {}).get(METADATA)
+
+    keep_report(SimpleNamespace(extra_pnginfo=None, prompt=graph(1, "a", "b"), unique_id="b"), {"nfe": 7})
+    assert added(graph(1, "c", "d")) == {"d": {"nfe": 7}}
+    assert added(graph(2, "a", "b")) is None
+    assert added({"a": {"class_type": SAMPLER, "inputs": {"noise": ["a", 0]}}}) is None
+    both = add_known_reports({"prompt": graph(1, "a", "b"), "extra_data": {"extra_pnginfo": {"workflow": {}}}})
+    assert both["extra_data"]["extra_pnginfo"] == {"workflow": {}, METADATA: {"b": {"nfe": 7}}}

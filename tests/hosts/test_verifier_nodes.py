@@ -42,11 +42,67 @@ def noisy_images(seed=0, count=3, size=64):
 
 
 def score(verifier, images, degraded=None):
+    """The best of a batch, its index and the report."""
+    [best], index, report, *_ = scored(verifier, [images], None if degraded is None else [degraded])
+    return best, index, report
+
+
+def scored(verifier, images, degraded=None, keep=1, latents=None):
+    """All outputs of Score Images for lists, as ComfyUI gives them; the report as what it says."""
     from comfyui_fluxir.nodes.verifiers import ScoreImages
 
     with torch.inference_mode():
-        best, index, report, _ = ScoreImages.execute(images, verifier, degraded).result
-    return best, index, json.loads(report)
+        best, index, report, sheet, chosen = ScoreImages.execute(images, [verifier], [keep], degraded, latents).result
+    return best, index, json.loads(report), sheet, chosen
+
+
+class Brightness:
+    """Judges by the mean, and refuses what is black."""
+
+    name = "brightness"
+
+    def __call__(self, images, reference):
+        mean = images.mean((1, 2, 3))
+        return torch.where(mean > 0, mean, -torch.inf)
+
+
+@pytest.fixture
+def bright(comfy):
+    from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
+    from comfyui_fluxir.nodes.verifiers import LoadedVerifier
+
+    return LoadedVerifier(Ensemble([Brightness()]))
+
+
+def gray(*levels, size=32):
+    return torch.tensor(levels)[:, None, None, None].expand(-1, size, size, 3)
+
+
+def test_the_best_of_a_batch_and_their_latents_are_kept_best_first(bright):
+    images, latents = gray(0.3, 0.9, 0.0, 0.6, 0.5), torch.arange(5.0)[:, None, None, None].expand(-1, 16, 4, 4)
+    [best], index, report, _, [chosen] = scored(bright, [images], keep=3, latents=[{"samples": latents, "batch_index": [1]}])
+    assert index == 1 and report["order"] == [1, 3, 4, 0]  # not the black one
+    assert torch.equal(best, images[[1, 3, 4]]) and torch.equal(chosen["samples"], latents[[1, 3, 4]]) and len(chosen) == 1
+    [everything], *_ = scored(bright, [images], keep=9)
+    assert torch.equal(everything, images[[1, 3, 4, 0]])
+
+
+def test_of_a_list_of_images_the_best_are_a_batch_where_they_have_one_size(bright):
+    small, large = gray(0.3, 0.6, size=32), gray(0.5, 0.4, size=48)
+    latents = [{"samples": torch.full((2, 16, 4, 4), 1.0)}, {"samples": torch.full((2, 16, 6, 6), 2.0)}]
+    best, index, report, sheet, chosen = scored(bright, [small, large], keep=3, latents=latents)
+    assert index == 1 and report["order"] == [1, 2, 3, 0]
+    assert [tuple(image.shape[:2]) for image in best] == [(1, 32), (1, 48), (1, 48)]
+    assert [latent["samples"].shape[-1] for latent in chosen] == [4, 6, 6] and sheet.shape[2] == 768
+    [both], *_ = scored(bright, [small, gray(0.5, 0.4)], keep=3)
+    assert torch.equal(both, gray(0.6, 0.5, 0.4))
+
+
+def test_latents_that_are_not_the_images_own_are_refused(bright):
+    with pytest.raises(ValueError, match="^Score Images: 1 latents for 2 images; give one for each, or none."):
+        scored(bright, [gray(0.3, 0.6)], latents=[{"samples": torch.zeros(1, 16, 4, 4)}])
+    with pytest.raises(ValueError, match="^Score Images: 2 degraded images; give the one that all images restore."):
+        scored(bright, [gray(0.3, 0.6)], degraded=[gray(0.3), gray(0.6)])
 
 
 @pytest.mark.parametrize("name", ["clip_score", "image_reward", "aesthetic"])
@@ -137,14 +193,12 @@ def test_the_papers_ensemble_ranks_by_three_reward_models(loaded):
 def test_the_sheet_shows_all_images_and_frames_the_best(comfy):
     from comfyui_fluxir.fluxir_core.image.candidates import candidate_sheet
     from comfyui_fluxir.nodes.runtime import pil_to_image, to_planes
-    from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages
+    from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier
 
     smooth = (
         torch.nn.functional.interpolate(noisy_images(count=5, size=8).movedim(-1, 1), 64, mode="bicubic").movedim(1, -1).clamp(0, 1)
     )
-    with torch.inference_mode():
-        _, best, report, sheet = ScoreImages.execute(smooth, NaturalImageVerifier.execute().result[0]).result
-    report = json.loads(report)
+    _, best, report, sheet, _ = scored(NaturalImageVerifier.execute().result[0], [smooth])
     expected = candidate_sheet(to_planes(smooth), report["values"], report["scores"], best)
     assert "refused" not in report and sheet.max() <= 1
     assert torch.equal(sheet, pil_to_image(expected)) and sheet.shape[2:] == (768, 3)

@@ -143,7 +143,7 @@ def test_a_search_is_in_the_images_metadata_and_replays_to_the_identical_image(s
     saver = node_of(graph, "SaveImage")
     (saved,) = stocked.run(graph, ui=ui)[saver]
     with Image.open(saved) as image:
-        report, kept = json.loads(image.text["fluxir_search"]), json.loads(image.text["prompt"])
+        [report], kept = json.loads(image.text["fluxir_search"]).values(), json.loads(image.text["prompt"])
         first = np.asarray(image)
     assert report["preset"] == "quick" and report["nfe"] == report["nfe_planned"] and len(report["log"]) > 0
     assert json.loads(image.text["workflow"]) == ui
@@ -152,7 +152,34 @@ def test_a_search_is_in_the_images_metadata_and_replays_to_the_identical_image(s
     (replayed,) = stocked.run(kept, ui=ui)[saver]
     with Image.open(replayed) as image:
         assert np.array_equal(np.asarray(image), first)
-        assert json.loads(image.text["fluxir_search"]) == report
+        assert json.loads(image.text["fluxir_search"]) == {node_of(graph, "FluxIRTTSSampler"): report}
+
+
+def test_a_search_that_comes_from_the_cache_is_in_the_images_metadata_too(stocked):
+    """Each of two searches in one graph has a report of its own, also when only what is behind them changed."""
+    graph, ui = (read("04 Search for the best result.json", folder) for folder in ("workflows/api", "workflows"))
+    sampler, saver = node_of(graph, "FluxIRTTSSampler"), node_of(graph, "SaveImage")
+    kept = {key: node for key, node in graph.items() if node["class_type"] not in ("PreviewImage", "FluxIRBeforeAndAfter")}
+    decoder, steps = kept[saver]["inputs"]["images"][0], node_of(graph, "BasicScheduler")
+    kept[steps]["inputs"]["steps"] = 6
+    kept["second"] = {**kept[sampler], "inputs": {**kept[sampler]["inputs"], "preset": "balanced"}}
+    kept["decoded"] = {**kept[decoder], "inputs": {**kept[decoder]["inputs"], "samples": ["second", 0]}}
+    kept["both"] = {"class_type": "ImageBatch", "inputs": {"image1": [decoder, 0], "image2": ["decoded", 0]}}
+    kept[saver] = {**kept[saver], "inputs": {**kept[saver]["inputs"], "images": ["both", 0]}}
+    reports, ran = [], []
+    for prefix in ("first", "second"):
+        kept[saver]["inputs"]["filename_prefix"] = prefix
+        (saved, _) = stocked.run(kept, ui=ui, progress=lambda node, *_: ran.append((prefix, node)))[saver]
+        with Image.open(saved) as image:
+            reports.append(json.loads(image.text["fluxir_search"]))
+    assert ("first", sampler) in ran and ("second", sampler) not in ran  # it came from the cache
+    assert reports[0].keys() == {sampler, "second"} and reports[1] == reports[0]
+    assert reports[0][sampler]["preset"] != reports[0]["second"]["preset"]
+    kept[sampler]["inputs"]["preset"] = kept["second"]["inputs"]["preset"]  # now it runs again
+    (saved, _) = stocked.run(kept, ui=ui)[saver]
+    with Image.open(saved) as image:
+        again = json.loads(image.text["fluxir_search"])
+    assert again[sampler]["preset"] == again["second"]["preset"] == reports[0]["second"]["preset"]
 
 
 def test_the_muted_verifier_judges_too_once_its_weights_are_there(stocked):
@@ -166,7 +193,8 @@ def test_the_muted_verifier_judges_too_once_its_weights_are_there(stocked):
     kept = {node: content for node, content in graph.items() if content["class_type"] not in shown}
     (saved,) = stocked.run(kept, ui=ui)[node_of(graph, "SaveImage")]
     with Image.open(saved) as image:
-        scores = json.loads(image.text["fluxir_search"])["finalist_scores"]
+        [report] = json.loads(image.text["fluxir_search"]).values()
+    scores = report["finalist_scores"]
     assert {"clip_score", "niqe"} <= scores.keys()
 
 

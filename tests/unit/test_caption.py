@@ -177,16 +177,16 @@ def test_files_of_another_model_or_broken_ones_are_refused(folder, tmp_path):
     with pytest.raises(CaptionerFileError, match=r"the weights in .* lack .*visual\.merger\.mlp\.2\.bias; get them"):
         Captioner(tmp_path).module
     (tmp_path / "model.safetensors").write_bytes(b"<!DOCTYPE html>")
-    with pytest.raises(CaptionerFileError, match=r"caption: the weights in .* cannot be read \(.*\); get them from"):
+    with pytest.raises(CaptionerFileError, match="caption: in .*, model.safetensors cannot be read"):
         Captioner(tmp_path).module
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CaptionerFileError, match=r"index\.json names no files of weights"):
         Captioner(tmp_path)
     copy(folder, tmp_path)
-    for described, kind in (('{"model_type": "qwen3_vl"}', "qwen3_vl"), ("<!DOCTYPE html>", "nothing")):
+    for described in ('{"model_type": "qwen3_vl"}', "<!DOCTYPE html>"):
         (tmp_path / "config.json").write_text(described, encoding="utf-8")
-        with pytest.raises(CaptionerFileError, match=f"config.json describes {kind}, not Qwen2.5-VL; get it from Qwen/"):
+        with pytest.raises(CaptionerFileError, match="config.json is not Qwen2.5-VL.s .it .*; get it from Qwen/"):
             Captioner(tmp_path)
 
 

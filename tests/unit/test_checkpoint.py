@@ -142,7 +142,7 @@ def test_a_wrong_base_is_refused_with_what_differs(adapter):
         ("single_blocks", -1, "single_blocks is -1"),
         ("hidden_size", "x", "hidden_size is 'x'"),
         ("hidden_size", True, "hidden_size is True"),
-        ("theta", float("nan"), "theta is nan"),
+        ("theta", float("nan"), "NaN is no number"),
         ("axes_dim", [16, "x"], "axes_dim is"),
         ("depth", 3, "it does not describe FluxDimensions"),
     ],
@@ -169,7 +169,7 @@ def test_weights_that_are_no_floating_point_numbers_are_refused(path, kind):
 
 def test_a_configuration_nested_without_end_is_refused(path):
     rewrite(path, change_metadata=lambda metadata: metadata.update(config="[" * 10**5))
-    with pytest.raises(WeightFileError, match="unreadable configuration .config is no JSON"):
+    with pytest.raises(WeightFileError, match="unreadable configuration .config: it is nested too deeply"):
         load_adapter(path)
 
 

@@ -13,13 +13,6 @@ FEW = 3
 """So many parameters explain themselves."""
 BAD_INPUT = (ValueError, TypeError, LookupError, OSError)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-WAITING = (
-    "fluxir_core/lora/files.py",
-    "fluxir_core/lora/peft_files.py",
-    "fluxir_core/lora/few_steps.py",
-    "fluxir_core/lucidflux/files.py",
-)
-"""Files whose docstrings are still to be written. This list only shrinks."""
 SECTION = re.compile(r"^(Args|Returns|Yields|Raises):$")
 EMPTY = re.compile(r"^(Args|Returns|Yields|Raises):$(?!\n {4}\S)", re.M)
 ENTRY = re.compile(r"^    (\w+(?:, \w+)*): \S")
@@ -156,14 +149,9 @@ def exported_classes():
                 yield value.__name__, node
 
 
-@pytest.mark.parametrize("path", sorted(set(SOURCES) - set(WAITING)))
+@pytest.mark.parametrize("path", sorted(SOURCES))
 def test_functions_with_many_parameters_explain_them(path):
     assert faults_of_file(SOURCES[path]) == []
-
-
-@pytest.mark.parametrize("path", WAITING)
-def test_what_is_done_no_longer_waits(path):
-    assert faults_of_file(SOURCES[path]), f"{path} is documented: take it out of WAITING"
 
 
 def test_exported_classes_explain_what_they_are_made_of():
