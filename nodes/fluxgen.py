@@ -16,6 +16,7 @@ from ..fluxir_core.image.files import png_bytes
 from ..fluxir_core.image.montage import contact_sheet
 from ..fluxir_core.verify.selection import KEEP, reasons, select, table
 from .inputs import given_planes
+from .runtime import in_name_of
 from .verifiers import Verifier
 
 CATEGORY = "FluxIR/data"
@@ -63,7 +64,11 @@ class SelectImages(io.ComfyNode):
         progress, rows = comfy.utils.ProgressBar(len(images)), []
         for image in planes.split(1):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            rows.append({name: float(values[0]) for name, values in verifier.measure(image).items()})
+            try:
+                scores = verifier.measure(image)
+            except ValueError as error:
+                raise in_name_of("Select Images", error) from None
+            rows.append({name: float(values[0]) for name, values in scores.items()})
             progress.update(1)
         scores = {name: [row[name] for row in rows] for name in rows[0]}
         try:
