@@ -73,6 +73,7 @@ class Core:
 
     def __init__(self, root):
         self.root = Path(root)
+        self.names = functools.cache(self._names)
 
     def has(self, dotted):
         """Whether the module, or a name of a module, `dotted` is there. Attributes of classes and objects are not looked at."""
@@ -87,8 +88,7 @@ class Core:
         files = [path.with_suffix(".py"), path / "__init__.py"]
         return next((file for file in files if file.is_file()), None) or (path if path.is_dir() and parts else None)
 
-    @functools.cache
-    def names(self, module):
+    def _names(self, module):
         """What the module's file defines at its top, in any branch, imports included; and what a class of it holds is not."""
         file = self.file(module)
         if file is None or file.is_dir():
