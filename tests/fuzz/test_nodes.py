@@ -84,7 +84,7 @@ def use(draw, drawer, kind, value):
 
 def test_any_call_of_a_node_is_done_or_refused_in_one_sentence(drawer):
     before = weights(drawer.model)
-    for draw in cases("nodes", 20):
+    for draw in cases("nodes", 15):
         node_id = sorted(drawer.kinds)[draw.number % len(drawer.kinds)] if draw.maybe(0.5) else draw.choice(sorted(drawer.kinds))
         node = drawer.kinds[node_id]
         with repeatable(draw, node_id):
