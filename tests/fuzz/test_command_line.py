@@ -116,7 +116,7 @@ def place(draw, inputs, out, model):
     """A path that may be an input, an output or neither."""
     there = [*sorted(inputs.rglob("*")), inputs, model, *sorted(out.rglob("*")), out]
     new = [out / name for name in ("new", "new.png", "new.jpg", "new.json", "new.safetensors", "no/where.png", "x" * 300)]
-    odd = ["/dev/null", "/dev/full", "/proc/1/mem", "none", "", "-", "\0"]
+    odd = ["/dev/null", "/dev/full", "/dev/zero", "/proc/1/mem", "none", "", "-", "\0"]
     return str(draw.choice(draw.choice((there, there, new, new, odd))))
 
 
