@@ -48,6 +48,7 @@ LATENT_INPUTS = [
 ]
 IMAGE_INPUTS = [
     ("UMMF Conditioning", "degraded"),
+    ("UMMF Conditioning", "reference"),
     ("TTS Sampler (test-time search)", "degraded"),
     ("TTS Sampler Select (test-time search)", "degraded"),
     ("Degradation Check", "degraded"),
