@@ -1,15 +1,20 @@
-"""What other libraries compute too is what they compute: scipy, scikit-image, Pillow, diffusers and, where it is installed, pyiqa."""
+"""What other libraries compute too is what they compute: scipy, scikit-image, OpenCV, Pillow, diffusers, transformers, peft and, where it is installed, pyiqa."""
 
 import numpy as np
 import pytest
 import torch
+from comfyui_fluxir.fluxir_core.degrade.blur import convolve, gaussian
 from comfyui_fluxir.fluxir_core.degrade.image import linear_to_srgb, srgb_to_linear
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import euler, flux_sigmas
+from comfyui_fluxir.fluxir_core.flux.dimensions import FluxDimensions
+from comfyui_fluxir.fluxir_core.image.align import measure_drift
 from comfyui_fluxir.fluxir_core.image.pixels import blur, luma
+from comfyui_fluxir.fluxir_core.lora.lora import LoRA
 from comfyui_fluxir.fluxir_core.verify.aggregate import mean_z, rank_sum
 from comfyui_fluxir.fluxir_core.verify.evaluation import Evaluation
 from comfyui_fluxir.fluxir_core.verify.niqe import _asymmetric_gaussian
 from comfyui_fluxir.fluxir_core.verify.piqe import PIQE
+from comfyui_fluxir.fluxir_core.verify.pretrained import crops
 from PIL import Image
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -37,6 +42,54 @@ def test_a_gaussian_blur_is_scipys():
     planes = torch.rand(2, 3, 20, 30, generator=RANDOM, dtype=torch.float64)
     expected = gaussian_filter(planes.numpy(), (0, 0, 1.7, 1.7), mode="nearest", radius=(0, 0, 4, 4))
     np.testing.assert_allclose(blur(planes, 1.7, 4).numpy(), expected, atol=1e-12)
+
+
+def test_blur_kernels_and_what_they_do_are_opencvs_and_scipys():
+    import cv2
+    from scipy.ndimage import convolve as scipys
+
+    line = cv2.getGaussianKernel(9, 1.3)
+    np.testing.assert_allclose(gaussian(4, 1.3).numpy(), line @ line.T, atol=1e-6)
+    image, kernel = torch.rand(3, 20, 30, generator=RANDOM), torch.rand(5, 5, generator=RANDOM)
+    expected = np.stack([scipys(plane.numpy(), kernel.numpy(), mode="mirror") for plane in image])
+    np.testing.assert_allclose(convolve(image, kernel).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (3, -5), (-2, 1)])
+def test_a_shift_is_scikit_images(down, right):
+    from skimage.registration import phase_cross_correlation
+
+    image = photo(160, 192)
+    moved = torch.roll(image, (down, right), (1, 2))
+    theirs, _, _ = phase_cross_correlation(*(luma(own[None])[0, 0].numpy() for own in (moved, image)), upsample_factor=20)
+    drift = measure_drift(moved, image, scale=False)
+    assert (drift.down, drift.right) == pytest.approx(tuple(theirs), abs=0.1) and tuple(theirs) == (down, right)
+
+
+def test_an_image_is_prepared_for_clip_as_transformers_prepares_it():
+    from transformers import CLIPImageProcessor
+
+    pixels = (255 * photo(72, 100)).round().to(torch.uint8)
+    given = Image.fromarray(pixels.movedim(0, -1).numpy())
+    settings = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "do_normalize": False}
+    expected = CLIPImageProcessor(**settings)(given, return_tensors="pt")["pixel_values"][0]
+    views = crops(pixels[None] / 255, 32)[0]
+    apart = 255 * (views[len(views) // 2] - expected).abs()
+    assert apart.max() < 3 and apart.mean() < 0.5  # theirs is rounded to 8 bits behind each axis
+
+
+def test_a_new_lora_starts_as_pefts_gaussian_one():
+    from peft import LoraConfig, get_peft_model
+
+    peft = get_peft_model(
+        torch.nn.Sequential(torch.nn.Linear(3072, 64)), LoraConfig(r=16, target_modules=["0"], init_lora_weights="gaussian")
+    )
+    theirs = {name: weight for name, weight in peft.named_parameters() if "lora" in name}
+    ours = dict(LoRA.new(FluxDimensions(3072, 24, 64, 32, 1, 0, False), 16).named_parameters())
+    for kind, their_kind in (("down", "lora_A"), ("up", "lora_B")):
+        (their_weight,) = (weight for name, weight in theirs.items() if their_kind in name)
+        for weight in (weight for name, weight in ours.items() if kind in name):
+            assert weight.std().item() == pytest.approx(their_weight.std().item(), rel=0.05, abs=1e-9)
 
 
 def test_luma_is_pillows():
