@@ -27,5 +27,6 @@ def drawer(comfy, host, vae, tmp_path_factory):  # noqa: F811
         return await (await comfyui_fluxir.comfy_entrypoint()).get_node_list()
 
     kinds = {node.define_schema().node_id: node for node in asyncio.run(listed())}
-    yield Drawer(kinds, host.model, vae, lucidflux)
+    files = {f"{host.folder.name}.safetensors", "ummf.safetensors", "student.safetensors", "lucidflux.safetensors"}
+    yield Drawer(kinds, host.model, vae, lucidflux, files)
     folder_paths.set_output_directory(output)

@@ -43,10 +43,17 @@ def tensor(draw, *shape):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(draw.getrandbits(40)))
 
 
+def shape(draw):
+    """(B, height, width) that most images of one case have: nodes that compare images could do little else."""
+    if not hasattr(draw, "shape"):
+        draw.shape = draw.choice((1, 1, 2, 3)), draw.choice((40, 64, 64, 65, 97)), draw.choice((40, 64, 64, 65, 97))
+    return draw.shape
+
+
 def image(draw):
     batch, height, width = draw.choice((1, 1, 1, 2, 3)), draw.choice(SIDES), draw.choice(SIDES)
-    if draw.maybe(0.6):  # a size with which most nodes can work
-        height, width = draw.choice((24, 40, 64, 65)), draw.choice((24, 40, 64, 65))
+    if draw.maybe(0.8):
+        batch, height, width = shape(draw)
     made = tensor(draw, batch, height, width, draw.choice((3, 3, 3, 3, 1, 4)))
     if draw.maybe(0.15):
         made = filled(draw, made)
@@ -87,8 +94,8 @@ def filled(draw, made):
 
 def latent(draw):
     batch, height, width = draw.choice((1, 1, 2, 3)), draw.choice(LATENT_SIDES), draw.choice(LATENT_SIDES)
-    if draw.maybe(0.7):
-        height = width = 8
+    if draw.maybe(0.8):
+        batch, height, width = shape(draw)[0], *(2 * -(-side // 16) for side in shape(draw)[1:])
     made = {"samples": 4 * tensor(draw, batch, 16, height, width) - 2}
     if draw.maybe(0.2):
         made["samples"] *= 0
@@ -173,10 +180,10 @@ def widget(draw, options):
 
 
 class Drawer:
-    """Draws the inputs of nodes. `kinds` {id: node}, `model` and `vae` are the bare tiny ones."""
+    """Draws the inputs of nodes. `kinds` {id: node}; `model` and `vae` are the bare tiny ones, `files` the names of those that fit them."""
 
-    def __init__(self, kinds, model, vae, lucidflux):
-        self.kinds, self.model, self.vae, self.lucidflux = kinds, model, vae, lucidflux
+    def __init__(self, kinds, model, vae, lucidflux, files):
+        self.kinds, self.model, self.vae, self.lucidflux, self.files = kinds, model, vae, lucidflux, files
         self.given = {}
         for node in kinds.values():
             for place, output in enumerate(node.define_schema().outputs):
@@ -212,7 +219,8 @@ class Drawer:
     def value(self, draw, each, options, depth):
         kind = each.io_type
         if kind == "COMBO":
-            return draw.choice(options["options"])
+            own = [option for option in options["options"] if option in self.files]
+            return draw.choice(own if own and draw.maybe(0.8) else options["options"])
         if kind in ("INT", "FLOAT"):
             return widget(draw, options)
         if kind == "STRING" and options.get("forceInput") and draw.maybe(0.7):
@@ -229,7 +237,7 @@ class Drawer:
         if kind not in self.made or draw.maybe(0.3):
             found = self.guider(draw, depth) if kind == "GUIDER" else self.output(draw, kind, depth)
         if found is None:
-            found = self.made[kind](draw) if kind in self.made else PLAINEST[kind](self.kinds)
+            found = self.made[kind](draw) if kind in self.made else PLAINEST[kind](self.kinds, self.files)
         return found
 
     def output(self, draw, kind, depth):
@@ -262,16 +270,17 @@ def costs_too_much(inputs):
     return search is not None and estimate_cost(search, torch.linspace(1, 0, 5))["nfe"] > MOST_CALLS
 
 
-def _adapter(kinds):
+def _adapter(kinds, files):
     node = kinds["FluxIRLoadAdapter"]
-    return call(node, {"adapter_name": node.define_schema().inputs[0].options[0]})[0]
+    (name,) = (option for option in node.define_schema().inputs[0].options if option in files)
+    return call(node, {"adapter_name": name})[0]
 
 
 PLAINEST = {
     "FLUXIR_ADAPTER": _adapter,
-    "FLUXIR_VERIFIER": lambda kinds: call(kinds["FluxIRNaturalImageVerifier"], {})[0],
-    "FLUXIR_SEARCH": lambda kinds: None,
-    "FLUXIR_TILE_PLACES": lambda kinds: call(
+    "FLUXIR_VERIFIER": lambda kinds, files: call(kinds["FluxIRNaturalImageVerifier"], {})[0],
+    "FLUXIR_SEARCH": lambda kinds, files: None,
+    "FLUXIR_TILE_PLACES": lambda kinds, files: call(
         kinds["FluxIRSplitIntoTiles"], {"image": torch.zeros(1, 64, 64, 3), "tile": 64, "overlap": 0.25}
     )[1],
 }
