@@ -13,7 +13,9 @@ def add_arguments(parser):
     parser.add_argument("--step", type=whole(0), help="the checkpoint after so many steps (default: the latest)")
     parser.add_argument("--weights", choices=("average", "last"), default="average", help="default: the moving average")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="default bf16, half the size of float32")
-    parser.add_argument("--license", default=LICENSE, help=f"the weights' license, for the file's metadata (default: {LICENSE})")
+    parser.add_argument(
+        "--license", help=f"the weights' license, for the file's metadata (default: that of the file it started from, or {LICENSE})"
+    )
 
 
 def run(arguments):

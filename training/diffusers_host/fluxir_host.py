@@ -46,7 +46,7 @@ class FluxIRHost:
         for handle in self._handles:
             handle.remove()
 
-    def prepare(self, lq_tokens, text, pooled, image_ids):
+    def prepare(self, lq_tokens, text, pooled, image_ids, columns=None):
         """Computes what does not depend on the time, once per image.
 
         Args:
@@ -54,6 +54,7 @@ class FluxIRHost:
             text: (B, L, context).
             pooled: (B, vec).
             image_ids: positions of the image's tokens, (N, 3).
+            columns: of the image's tokens, which other hosts need.
 
         Returns:
             The condition for `velocity`.

@@ -38,9 +38,9 @@ class MiniatureSize:
     """How much of everything. Without `photos` scikit-image's serve alone."""
 
     narrow_steps: int = 2000
-    autoencoder_steps: int = 2000
-    base_steps: int = 3000
-    adapter_steps: int = 5000
+    autoencoder_steps: int = 10000
+    base_steps: int = 10000
+    adapter_steps: int = 12000
     adapter_rank: int = 96
     size: int = 256
     pairs: int = 256

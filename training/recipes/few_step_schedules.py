@@ -26,7 +26,7 @@ def measure_jumps(host, batches, grid, guidance, seed=0):
 
     Args:
         host: FluxIRHost or UMMFHost.
-        batches: a list of Batch.
+        batches: of type Batch.
         grid: sigmas (N + 1,), falling.
         guidance: a number.
         seed: of the noise.
@@ -41,7 +41,7 @@ def measure_jumps(host, batches, grid, guidance, seed=0):
         strength = noise.new_full((len(noise),), guidance)
         walked = trajectory(lambda x, t: host.velocity(x, t, condition, strength).float(), noise, grid)
         costs.append(jump_costs(*walked, grid))
-        logging.info("schedule: jumps of %d of %d batches", number, len(batches))
+        logging.info("schedule: the jumps of %d batches are measured", number)
     return torch.stack(costs).mean(0)
 
 
