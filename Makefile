@@ -2,21 +2,30 @@
 PYTHON ?= python3
 PORT ?= 8199
 
-.PHONY: demo check lint test test-full fuzz clean
+.PHONY: demo check environment format types lint unit test test-full fuzz clean
 
 demo:
 	@$(PYTHON) demo/environment.py
 	@.venv/bin/python -m comfyui_fluxir.demo.run --port $(PORT) $(if $(FEW_STEPS),--few-steps)
 
-# What a pull request must pass first: minutes.
-check: lint
-	@.venv/bin/python -m pytest tests/unit
+# What a pull request must pass first: minutes. The types are checked beside the tests.
+check: environment
+	@$(MAKE) --no-print-directory --jobs 2 lint unit
 
-lint:
+environment:
 	@$(PYTHON) demo/environment.py --tests
+
+format: environment
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/ruff check --quiet .
+
+types: environment
 	@.venv/bin/pyright
+
+lint: format types
+
+unit: environment
+	@.venv/bin/python -m pytest tests/unit
 
 test: lint
 	@.venv/bin/python -m pytest -m "not full" --durations 15
@@ -28,8 +37,7 @@ test-full: lint
 # Nodes, damaged files, odd command lines, kills: each loop for FLUXIR_FUZZ_SECONDS (half an hour), with a new seed every time.
 fuzz: export FLUXIR_FUZZ_SECONDS ?= 1800
 fuzz: export FLUXIR_FUZZ_SEED ?= $(shell date +%s)
-fuzz:
-	@$(PYTHON) demo/environment.py --tests
+fuzz: environment
 	@.venv/bin/python -m pytest tests/fuzz
 
 clean:

@@ -107,7 +107,7 @@ class FluxIRHooks:
         return executor(x, timestep, context, y, guidance, ref_latents, control, transformer_options, **kwargs)
 
     def _acts_at(self, timestep):
-        if self._sigma_range == EVERYWHERE:  # spares the device a synchronisation
+        if self._sigma_range == EVERYWHERE:  # spares the device a synchronization
             return True
         start, end = self._sigma_range
         return end <= float(timestep.max()) <= start

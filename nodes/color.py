@@ -10,7 +10,7 @@ from .inputs import checked_image
 
 NODE = "Match Color"
 COPIES = 12
-"""Pictures of one size that matching holds at a time, about: what is asked of ComfyUI's memory management."""
+"""Images of one size that matching holds at a time, about: what is asked of ComfyUI's memory management."""
 
 
 class MatchColor(io.ComfyNode):
@@ -28,7 +28,7 @@ class MatchColor(io.ComfyNode):
                 "color fix",
                 "color transfer",
                 "color shift",
-                "colour",
+                "color",
                 "wavelet",
                 "adain",
                 "fluxir",

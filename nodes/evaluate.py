@@ -87,5 +87,5 @@ def plain(table):
 
 
 def _image(images, number, device):
-    """Picture `number` of IMAGE `images`, or its only one, as (3, H, W) on `device`; None for None."""
+    """Image `number` of IMAGE `images`, or its only one, as (3, H, W) on `device`; None for None."""
     return None if images is None else to_planes(images[number % len(images)][None])[0].to(device)

@@ -14,7 +14,7 @@ from .inputs import given_planes
 FIDELITY_NODE = "Restoration Fidelity"
 DETAIL_NODE = "Invented Detail"
 COPIES = 60
-"""Float copies of one picture that its map takes at a time, about: what is asked of ComfyUI's memory management."""
+"""Float copies of one image that its map takes at a time, about: what is asked of ComfyUI's memory management."""
 
 
 class RestorationFidelity(io.ComfyNode):

@@ -1,4 +1,4 @@
-"""ComfyUI's own FLUX: recognising it, its sizes, its attention, and networks of ours beside it."""
+"""ComfyUI's own FLUX: recognizing it, its sizes, its attention, and networks of ours beside it."""
 
 import comfy.ldm.flux.model
 import comfy.model_management
@@ -26,7 +26,7 @@ def native_flux(model, node) -> comfy.ldm.flux.model.Flux:
 
 
 def flux_dimensions(flux: comfy.ldm.flux.model.Flux) -> FluxDimensions:
-    """The sizes of a loaded FLUX transformer, read from its parameters rather than from possibly quantised weights."""
+    """The sizes of a loaded FLUX transformer, read from its parameters rather than from possibly quantized weights."""
     params = flux.params
     return FluxDimensions(
         hidden_size=params.hidden_size,

@@ -63,7 +63,7 @@ def in_name_of(node, error):
 
 
 def pil_to_image(image):
-    """A PIL picture as IMAGE, (1, H, W, 3)."""
+    """A PIL image as IMAGE, (1, H, W, 3)."""
     return torch.from_numpy(np.asarray(image.convert("RGB"), np.float32) / 255)[None]
 
 

@@ -32,7 +32,7 @@ class SearchSampler:
     """One search as the artist set it up; `result` is filled when it has run.
 
     vae decodes candidates for the verifier, final_vae (or None) the finalists. degraded: (1 or B, 3, H, W) or None.
-    keys: what each picture's noise is keyed by, None for its place in the batch.
+    keys: what each image's noise is keyed by, None for its place in the batch.
     """
 
     name: str
@@ -177,7 +177,7 @@ class ComfyTask:
         return self.settings.verifier.measure(images, self.settings.degraded)
 
     def score_tile(self, crops, tile, full):
-        """As `score`, of crops; the degraded picture, of whatever size, is cropped to the same place."""
+        """As `score`, of crops; the degraded image, of whatever size, is cropped to the same place."""
         degraded = self.settings.degraded
         return self.settings.verifier.measure(crops, None if degraded is None else crop_to_tile(degraded, tile, full))
 

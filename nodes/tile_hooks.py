@@ -168,7 +168,7 @@ class TileHooks:
         return own
 
     def _control_of(self, control, tile, x):
-        """A copy of a ControlNet whose picture is the tile's, made once a run: all else is shared with the original."""
+        """A copy of a ControlNet whose image is the tile's, made once a run: all else is shared with the original."""
         key = (id(control), tile)
         if key not in self._controls:
             if getattr(control, "cond_hint_original", None) is None:
@@ -187,15 +187,15 @@ class TileHooks:
 
 
 def _needed(model, shape, tile):
-    """Bytes that ComfyUI predicts for a call on one tile of every picture, cond and uncond counted."""
+    """Bytes that ComfyUI predicts for a call on one tile of every image, cond and uncond counted."""
     return model.memory_required([2 * shape[0], *shape[1:-2], *(min(tile, extent) for extent in shape[-2:])])
 
 
 def _cropped_references(model_conds, tile, full):
-    """`model_conds` with the tile's part of those reference latents that show the sampled picture.
+    """`model_conds` with the tile's part of those reference latents that show the sampled image.
 
     UMMF Conditioning marks its own by TILE. Of other references (FLUX.1 Kontext's) those of the latent's aspect ratio are
-    cropped; a picture of another shape is another picture, and is shown whole.
+    cropped; an image of another shape is another image, and is shown whole.
     """
     references = model_conds.get("ref_latents")
     marked = TILE in model_conds
@@ -214,7 +214,7 @@ def _same_image(latents, full):
 
 
 def _crop_hint(control, hint, tile, x):
-    """The tile's part of a ControlNet's picture (B, C, H, W), brought to the whole latent's size as ComfyUI does."""
+    """The tile's part of a ControlNet's image (B, C, H, W), brought to the whole latent's size as ComfyUI does."""
     ratio = control.compression_ratio
     if getattr(control, "vae", None) is not None:
         ratio *= control.vae.spacial_compression_encode()

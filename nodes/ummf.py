@@ -184,7 +184,7 @@ class ApplyUMMFLoRA(io.ComfyNode):
             (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model),
             (WrappersMP.PREPARE_SAMPLING, hooks.prepare_sampling),
         ):
-            model.remove_wrappers_with_key(kind, KEY)  # one LoRA reads the pictures: the last
+            model.remove_wrappers_with_key(kind, KEY)  # one LoRA reads the images: the last
             model.add_wrapper_with_key(kind, KEY, hook)
         model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, hooks.cleanup)
         return io.NodeOutput(model)

@@ -1,6 +1,6 @@
 """Running UMMF's condition tokens inside ComfyUI's native FLUX, through public hooks only.
 
-A CONDITIONING carries the condition pictures as core's `reference_latents`, so that models which read those by themselves
+A CONDITIONING carries the condition images as core's `reference_latents`, so that models which read those by themselves
 (FLUX.1 Kontext) do. On any other FLUX, `UMMFHooks` takes them out of the call and runs them beside the blocks.
 """
 
@@ -27,7 +27,7 @@ STRENGTH = "fluxir_condition_strength"
 
 
 class UMMFHooks:
-    """The hooks that make a native FLUX MODEL read condition pictures in a given ConditionMode.
+    """The hooks that make a native FLUX MODEL read condition images in a given ConditionMode.
 
     lora: the LoRA of the condition tokens, its weights managed by ComfyUI, or None. Without hooks of its own on the model
     (a strength on the conditioning alone) `full` stays None: a tile's condition must then have the latent's resolution.

@@ -21,9 +21,9 @@ Verifier = io.Custom("FLUXIR_VERIFIER")
 
 
 COPIES = 32
-"""Sizes of a float32 picture that its scoring takes at most; the default ensemble was seen to take 23."""
+"""Sizes of a float32 image that its scoring takes at most; the default ensemble was seen to take 23."""
 MOST_AT_ONCE, PIXELS_ON_CPU = 8, 512 * 512
-"""Images scored together: on a CPU only small ones, so that cancelling waits for no more than the image at hand."""
+"""Images scored together: on a CPU only small ones, so that canceling waits for no more than the image at hand."""
 
 
 class LoadedVerifier(NamedTuple):
@@ -33,7 +33,7 @@ class LoadedVerifier(NamedTuple):
     patchers: tuple = ()
 
     def measure(self, images, reference=None):
-        """Scores `pictures` (n, 3, H, W) in [0, 1], with `reference` (B, 3, H, W) tiled over them; {name: (n,)}.
+        """Scores `images` (n, 3, H, W) in [0, 1], with `reference` (B, 3, H, W) tiled over them; {name: (n,)}.
 
         As many at once as the device's memory holds.
         """

@@ -1,8 +1,8 @@
-"""Makes the help pages' images of the nodes: each among its usual neighbours, as ComfyUI's own frontend draws it.
+"""Makes the help pages' images of the nodes: each among its usual neighbors, as ComfyUI's own frontend draws it.
 
     python -m comfyui_fluxir.tools.help_images [NodeId ...]
 
-Run when a node's inputs, outputs or neighbours have changed; needs a Chromium, as the browser tests do.
+Run when a node's inputs, outputs or neighbors have changed; needs a Chromium, as the browser tests do.
 """
 
 import argparse
@@ -114,7 +114,7 @@ COMPANY = {
         "after": [["sampler", "SamplerCustomAdvanced", "sampler"]],
     },
 }
-"""Of nodes that no shipped workflow shows among their usual neighbours: `before` input, class; `after` output, class, input."""
+"""Of nodes that no shipped workflow shows among their usual neighbors: `before` input, class; `after` output, class, input."""
 
 
 PLACE = """([kind, { before = [], after = [] }]) => {
@@ -138,7 +138,7 @@ PLACE = """([kind, { before = [], after = [] }]) => {
 }"""
 
 
-# The node, its direct neighbours as titles above and below, because the help panel is narrow, and no link but its own.
+# The node, its direct neighbors as titles above and below, because the help panel is narrow, and no link but its own.
 ALONE = """async kind => {
   const node = app.graph.nodes.find(node => node.type === kind);
   const before = new Set(node.inputs.map((_, i) => node.getInputNode(i)).filter(Boolean));
@@ -222,7 +222,7 @@ def stock(base):
 
 
 def image(frontend, node, number):
-    """The node `node` among its neighbours, as a PIL image. `number` is another for every image of a page."""
+    """The node `node` among its neighbors, as a PIL image. `number` is another for every image of a page."""
     # The frontend remembers widgets and images by the node's id, also of graphs that are closed.
     first = 1000 * number
     if node in COMPANY:
@@ -255,7 +255,7 @@ def richest_workflow(node):
 
     richest = max(sorted((ROOT / "workflows").glob("*.json")), key=rank)
     if rank(richest)[1] < 0:
-        raise SetupError(f"no shipped workflow holds {node}; name its usual neighbours in COMPANY.")
+        raise SetupError(f"no shipped workflow holds {node}; name its usual neighbors in COMPANY.")
     return richest
 
 

@@ -10,9 +10,9 @@ class Bundled(NamedTuple):
 
     folder: its files, laid out as `load_models` takes them. title: its name in the metadata of files made with it.
     transformer(): the configuration of its FluxTransformer2DModel. vae(): a diffusers VAE of its kind with random weights.
-    embed(prompt): (text (L, context), pooled (vec,)). batches(folder, size, batch, prompts, photos, seed, device): batches of its
+    embed(prompt): (text (L, context), pooled (vec,)). batches(folder, size, batch, prompts, photos, seed, device, degradation): batches of its
     own training images, `size` pixels a side, encoded by the VAE of the model folder `folder`, with the photographs that are
-    fetched to the folder `photos`, or None; see `fit`.
+    fetched to the folder `photos`, or None, degraded by the shares `degradation`; see `fit`.
     """
 
     folder: Path

@@ -10,10 +10,16 @@ from ..fluxir_core.data.shards import write_whole
 
 
 def check_file(option, path, suffixes=(), make_folder=False):
-    """Raises ValueError, one sentence that names `option`, unless a file can be written to `path`.
+    """Checks that a file can be written; nothing is left behind.
 
-    Its folder must be there, or be one that can be made where `make_folder` says so; `suffixes` are the file names' endings
-    that are taken. Nothing is left behind.
+    Args:
+        option: that the errors name.
+        path: of the file.
+        suffixes: the endings, with their dots, that its name may have; by default any.
+        make_folder: its folder may be missing where it can be made.
+
+    Raises:
+        ValueError: the file cannot be written, in one sentence.
     """
     path = Path(path)
     try:

@@ -16,10 +16,17 @@ from ..flux.layers import EMBEDDING_DIM, MLPEmbedder, attention, rotary_embeddin
 class AdapterConfig:
     """What an adapter file must say to rebuild the adapter.
 
-    `rank` of the SE layers, None for one full-rank Linear each. `text_tokens` is the length of theta_p. `input` says
-    where M_i(z_lq) joins z_t: "hidden" after the image embedder, "token64" in token space, before it (equation 1 to
-    the letter). `inject` says whether the i-th residual is added "after" or "before" block i. `guidance` is
-    FLUX.1-dev's guidance embedding that the adapter was trained with.
+    Args:
+        dims: FluxDimensions of the base.
+        rank: of the SE layers, 1 or more; None for one full-rank Linear each.
+        text_tokens: length of theta_p, in tokens.
+        input: where M_i(z_lq) joins z_t: "hidden" after the image embedder, "token64" in token space, before it (equation 1 to
+            the letter).
+        inject: whether the i-th residual is added "after" or "before" block i.
+        guidance: FLUX.1-dev's guidance embedding that the adapter was trained with.
+
+    Raises:
+        ValueError: another `input` or `inject`, or a rank below 1.
     """
 
     dims: FluxDimensions
@@ -80,8 +87,13 @@ class Control:
 class FluxIRAdapter(nn.Module):
     """One MM-DiT block with its own embedders, and an SE layer for each stream of each of the base's blocks.
 
-    `ops` provides Linear, LayerNorm and RMSNorm (torch.nn, or ComfyUI's manual_cast); `attention(q, k, v)` takes
-    (B, heads, N, head_dim) and returns (B, N, hidden). Parameters are named as in BFL's FLUX.
+    Parameters are named as in BFL's FLUX.
+
+    Args:
+        config: AdapterConfig.
+        ops: provides Linear, LayerNorm and RMSNorm: torch.nn, or ComfyUI's manual_cast.
+        attention: `attention(q, k, v)` takes (B, heads, N, head_dim) and returns (B, N, hidden); by default torch's own.
+        device, dtype: of the parameters; None for torch's defaults.
     """
 
     null_text: torch.Tensor
@@ -133,11 +145,17 @@ class FluxIRAdapter(nn.Module):
                 nn.init.zeros_(parameter)
 
     def prepare(self, lq_tokens, text, pooled, image_ids):
-        """The Condition of one image, computed once: nothing in it depends on x_t or t.
+        """Computes the Condition of one image, once: nothing in it depends on x_t or t.
 
-        `lq_tokens` (B, N, 64) are the degraded latent's; `text` (B, L, context) and `pooled` (B, vec) the prompt's
-        embeddings, to which theta_p (its first L rows, or all of it on the first rows of a longer prompt) and theta_y
-        are added; `image_ids` (N, 3) or (B, N, 3).
+        Args:
+            lq_tokens: the degraded latent's, (B, N, 64).
+            text: the prompt's embedding, (B, L, context). theta_p is added to it: its first L rows, or all of it on the first rows
+                of a longer prompt.
+            pooled: the prompt's pooled embedding, (B, vec), to which theta_y is added.
+            image_ids: positions of the image's tokens, (N, 3) or (B, N, 3).
+
+        Returns:
+            A Condition.
         """
         if image_ids.ndim == 2:
             image_ids = image_ids[None]
@@ -152,9 +170,16 @@ class FluxIRAdapter(nn.Module):
         )
 
     def forward(self, image_tokens, timestep, guidance, condition):
-        """f_z, f_p = D(z_c, p_c, y_c, t) (equations 1 and 2), as the Control of this call.
+        """Computes f_z, f_p = D(z_c, p_c, y_c, t) (equations 1 and 2).
 
-        `image_tokens` (B, N, 64) hold x_t; `timestep` (B,) in [0, 1]; `guidance` (B,), or None for a base without it.
+        Args:
+            image_tokens: x_t, (B, N, 64).
+            timestep: (B,) in [0, 1].
+            guidance: (B,), or None for the config's; a base without a guidance embedding does not read it.
+            condition: what `prepare` gave.
+
+        Returns:
+            The Control of this call.
         """
         if self.config.input == "hidden":
             image = self.img_in(image_tokens) + condition.degraded

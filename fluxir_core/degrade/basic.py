@@ -12,7 +12,17 @@ from torch.nn import functional as F
 
 
 def gaussian_noise(image, sigma, generator, gray=False):
-    """White Gaussian noise of standard deviation `sigma` on the 0-255 scale, one field for all channels when `gray`."""
+    """Adds white Gaussian noise.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+        sigma: standard deviation on the 0-255 scale; 0 changes nothing.
+        generator: torch.Generator on the CPU.
+        gray: one field of noise for all channels instead of one for each.
+
+    Returns:
+        (3, H, W) in [0, 1].
+    """
     noise = torch.randn((1 if gray else 3, *image.shape[1:]), generator=generator)
     return (image + noise * (sigma / 255)).clamp(0, 1)
 
@@ -52,11 +62,20 @@ def upscale(image, size):
 
 
 def low_light(image, exposure, generator, read_noise=0.004, photons=800):
-    """The image under `exposure` times the light (0 < exposure <= 1), with the sensor's noise.
+    """The image under a share of its light, with the sensor's noise.
 
-    Light is linear: pixels are linearised (gamma 2.2), scaled by `exposure`, given Poisson noise of `photons` electrons at
-    full scale and Gaussian read noise (standard deviation as a share of full scale), and encoded again. At exposure 1 the
-    image is returned as it is.
+    Light is linear: pixels are linearized (gamma 2.2), scaled by `exposure`, given normal noise with the variance of
+    photon and read noise, and encoded again.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+        exposure: share of the light that is left, in (0, 1]; at 1 the image is returned as it is.
+        generator: torch.Generator on the CPU.
+        read_noise: standard deviation of the Gaussian read noise, as a share of full scale.
+        photons: electrons at full scale; their number's variance is the number itself (Poisson).
+
+    Returns:
+        (3, H, W) in [0, 1].
     """
     if exposure >= 1:
         return image

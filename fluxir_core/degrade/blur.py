@@ -31,10 +31,18 @@ def _grid(radius):
 
 
 def gaussian(radius, across, along=None, angle=0.0, power=1.0, plateau=False):
-    """Gaussian kernel with deviations `across` and `along` (by default the same) in pixels, turned by `angle` in radians.
+    """Gaussian kernel, isotropic or not, or one of its generalized forms (Wang et al. 2021, Real-ESRGAN, section 3.1).
 
-    `power` shapes the generalised Gaussian exp(-q^power / 2), or with `plateau` the kernel 1 / (1 + q^power), of the squared
-    Mahalanobis distance q: Wang et al. 2021, Real-ESRGAN, section 3.1.
+    Args:
+        radius: of the kernel, whole pixels.
+        across: standard deviation in pixels.
+        along: the same at a right angle to it; None for the same.
+        angle: by which the kernel is turned, in radians.
+        power: exponent of the squared Mahalanobis distance q in exp(-q^power / 2); 1 is the Gaussian.
+        plateau: takes 1 / (1 + q^power) instead.
+
+    Returns:
+        (2 radius + 1, 2 radius + 1), summing to 1.
     """
     y, x = _grid(radius)
     u, v = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
@@ -73,9 +81,16 @@ def spread(points):
 
 
 def aperture(radius, blades=0, angle=0.0, roundness=1.0):
-    """The image of a point out of focus: the lens's opening, `radius` pixels wide, by geometrical optics.
+    """The image of a point out of focus: the lens's opening, by geometrical optics.
 
-    A disc, or a polygon of `blades` corners turned by `angle` whose sides bulge to the circle with `roundness` 0 to 1.
+    Args:
+        radius: of the opening, in pixels.
+        blades: corners of the polygon that the opening is; 0 for a disc.
+        angle: by which the polygon is turned, in radians.
+        roundness: how far its sides bulge, from 0, straight, to 1, the circle.
+
+    Returns:
+        A kernel, square with an odd side, summing to 1.
     """
     rays = max(12, math.ceil(2 * radius))
     y, x = _grid(rays)
@@ -92,7 +107,7 @@ LONGEST, WIDEST = 0.08, 0.02
 
 
 def camera_path(draw, points=2048):
-    """A camera's path (points, 2) of length 1 in an exposure, centred on its mean; all points take the same time.
+    """A camera's path (points, 2) of length 1 in an exposure, centered on its mean; all points take the same time.
 
     Its heading and its speed do random walks, and now and then it is shaken. After the random motion of
     Boracchi and Foi 2012 (Modeling the performance of image restoration from motion blur) and Kupyn et al. 2018 (DeblurGAN).

@@ -91,10 +91,16 @@ def linear_to_srgb(light):
 
 
 def smooth_field(draw, height, width, cells=2, octaves=3):
-    """A smooth random field (H, W) from 0 to 1, the same at every resolution.
+    """A smooth random field, the same at every resolution: a sum of bicubically interpolated normal numbers.
 
-    It sums `octaves` of bicubically interpolated normal numbers, the first on a grid of about `cells` a side, each next one
-    on a grid twice as fine with half the amplitude.
+    Args:
+        draw: Draw.
+        height, width: of the field, in pixels.
+        cells: of the first octave's grid, about so many a side.
+        octaves: how many are summed, each on a grid twice as fine as the last, with half the amplitude.
+
+    Returns:
+        (H, W), from 0 to 1, on the CPU.
     """
     field = torch.zeros(1, 1, height, width)
     for octave in range(octaves):

@@ -1,8 +1,12 @@
-"""Degradations by name, for evaluation, and a random mixture of them, for training the miniature."""
+"""Degradations by name, for evaluation, and what training images are degraded by."""
+
+import re
+from functools import partial
 
 import torch
 
 from .basic import downscale, gaussian_blur, gaussian_noise, jpeg, low_light, upscale
+from .tasks import TASKS
 
 
 def _strong(image, generator):
@@ -83,3 +87,48 @@ def _one_kind(image, generator, uniform):
         small = gaussian_noise(downscale(image, uniform(2, 4.2)), uniform(0, 8), generator)
         return upscale(jpeg(small, uniform(50, 95)), image.shape[1:])
     return jpeg(gaussian_noise(low_light(image, uniform(0.06, 0.4), generator), uniform(5, 45), generator), uniform(25, 80))
+
+
+STRENGTHS = (0.15, 0.9)
+"""Of a task, drawn uniformly for each image."""
+
+
+def _task(names, image, generator, strengths=STRENGTHS):
+    """`image` under one of the tasks `names`, all equally likely, at a strength from the range `strengths`."""
+    name = names[torch.randint(len(names), (), generator=generator)]
+    low, high = strengths
+    strength = low + (high - low) * torch.rand((), generator=generator).item()
+    seed = torch.randint(2**31, (), generator=generator).item()
+    return TASKS[name](image[None], strength, [seed])[0]
+
+
+TRAINING = {
+    "mixture": degrade_random,
+    "tasks": partial(_task, list(TASKS)),
+    **{re.sub(r"\W", "_", name.lower()): partial(_task, [name]) for name in TASKS},
+    "real_esrgan": partial(_task, ["Real-ESRGAN"], strengths=(1.0, 1.0)),
+}
+"""What training images can be degraded by, (image (3, H, W) in [0, 1], generator) -> image: a random mixture; one of the seven tasks
+and Real-ESRGAN by chance; each task alone; Real-ESRGAN's whole pipeline, as its paper has it."""
+
+
+def degrade_by_shares(shares, image, generator):
+    """`image` (3, H, W) in [0, 1] under one degradation of TRAINING, drawn by `shares` {name: weight, 0 or more}.
+
+    Returns the degraded image, the same for generators of the same state. Raises ValueError where `check_shares` does.
+    """
+    check_shares(shares)
+    names = list(shares)
+    drawn = torch.multinomial(torch.tensor([float(shares[name]) for name in names]), 1, generator=generator)
+    return TRAINING[names[drawn]](image, generator)
+
+
+def check_shares(shares):
+    """Raises ValueError unless `shares` {name: weight} names degradations of TRAINING, with a weight above 0 among them."""
+    for name, weight in shares.items():
+        if name not in TRAINING:
+            raise ValueError(f"there is no degradation {name!r}; use some of {', '.join(TRAINING)}.")
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"the share of {name} is {weight}; use 0 or more.")
+    if not any(shares.values()):
+        raise ValueError("no degradation has a share above 0; give one, such as mixture: 1.")

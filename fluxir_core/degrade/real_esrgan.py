@@ -11,18 +11,18 @@ from .blur import convolve, gaussian, sinc
 from .image import per_image
 
 FACTOR, MODES = 4, ("area", "bilinear", "bicubic")
-KERNELS = {  # name: (probability, anisotropic, generalised, plateau)
+KERNELS = {  # name: (probability, anisotropic, generalized, plateau)
     "iso": (0.45, False, False, False),
     "aniso": (0.25, True, False, False),
-    "generalised iso": (0.12, False, True, False),
-    "generalised aniso": (0.03, True, True, False),
+    "generalized iso": (0.12, False, True, False),
+    "generalized aniso": (0.03, True, True, False),
     "plateau iso": (0.12, False, True, True),
     "plateau aniso": (0.03, True, True, True),
 }
 SINC, LAST_SINC, GAUSSIAN, GRAY = 0.1, 0.8, 0.5, 0.4
 """Probabilities: a ringing kernel for a blur, one at the end, normal noise and not Poisson's, one noise for all channels."""
-GENERALISED, PLATEAU, QUALITY = (0.5, 4), (1, 2), (30, 95)
-"""Powers of the generalised Gaussian and of the plateau kernel, and JPEG's quality."""
+GENERALIZED, PLATEAU, QUALITY = (0.5, 4), (1, 2), (30, 95)
+"""Powers of the generalized Gaussian and of the plateau kernel, and JPEG's quality."""
 
 
 class Order(NamedTuple):
@@ -46,8 +46,8 @@ def real_esrgan(image, strength, draw):
     """Blur, resizing, noise and JPEG, twice, and ringing: the second order of Wang et al. 2021 (Real-ESRGAN), section 3.
 
     At strength 1 the random numbers are those of SeeSR's training pairs (Wu et al. 2024), four times smaller and brought
-    back by bicubic interpolation. Less strength scales each of them towards none: deviations and noise in proportion, sizes
-    in their logarithm, JPEG's quality towards 100, a ringing kernel's cut-off towards pi. Every image has kernels, sizes
+    back by bicubic interpolation. Less strength scales each of them toward none: deviations and noise in proportion, sizes
+    in their logarithm, JPEG's quality toward 100, a ringing kernel's cut-off toward pi. Every image has kernels, sizes
     and noise of its own. Poisson noise is that of 256 levels, which most photos have; Real-ESRGAN counts them.
     """
     size = image.shape[1:]
@@ -83,9 +83,9 @@ def _blurred(image, order, strength, draw):
     if draw.uniform() < SINC:
         return convolve(image, _sinc(draw, strength, math.pi / (3 if radius < 6 else 5), radius)).clamp(0, 1)
     name = draw.choice(list(KERNELS), [row[0] for row in KERNELS.values()])
-    _, anisotropic, generalised, plateau = KERNELS[name]
+    _, anisotropic, generalized, plateau = KERNELS[name]
     across, along = (strength * draw.uniform(*order.sigma) for _ in range(2))
-    power = _power(draw, *(PLATEAU if plateau else GENERALISED)) if generalised else 1.0
+    power = _power(draw, *(PLATEAU if plateau else GENERALIZED)) if generalized else 1.0
     angle = draw.uniform(-math.pi, math.pi)
     kernel = gaussian(radius, across, along if anisotropic else across, angle, power, plateau)
     return convolve(image, kernel).clamp(0, 1)

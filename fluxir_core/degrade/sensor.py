@@ -19,12 +19,21 @@ def read_noise(shot, draw):
 
 
 def sensor_error(light, shot, read, draw):
-    """What a sensor adds to `light` (3, H, W) in [0, 1] of full scale: normal noise of variance `shot` * value + `read`.
+    """What a sensor adds to the light: normal noise of variance `shot` * value + `read`.
 
     The law is that of Foi et al. 2008 (Practical Poissonian-Gaussian noise modeling and fitting), on raw values: white
     balance, with the gains of Brooks et al. 2019, has made red and blue of fewer photons, so they are noisier. A pixel of
-    the RGGB mosaic has one color and its neighbours give the others by bilinear interpolation, which makes colored grain;
+    the RGGB mosaic has one color and its neighbors give the others by bilinear interpolation, which makes colored grain;
     being linear, it is applied to the noise alone, and the image keeps its detail.
+
+    Args:
+        light: (3, H, W) in [0, 1] of full scale, linear.
+        shot: variance per unit of light.
+        read: variance without light.
+        draw: Draw.
+
+    Returns:
+        (3, H, W), to be added to `light`.
     """
     gains = torch.tensor([draw.uniform(1.9, 2.4), 1.0, draw.uniform(1.5, 1.9)]).view(3, 1, 1).to(light)
     height, width = light.shape[1:]
@@ -32,10 +41,10 @@ def sensor_error(light, shot, read, draw):
     mosaic = torch.zeros_like(noise)
     for channel, row, column in ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1)):
         mosaic[channel, row::2, column::2] = noise[channel, row::2, column::2]
-    corner = torch.tensor([0.25, 0.0, 0.25]).view(3, 1).to(light)  # green has no neighbours at the corners
-    edge, centre = torch.full_like(corner, 0.5), torch.ones_like(corner)
+    corner = torch.tensor([0.25, 0.0, 0.25]).view(3, 1).to(light)  # green has no neighbors at the corners
+    edge, center = torch.full_like(corner, 0.5), torch.ones_like(corner)
     edge[1] = 0.25
-    kernel = torch.cat([corner, edge, corner, edge, centre, edge, corner, edge, corner], 1).view(3, 1, 3, 3)
+    kernel = torch.cat([corner, edge, corner, edge, center, edge, corner, edge, corner], 1).view(3, 1, 3, 3)
     return F.conv2d(mosaic[None], kernel, padding=1, groups=3)[0]
 
 

@@ -13,11 +13,19 @@ DROPS, RADIUS, SPREAD = 100, 0.015, 0.6
 
 
 def drops_on_glass(draw, height, width, count):
-    """Where `count` of DROPS random drops are and what they do: cover, refraction, rim.
+    """Where random drops on the glass are, and what they do.
 
-    cover (H, W) is 1 under a drop; refraction (2, H, W) is how far, in pixels y and x, from its own place a pixel under a
-    drop looks; rim (H, W) grows from 0 in a drop's middle to 1 at its edge. A drop is a cap with an uneven outline, a lens
-    whose surface turns the ray by its slope: it shows the scene wide-angled and upside down.
+    A drop is a cap with an uneven outline, a lens whose surface turns the ray by its slope: it shows the scene wide-angled and
+    upside down.
+
+    Args:
+        draw: Draw.
+        height, width: of the image, in pixels.
+        count: how many of the DROPS that are drawn fall.
+
+    Returns:
+        cover (H, W), 1 under a drop and else 0; refraction (2, H, W), how far, in pixels y and x, from its own place a pixel
+        under a drop looks; rim (H, W), from 0 in a drop's middle to 1 at its edge.
     """
     side = math.sqrt(height * width)
     cover, rim, refraction = torch.zeros(height, width), torch.zeros(height, width), torch.zeros(2, height, width)
@@ -83,7 +91,19 @@ VEIL, HAZE = 0.8, 0.2
 
 
 def flakes(share, most, radius, streak, height, width, draw):
-    """What `share` of `most` flakes around `radius` pixels cover, (1, H, W) in [0, 1], smeared along `streak` (y, x)."""
+    """What falling flakes cover.
+
+    Args:
+        share: of the flakes, in [0, 1].
+        most: how many flakes there are at share 1.
+        radius: about which theirs are, in pixels.
+        streak: (2,), the way of a flake during the exposure, y and x in pixels.
+        height, width: of the image, in pixels.
+        draw: Draw.
+
+    Returns:
+        (1, H, W) in [0, 1].
+    """
     places, density = draw.uniforms(most, 2) * torch.tensor([height, width]), 0.5 + 0.5 * draw.uniforms(most)
     cover = torch.zeros(1, height, width)
     for kind, size in enumerate((0.7 * radius, radius, 1.4 * radius)):
@@ -126,20 +146,20 @@ LEFT = {
     "coastal 1": (0.75, 0.885, 0.875),
     "coastal 3": (0.71, 0.82, 0.8),
 }
-"""Share of red, green and blue light left after a metre of Jerlov's water types: Li, Anwar and Porikli 2020 (UWCNN)."""
+"""Share of red, green and blue light left after a meter of Jerlov's water types: Li, Anwar and Porikli 2020 (UWCNN)."""
 
 
 FARTHEST, DEEPEST, BLUR = 10.0, 5.0, 0.004
-"""At strength 1: metres to the farthest point, most metres to the surface, and forward scattering's blur, by the side."""
+"""At strength 1: meters to the farthest point, most meters to the surface, and forward scattering's blur, by the side."""
 
 
 @per_image
 def underwater(image, strength, draw):
-    """The scene through up to 10 metres of water, under up to 5 metres of it; red goes first.
+    """The scene through up to 10 meters of water, under up to 5 meters of it; red goes first.
 
     Jaffe 1990 and McGlamery 1980: light is the direct part, which fades with the distance d as exp(-b d), the same scattered
     forward, which is blurred, and the veil B (1 - exp(-b' d)). As Akkaynak and Treibitz 2018 found, b' of the veil is not b.
-    Both follow a Jerlov water type, drawn by the seed; the distance is a smooth random field, larger towards the top.
+    Both follow a Jerlov water type, drawn by the seed; the distance is a smooth random field, larger toward the top.
     """
     height, width = image.shape[1:]
     fading = -torch.tensor(LEFT[draw.choice(list(LEFT))]).log().view(3, 1, 1)

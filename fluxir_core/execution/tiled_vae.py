@@ -9,9 +9,20 @@ LATENT = 8
 
 
 def encode_in_tiles(encode, images, tile, scale=LATENT, overlap=OVERLAP) -> torch.Tensor:
-    """Latents (B, C, H / scale, W / scale) of `images` (B, 3, H, W) by `encode`, which codes images of any size.
+    """Encodes images of any size, tile by tile where they are large.
 
-    No image that it is given has more than `tile` latent pixels a side; None sets no limit. H and W are multiples of `scale`.
+    Args:
+        encode: images (B, 3, h, w) -> latents (B, C, h / scale, w / scale).
+        images: (B, 3, H, W), as `encode` takes them; H and W are multiples of `scale`.
+        tile: the most latent pixels a side of what `encode` is given; None sets no limit.
+        scale: pixels a side of a latent pixel.
+        overlap: least overlap of neighboring tiles, as a share of the tile.
+
+    Returns:
+        (B, C, H / scale, W / scale).
+
+    Raises:
+        ValueError: tiles are needed and `tile` is under 2 PATCH, or `overlap` outside [0, 0.5].
     """
     height, width = (extent // scale for extent in images.shape[-2:])
     if tile is None or max(height, width) <= tile:
@@ -26,7 +37,21 @@ def encode_in_tiles(encode, images, tile, scale=LATENT, overlap=OVERLAP) -> torc
 
 
 def decode_in_tiles(decode, latents, tile, scale=LATENT, overlap=OVERLAP) -> torch.Tensor:
-    """Images (B, 3, scale h, scale w) of `latents` (B, C, h, w): the way back, see `encode_in_tiles`."""
+    """Decodes latents of any size, tile by tile where they are large: the way back of `encode_in_tiles`.
+
+    Args:
+        decode: latents (B, C, h, w) -> images (B, 3, scale h, scale w).
+        latents: (B, C, h, w).
+        tile: the most latent pixels a side of what `decode` is given; None sets no limit.
+        scale: pixels a side of a latent pixel.
+        overlap: least overlap of neighboring tiles, as a share of the tile.
+
+    Returns:
+        (B, 3, scale h, scale w), as `decode` gives them.
+
+    Raises:
+        ValueError: tiles are needed and `tile` is under 2 PATCH, or `overlap` outside [0, 0.5].
+    """
     height, width = latents.shape[-2:]
     if tile is None or max(height, width) <= tile:
         return decode(latents)

@@ -14,7 +14,7 @@ import torch
 from .oom import is_out_of_memory
 
 OVERLAP = 0.25
-"""Least overlap of neighbouring tiles, as a share of the tile."""
+"""Least overlap of neighboring tiles, as a share of the tile."""
 
 
 PATCH = 2

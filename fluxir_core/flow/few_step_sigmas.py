@@ -27,7 +27,7 @@ def optimal_schedule(costs, steps, start=0):
 
     Dynamic programming: D[k][j] = min over i < j of D[k - 1][i] + C[i][j], traced back from D[steps][N]; `costs`
     (N + 1, N + 1) are as `jump_costs` makes them. Each cost is how far a jump leads off the trajectory, so what is
-    minimised bounds the sum of these deviations. Raises ValueError when fewer steps are left from `start`.
+    minimized bounds the sum of these deviations. Raises ValueError when fewer steps are left from `start`.
     """
     last = len(costs) - 1
     if not 1 <= steps <= last - start:
@@ -44,5 +44,5 @@ def optimal_schedule(costs, steps, start=0):
 
 
 def schedule_cost(costs, indices):
-    """What `optimal_schedule` minimises, for any `indices`."""
+    """What `optimal_schedule` minimizes, for any `indices`."""
     return sum(costs[i, j].item() for i, j in zip(indices, indices[1:]))

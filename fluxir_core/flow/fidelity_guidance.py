@@ -1,4 +1,4 @@
-"""Fidelity to the degraded input: the clean estimate is drawn towards it at every model call, low frequencies first."""
+"""Fidelity to the degraded input: the clean estimate is drawn toward it at every model call, low frequencies first."""
 
 from ..image.pixels import blur
 from .rectified_flow import broadcast
@@ -13,17 +13,27 @@ blur and JPEG degrade the detail much more. A common factor only moves the slide
 
 
 def fidelity_guidance(clean, degraded, t, fidelity):
-    """The clean estimate `clean` (B, ..., H, W) at times `t` (B,) in (0, 1], drawn towards `degraded`, of the same shape.
+    """Draws the clean estimate toward the degraded input.
 
-    Both are latents in the model's space. In each of two bands they are fused as two estimates of one clean latent: the
-    model's has the error variance r^2 = t^2 / (t^2 + (1 - t)^2) of a unit Gaussian seen at time t (as in PGDM, Song et al.
-    2023), and the input the variance s^2 = LOW or DETAIL times (1 - fidelity) / fidelity. Their mean is
-    `clean + w (degraded - clean)` with w = r^2 / (r^2 + s^2): early steps follow the input more than late ones, and low
-    frequencies more than detail. `fidelity` 0 gives `clean` and 1 gives `degraded`, bit for bit.
+    In each of two bands they are fused as two estimates of one clean latent: the model's has the error variance
+    r^2 = t^2 / (t^2 + (1 - t)^2) of a unit Gaussian seen at time t (as in PGDM, Song et al. 2023), and the input the variance
+    s^2 = LOW or DETAIL times (1 - fidelity) / fidelity. Their mean is `clean + w (degraded - clean)` with w = r^2 / (r^2 + s^2):
+    early steps follow the input more than late ones, and low frequencies more than detail.
 
     With one constant w this is FLUX-IR's guidance v + w_g (v - v_LQ) at w_g = -w, which moves the clean estimate by
     w_g (clean - degraded); with w = t^tau it is the restoration guidance of SUPIR (Yu et al. 2024).
-    Raises ValueError when `fidelity` is outside [0, 1].
+
+    Args:
+        clean: the clean estimate, (B, ..., H, W), a latent in the model's space.
+        degraded: the input's latent, of the same shape and space.
+        t: (B,) in (0, 1].
+        fidelity: from 0, which gives `clean`, to 1, which gives `degraded`, both bit for bit.
+
+    Returns:
+        (B, ..., H, W).
+
+    Raises:
+        ValueError: `fidelity` is outside [0, 1].
     """
     if not 0 <= fidelity <= 1:
         raise ValueError(f"the fidelity is {fidelity}; give 0 to 1.")

@@ -23,10 +23,18 @@ def clean_estimate(z_t, velocity, t):
 
 
 def sample_timesteps(count, epsilon=0.05, generator=None, device=None):
-    """t = f(u): u ~ U(-epsilon, 1 + epsilon) clamped to [0, 1] (FluxIR, equations 5 and 6). Returns (count,) in [0, 1].
+    """Draws t = f(u): u ~ U(-epsilon, 1 + epsilon) clamped to [0, 1] (FluxIR, equations 5 and 6).
 
     A share epsilon / (1 + 2 epsilon) of the draws is exactly 1, the start of sampling, and as many are exactly 0.
-    `epsilon` 0 is the uniform distribution, which almost never trains the starting point.
+
+    Args:
+        count: how many.
+        epsilon: the margin; 0 is the uniform distribution, which almost never trains the starting point.
+        generator: torch.Generator; None for torch's own.
+        device: of the result, and of the generator; None for torch's default.
+
+    Returns:
+        (count,) in [0, 1].
     """
     u = torch.rand(count, generator=generator, device=device) * (1 + 2 * epsilon) - epsilon
     return u.clamp(0, 1)
@@ -68,9 +76,16 @@ def check_sigmas(sigmas):
 
 
 def euler(velocity, x, sigmas, callback=None):
-    """Integrates dx = v dsigma along `sigmas` (S + 1,), falling, with one velocity call a step.
+    """Integrates dx = v dsigma, with one velocity call a step.
 
-    `velocity(x, sigma)` takes x (B, ...) and sigma (B,). `callback(step, x)` runs after every step. Returns x at sigmas[-1].
+    Args:
+        velocity: `velocity(x, sigma)` takes x (B, ...) and sigma (B,).
+        x: the state at the first sigma, (B, ...).
+        sigmas: (S + 1,), falling.
+        callback: `callback(step, x)` runs after every step; None for nothing.
+
+    Returns:
+        The state at the last sigma, (B, ...).
     """
     for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:])):
         x = x + (following - sigma) * velocity(x, sigma.expand(len(x)))

@@ -37,16 +37,13 @@ class SelfAttention(nn.Module):
         self.proj = ops.Linear(dim, dim, **kwargs)
 
     def heads(self, x):
-        """Normalised queries and keys, and values, of x (B, N, hidden): (B, heads, N, head_dim) each."""
+        """Normalized queries and keys, and values, of x (B, N, hidden): (B, heads, N, head_dim) each."""
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return self.norm.query_norm(query).to(value), self.norm.key_norm(key).to(value), value
 
 
 class DoubleStreamBlock(nn.Module):
-    """MM-DiT block: image and text streams with their own weights and one joint attention, text first (FLUX.1).
-
-    `image` (B, N, hidden), `text` (B, L, hidden), `vector` (B, hidden); returns the two streams.
-    """
+    """MM-DiT block: image and text streams with their own weights and one joint attention, text first (FLUX.1)."""
 
     img_mod: Modulation
     txt_mod: Modulation
@@ -64,13 +61,24 @@ class DoubleStreamBlock(nn.Module):
             setattr(self, f"{stream}_mlp", nn.Sequential(*mlp))
 
     def forward(self, image, text, vector, rotary):
+        """Takes both streams through the block.
+
+        Args:
+            image: (B, N, hidden).
+            text: (B, L, hidden).
+            vector: what modulates both, (B, hidden).
+            rotary: the rotary embedding of [text; image].
+
+        Returns:
+            image (B, N, hidden) and text (B, L, hidden).
+        """
         modulations = self.img_mod(vector), self.txt_mod(vector)
         streams = {"img": (image, modulations[0]), "txt": (text, modulations[1])}
         heads = []
         for stream in ("txt", "img"):
             x, (shift, scale, *_) = streams[stream]
-            normalised = getattr(self, f"{stream}_norm1")(x)
-            heads.append(getattr(self, f"{stream}_attn").heads(normalised * (1 + scale) + shift))
+            normalized = getattr(self, f"{stream}_norm1")(x)
+            heads.append(getattr(self, f"{stream}_attn").heads(normalized * (1 + scale) + shift))
         query, key, value = (torch.cat(parts, 2) for parts in zip(*heads))
         mixed = self.attention(apply_rotary(query, rotary), apply_rotary(key, rotary), value)
         attended = {"txt": mixed[:, : text.shape[1]], "img": mixed[:, text.shape[1] :]}
@@ -78,6 +86,6 @@ class DoubleStreamBlock(nn.Module):
         out = {}
         for stream, (x, (_, _, gate, mlp_shift, mlp_scale, mlp_gate)) in streams.items():
             x = x + gate * getattr(self, f"{stream}_attn").proj(attended[stream])
-            normalised = getattr(self, f"{stream}_norm2")(x)
-            out[stream] = x + mlp_gate * getattr(self, f"{stream}_mlp")(normalised * (1 + mlp_scale) + mlp_shift)
+            normalized = getattr(self, f"{stream}_norm2")(x)
+            out[stream] = x + mlp_gate * getattr(self, f"{stream}_mlp")(normalized * (1 + mlp_scale) + mlp_shift)
         return out["img"], out["txt"]

@@ -31,7 +31,7 @@ def rotary_embedding(ids, axes_dim, theta):
 
 
 def apply_rotary(x, rotary):
-    """Rotates the pairs of neighbouring channels of `x` (B, H, N, D) by `rotary` (from rotary_embedding)."""
+    """Rotates the pairs of neighboring channels of `x` (B, H, N, D) by `rotary` (from rotary_embedding)."""
     cos, sin = rotary
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     rotated = torch.stack([cos * even - sin * odd, sin * even + cos * odd], -1)

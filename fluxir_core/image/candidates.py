@@ -12,11 +12,17 @@ MOST_LINES = 40
 
 
 def candidate_sheet(images, values, scores, winner, baseline=None):
-    """A PIL image, WIDTH wide, of `images` (n, 3, H, W) in [0, 1], each above its rank and scores, the winner framed.
+    """Shows images in a grid, each above its rank and scores, the winner framed.
 
-    `values`: n numbers by which they are ranked, the highest first; `scores`: {verifier: n numbers}. None is a refused
-    image's number, and a verifier that gives several all the same is left out. `winner` and the `baseline` are indices, or
-    None where there is none.
+    Args:
+        images: (n, 3, H, W) in [0, 1].
+        values: n numbers by which they are ranked, the highest first; None for a refused image.
+        scores: {verifier: n numbers}, None as in `values`; a verifier that gives several all the same is left out.
+        winner: its index, or None.
+        baseline: its index, or None.
+
+    Returns:
+        A PIL image, WIDTH wide.
     """
     ranks = _ranks(values)
     scores = {name: own for name, own in scores.items() if len(own) == 1 or len(set(own)) > 1}

@@ -19,24 +19,34 @@ FAINT, STEEPEST = 1e-4, 4.0
 
 
 TRACE = 1e-6
-"""Weight under which a neighbourhood counts as invisible."""
+"""Weight under which a neighborhood counts as invisible."""
 
 
 def match_color(images, reference, method="wavelet", strength=1.0):
-    """`images` (B, 3 or 4, H, W) in [0, 1] with the colors of `reference` (1 or B, 3 or 4, h, w) in [0, 1], of any size.
+    """Gives images the colors of a reference.
 
-    Returns the shape and type of `images`, in [0, 1] at `strength` 1. In between the result is linear in `strength`; 0
-    gives `images` themselves. A fourth channel is alpha: it is carried through, and what is transparent in either
-    image has no say. Each image is matched by itself, in float32 or better, and all methods leave an image that is
-    its own reference as it is. Colors that leave sRGB are mixed with the gray of their own luma: hue is kept, not clipped.
+    A fourth channel is alpha: it is carried through, and what is transparent in either image has no say. Each image is matched
+    by itself, in float32 or better, and all methods leave an image that is its own reference as it is. Colors that leave sRGB
+    are mixed with the gray of their own luma: hue is kept, not clipped.
 
     wavelet: the low frequencies of the reference, the details of the image (the wavelet color fix of StableSR, Wang et
         al. 2024). Follows casts that differ from place to place. Each channel's details take on the reference's contrast
         first, as far as the two agree; without that a cast that is a gain leaves halos along edges.
     adain: mean and standard deviation of each channel (Huang and Belongie 2017, equation 8).
-    lab: mean and standard deviation of each axis of CIELAB, white D65 (Reinhard et al. 2001, equations 10 and 11, there in another space).
+    lab: mean and standard deviation of each axis of CIELAB, white D65 (Reinhard et al. 2001, equations 10 and 11, there in
+        another space).
 
-    Raises ValueError on another method, a strength outside [0, 1], and where `check_pair` does.
+    Args:
+        images: (B, 3 or 4, H, W) in [0, 1].
+        reference: (1 or B, 3 or 4, h, w) in [0, 1], of any size.
+        method: "wavelet", "adain" or "lab".
+        strength: from 0, which gives `images` themselves, to 1; the result is linear in it.
+
+    Returns:
+        The shape and type of `images`; in [0, 1] at strength 1.
+
+    Raises:
+        ValueError: another method, a strength outside [0, 1], and where `check_pair` does.
     """
     check_pair(images, reference)
     if method not in METHODS:
@@ -79,7 +89,7 @@ def _wavelet(planes, colors, weight, own):
     mine, theirs, visible = _cells(planes, colors, weight, own)
     mine, theirs = (cells - _local_mean(cells, visible, levels=2) for cells in (mine, theirs))
     contrast, other, both = (_mean(product, visible) for product in (mine * mine, theirs * theirs, mine * theirs))
-    faint = FAINT / 10  # neighbours differ less than the whole image does
+    faint = FAINT / 10  # neighbors differ less than the whole image does
     agreement = both.square() / ((contrast + faint) * (other + faint))
     planes = planes * (1 + agreement * (_gain(contrast, other, faint) - 1))
 
@@ -155,8 +165,8 @@ def _resized(planes, size):
         own = planes.shape[axis]
         if own != extent:
             ticks = torch.arange(max(own, extent), dtype=planes.dtype, device=planes.device)
-            centres = (ticks[:extent, None] + 0.5) * (own / extent) - 0.5
-            weights = (1 - (centres - ticks[:own]).abs() / max(1, own / extent)).clamp(min=0)
+            centers = (ticks[:extent, None] + 0.5) * (own / extent) - 0.5
+            weights = (1 - (centers - ticks[:own]).abs() / max(1, own / extent)).clamp(min=0)
             weights = weights / weights.sum(1, keepdim=True)
             planes = weights @ planes if axis == 2 else planes @ weights.T
     return planes

@@ -10,7 +10,7 @@ LEVELS = 3
 
 
 CELL = 4
-"""Statistics are taken of cells of so many pixels a side, and of their neighbours."""
+"""Statistics are taken of cells of so many pixels a side, and of their neighbors."""
 
 
 FAINT = 0.012

@@ -11,12 +11,23 @@ DARK = 0.12
 
 
 def give_back_detail(restored, degraded, decoded, strength=1.0):
-    """`restored` + w (`degraded` - `decoded`), with a weight w for each place: (B, 3, H, W) in [0, 1].
+    """Adds what an autoencoder lost: `restored` + w (`degraded` - `decoded`), with a weight w for each place.
 
-    All (B, 3, H, W) in [0, 1] and of one size; `decoded` is `degraded` through the autoencoder, so that the difference is what no
-    restoration can hold: fine texture, small text, the grain of a face, and noise. w is `strength` (0: the restored image as it
-    is) times Wiener's share of the difference that is not the input's noise (`noise_power`), times how little the restoration
-    has changed the brightness: dark detail says nothing of the bright image. Raises ValueError on other shapes and on NaN.
+    The difference is what no restoration can hold: fine texture, small text, the grain of a face, and noise. w is `strength`
+    times Wiener's share of the difference that is not the input's noise (`noise_power`), times how little the restoration has
+    changed the brightness: dark detail says nothing of the bright image.
+
+    Args:
+        restored: (B, 3, H, W) in [0, 1].
+        degraded: the input, (B, 3, H, W) in [0, 1].
+        decoded: `degraded` through the autoencoder, (B, 3, H, W) in [0, 1].
+        strength: 0 gives `restored` itself, 1 the whole weight.
+
+    Returns:
+        (B, 3, H, W) in [0, 1].
+
+    Raises:
+        ValueError: the shapes differ or are others, or an image holds NaN or infinity.
     """
     for name, given in (("restored", restored), ("degraded", degraded), ("decoded", decoded)):
         if given.shape != restored.shape or given.ndim != 4 or given.shape[1] != 3:

@@ -15,10 +15,18 @@ images' number and shape."""
 
 
 def montage(images, labels, chosen=(), width=512):
-    """A PIL image of `images` (n, 3, H, W) in [0, 1] in a grid `width` pixels wide, each above its label.
+    """Shows images in a grid, each above its label.
 
-    A label may have several lines. `chosen` holds the indices that get a frame. Taller images than TALLEST are shown smaller;
-    of many images the cells are SMALLEST wide, and the grid is as wide as it takes.
+    Images taller than TALLEST times their width are shown smaller; of many images the cells are SMALLEST wide, and the grid is as wide as it takes.
+
+    Args:
+        images: (n, 3, H, W) in [0, 1].
+        labels: n texts, of one or several lines.
+        chosen: indices of those that get a frame.
+        width: of the grid, in pixels.
+
+    Returns:
+        A PIL image.
     """
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
@@ -41,8 +49,17 @@ def montage(images, labels, chosen=(), width=512):
 
 
 def search_montage(images, values, chosen, text, width=512):
-    """A PIL image of a search's candidates `images` (n, 3, H, W): the best large above `text`, and below it the place where they
-    differ most, of each, with its rank by `values`. `chosen` holds the indices that get a frame.
+    """Shows a search's candidates: the best large, and below it the place where they differ most, of each, with its rank.
+
+    Args:
+        images: (n, 3, H, W) in [0, 1].
+        values: n numbers, the highest is the best.
+        chosen: indices of those that get a frame, at least one; the best of them is shown large.
+        text: what stands below the large one.
+        width: in pixels.
+
+    Returns:
+        A PIL image.
     """
     best = max(chosen, key=lambda i: values[i])
     ranks = [1 + sum(other > value for other in values) for value in values]
@@ -56,9 +73,16 @@ def search_montage(images, values, chosen, text, width=512):
 
 
 def contact_sheet(groups, labels, chosen=(), side=256):
-    """As `montage`, for images of any size: each of `groups` is a list of images (3, H, W), shown beside each other.
+    """Shows groups of images of any size as `montage` does, the images of a group beside each other.
 
-    A square is `side` pixels wide, less where there are so many that the sheet would be wider than LARGEST.
+    Args:
+        groups: lists of images (3, H, W) in [0, 1], all of one length.
+        labels: a text for each group, of one or several lines.
+        chosen: indices of the groups that get a frame.
+        side: of an image's square, in pixels; less where there are so many that the sheet would be wider than LARGEST.
+
+    Returns:
+        A PIL image.
     """
     columns = math.ceil(math.sqrt(len(groups)))
     side = max(SMALLEST, min(side, ((LARGEST - GAP) // columns - GAP) // max(map(len, groups))))

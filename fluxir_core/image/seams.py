@@ -13,14 +13,24 @@ AROUND = 32
 
 
 def seam_score(image, rows=(), columns=(), strip=STRIP, along=ALONG):
-    """How much rougher `image` (3, H, W) is across tile borders than beside them: 1 where they do not show, at most 2.
+    """How much rougher an image is across tile borders than beside them.
 
-    `rows`, `columns`: pixel positions of the borders, each before the pixel of that index. Roughness is the absolute second
-    difference of four neighbouring strips across the border, `strip` pixels wide and `along` long. The score is twice the
-    share of positions beside the border, up to AROUND pixels away in the same rows, that are less rough than the border,
-    over its whole length and all borders: strong edges of the image itself count no more than faint ones. Still they hide
-    a faint seam: best is the score of the difference from the image in one piece (`fluxir results tiles`).
-    Raises ValueError when no border has room for its strips.
+    Roughness is the absolute second difference of four neighboring strips across the border. The score is twice the share of
+    positions beside the border, up to AROUND pixels away in the same rows, that are less rough than the border, over its whole
+    length and all borders: strong edges of the image itself count no more than faint ones. Still they hide a faint seam: best
+    is the score of the difference from the image in one piece (`fluxir results tiles`).
+
+    Args:
+        image: (3, H, W).
+        rows, columns: pixel positions of the borders, each before the pixel of that index.
+        strip: width of a strip, in pixels.
+        along: length of a strip, in pixels.
+
+    Returns:
+        1 where the borders do not show, at most 2.
+
+    Raises:
+        ValueError: no border has room for its strips.
     """
     planes = ((image, columns), (image.transpose(-1, -2), rows))
     shares = [share for plane, borders in planes for share in _rougher(plane.double(), sorted(set(borders)), strip, along)]

@@ -75,10 +75,16 @@ class LoRALayer(nn.Module):
 
 
 class LoRA(nn.Module):
-    """A LoRA for a FLUX transformer of `dims` (FluxDimensions), with a LoRALayer for each of its modules.
+    """A LoRA for a FLUX transformer, with a LoRALayer for each of its modules.
 
-    `shapes` gives (in_features, out_features, rank, scale) by diffusers module name; `ops` provides Linear (torch.nn,
-    or ComfyUI's manual_cast). Raises KeyError on a name that such a transformer does not have.
+    Args:
+        shapes: {diffusers module name: (in_features, out_features, rank, scale)}.
+        dims: FluxDimensions of the transformer.
+        ops: provides Linear: torch.nn, or ComfyUI's manual_cast.
+        device, dtype: of the parameters; None for torch's defaults.
+
+    Raises:
+        KeyError: a name that such a transformer does not have.
     """
 
     def __init__(self, shapes, dims, ops: Any = nn, device=None, dtype=None):
@@ -95,14 +101,40 @@ class LoRA(nn.Module):
 
     @classmethod
     def new(cls, dims, rank, alpha=None, **factory):
-        """As `over`, for `lora_targets(dims)`."""
+        """A LoRA to train, as `over`, for `lora_targets(dims)`.
+
+        Args:
+            dims: FluxDimensions of the transformer.
+            rank: 1 or more.
+            alpha: the output is scaled by alpha / rank; None for `rank`.
+            factory: the LoRA's `ops`, `device` and `dtype`.
+
+        Returns:
+            A LoRA, its output zero.
+
+        Raises:
+            ValueError: the rank is below 1.
+        """
         return cls.over(lora_targets(dims), dims, rank, alpha, **factory)
 
     @classmethod
     def over(cls, targets, dims, rank, alpha=None, **factory):
-        """A LoRA to train, over `targets` {name: (in_features, out_features)}; its output is zero. `alpha` is `rank` unless given.
+        """A LoRA to train, over `targets`.
 
-        Starts as peft's "gaussian": `down` from N(0, 1 / rank^2), `up` zero. Raises ValueError on a rank below 1.
+        It starts as peft's "gaussian": `down` from N(0, 1 / rank^2), `up` zero.
+
+        Args:
+            targets: {diffusers module name: (in_features, out_features)}.
+            dims: FluxDimensions of the transformer.
+            rank: 1 or more.
+            alpha: the output is scaled by alpha / rank; None for `rank`.
+            factory: the LoRA's `ops`, `device` and `dtype`.
+
+        Returns:
+            A LoRA, its output zero.
+
+        Raises:
+            ValueError: the rank is below 1.
         """
         if rank < 1:
             raise ValueError(f"LoRA: rank is {rank}; use 1 or more.")

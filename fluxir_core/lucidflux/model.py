@@ -112,9 +112,19 @@ class ConditionBranch(nn.Module):
         return self.pos_embed_input(pack_latents(latents))
 
     def forward(self, tokens, timestep, guidance, hint, text, pooled, rotary):
-        """The branch's residuals, (B, N, hidden) each, for x_t as `tokens` (B, N, 64) and `timestep` (B,) in [0, 1].
+        """Computes the branch's residuals, one for each of its blocks.
 
-        `guidance` (B,) is read where the branch embeds it; `hint`, `text`, `pooled` and `rotary` are of Conditions.
+        Args:
+            tokens: x_t, (B, N, 64).
+            timestep: (B,) in [0, 1].
+            guidance: (B,); read where the branch embeds it.
+            hint: the embedded image, (B, N, hidden).
+            text: the embedded text, (B, L, hidden).
+            pooled: the embedded pooled text, (B, hidden).
+            rotary: the rotary embedding of [text; image].
+
+        Returns:
+            A list of (B, N, hidden).
         """
         image = self.img_in(tokens) + hint
         vector = self.time_in(timestep_embedding(timestep).to(image)) + pooled
@@ -173,10 +183,17 @@ class LucidFlux(nn.Module):
         self.connector = Connector(config, ops, **factory)
 
     def prepare(self, degraded, cleaned, text, pooled, image_ids):
-        """The Conditions of one set of images, computed once.
+        """Computes the Conditions of one set of images, once.
 
-        `degraded` and `cleaned` (B, 3, 8 H, 8 W) in [0, 1]; `text` (B, L, context) without semantic tokens, `pooled` (B, vec);
-        `image_ids` (N, 3) or (B, N, 3) are the positions of the latent's tokens.
+        Args:
+            degraded: (B, 3, 8 H, 8 W) in [0, 1].
+            cleaned: what a degradation remover makes of it, (B, 3, 8 H, 8 W) in [0, 1].
+            text: (B, L, context), without semantic tokens.
+            pooled: (B, vec).
+            image_ids: positions of the latent's tokens, (N, 3) or (B, N, 3).
+
+        Returns:
+            Conditions.
         """
         if image_ids.ndim == 2:
             image_ids = image_ids[None]
@@ -190,8 +207,17 @@ class LucidFlux(nn.Module):
         )
 
     def forward(self, tokens, timestep, guidance, conditions):
-        """The Control of one model call: `tokens` (B, N, 64) hold x_t, `timestep` (B,) is in [0, 1], `guidance` (B,) or None
-        for GUIDANCE."""
+        """Runs both branches for one model call.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            timestep: (B,) in [0, 1].
+            guidance: (B,), or None for GUIDANCE.
+            conditions: what `prepare` gave.
+
+        Returns:
+            The Control of this call.
+        """
         guidance = torch.full_like(timestep, GUIDANCE) if guidance is None else guidance
         branches = [
             branch(tokens, timestep, guidance, hint, text, pooled, conditions.rotary)

@@ -17,12 +17,20 @@ from .trajectories import Trajectories
 
 @dataclass(frozen=True)
 class EvolutionarySearch:
-    """`lineages` members walk the grid; at each round `children` mutants join the selection and `lineages` survive.
+    """Members walk the grid; at each round mutants of them join the selection, and as many as before survive.
 
-    rounds: where they are, as shares of the steps in [0, 1); shares that fall on one step are one round.
-    kernel: how a mutant is made of its parent's state; at step 0 it is `evolve_noise` with `beta`.
-    look_ahead: what a round is decided on. selector: who is parent, who survives.
-    baseline_check: finish the baseline too and never return anything worse.
+    Args:
+        lineages: members that survive a round, 1 or more.
+        children: mutants that join each round; 0 for no round at all.
+        rounds: where they are, as shares of the steps in [0, 1); shares that fall on one step are one round.
+        kernel: how a mutant is made of its parent's state; at step 0 it is `evolve_noise`.
+        look_ahead: what a round is decided on.
+        selector: who is parent, who survives.
+        beta: of `evolve_noise`, the weight of the fresh noise, from 0 to 1; 1 is a fresh start.
+        baseline_check: finish the baseline too and never return anything worse.
+
+    Raises:
+        ValueError: no lineage, `children` below 0, or a round outside [0, 1).
     """
 
     lineages: int = 1

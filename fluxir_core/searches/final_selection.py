@@ -37,7 +37,19 @@ class Verdict(NamedTuple):
 
 
 def selection_verifications(finalists, baseline_check, finish, known, baseline_known, baseline_is_first):
-    """Images that `select_final` scores."""
+    """Counts the images that `select_final` scores.
+
+    Args:
+        finalists: how many there are for each image of the batch.
+        baseline_check: whether the baseline is compared with them.
+        finish: whether the finalists have a decoder of their own.
+        known: whether the finalists' scores are known from the search.
+        baseline_known: whether the baseline's are.
+        baseline_is_first: whether the first finalist is the baseline.
+
+    Returns:
+        How many, for each image of the batch.
+    """
     if finalists == 1 and (not baseline_check or baseline_is_first):
         return 0
     scored = 0 if known and not finish else finalists

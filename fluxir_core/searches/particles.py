@@ -13,10 +13,19 @@ from .task import Budget
 
 @dataclass(frozen=True)
 class SMC:
-    """Sequential Monte Carlo: at each round the particles are resampled by their clean estimate's value, then move by `kernel`.
+    """Sequential Monte Carlo: at each round the particles are resampled by their clean estimate's value, then move by a kernel.
 
     The weights are exp(strength * (value - value at the last round)), so that their product follows the latest value.
-    particles: how many. rounds: shares of the steps in [0, 1). The kernel's noise begins at the first round.
+
+    Args:
+        particles: how many, 1 or more.
+        rounds: where they are, as shares of the steps in [0, 1).
+        kernel: by which particles move from the first round on, but for the last step; one that keeps to the sigmas.
+        strength: 0 resamples all alike; the higher, the fewer survive.
+        baseline_check: finish the baseline too and never return anything worse.
+
+    Raises:
+        ValueError: no particle, a round outside [0, 1), or a kernel that leaves the sigmas.
     """
 
     particles: int = 15
@@ -63,9 +72,18 @@ class SMC:
 
 @dataclass(frozen=True)
 class Halving:
-    """Successive halving: at each round the `keep` share of the particles with the best clean estimate goes on, by the ODE.
+    """Successive halving: at each round the particles with the best clean estimate go on, by the ODE.
 
-    The baseline, particle 0, always goes on with at least one rival: it is the baseline check's measure. keep 1 is best of N.
+    The baseline, particle 0, always goes on with at least one rival: it is the baseline check's measure.
+
+    Args:
+        particles: how many, 1 or more.
+        rounds: where they are, as shares of the steps in [0, 1).
+        keep: the share that goes on at a round, in (0, 1]; 1 is best of N.
+        baseline_check: never return anything worse than the baseline.
+
+    Raises:
+        ValueError: no particle, a round outside [0, 1), or a share outside (0, 1].
     """
 
     particles: int = 26

@@ -39,18 +39,31 @@ def estimate_cost(algorithm, sigmas, finish=False):
 
 @torch.no_grad()
 def search(task, noise, sigmas, algorithm, seed=0, keys=None, stopped_by=()):
-    """Samples `noise` (B, ...) along `sigmas` (S + 1,), falling, in the way of `algorithm`; returns a SearchResult.
+    """Samples images by a search algorithm.
 
-    The baseline is Euler's from `noise` itself. All further noise is keyed by `seed` and each image's entry of `keys`
-    (default its index), so an image's result does not depend on its neighbours. The report holds `nfe` and `verifications`
-    as counted, `nfe_planned`, for each image `score` and `baseline_score` (values in the final selection, None where nothing
-    was compared), their difference `gain`, and `winner` (-1 is the baseline), `finalist_values` and every verifier's
-    `finalist_scores`, and the `log` of all rounds. `held_out` is {verifier that was not searched on: {"score",
-    "baseline_score", "gain"}, each an image}, not counted among the verifications; `remarks` are sentences about what
-    could not be judged.
-    When anything raises an exception `stopped_by`, the best so far is returned with `stopped` true; where there is none yet, it
-    is passed on. Raises ValueError on NaN noise, sigmas that do not fall to 0, and mismatched keys. `student_calls` are a
-    `look_ahead.Student`'s, beyond `nfe`.
+    The baseline is Euler's from `noise` itself. All further noise is keyed by `seed` and each image's key, so an image's result
+    does not depend on its neighbors.
+
+    Args:
+        task: Task.
+        noise: the initial noise, (B, ...).
+        sigmas: (S + 1,), falling to 0.
+        algorithm: one of PRESETS, or another EvolutionarySearch, StepwiseSearch, SMC, Halving or WithinBudget.
+        seed: of all noise but the initial one.
+        keys: one for each image, numbers or texts; None for the images' indices.
+        stopped_by: exception classes; when anything raises one of them, the best so far is returned with `stopped` true. Where
+            there is none yet, it is passed on.
+
+    Returns:
+        A SearchResult. Its report holds `nfe` and `verifications` as counted, `nfe_planned` and `verifications_planned`, for each
+        image `score` and `baseline_score` (values in the final selection, None where nothing was compared), their difference
+        `gain`, and `winner` (-1 is the baseline), `finalist_values` and every verifier's `finalist_scores`, and the `log` of all
+        rounds. `held_out` is {verifier that was not searched on: {"score", "baseline_score", "gain"}, each an image}, not counted
+        among the verifications; `remarks` are sentences about what could not be judged. `student_calls` are a
+        `look_ahead.Student`'s, beyond `nfe`.
+
+    Raises:
+        ValueError: the noise holds NaN or infinity, the sigmas do not fall to 0, or there is not one key for each image.
     """
     keys = list(range(len(noise))) if keys is None else list(keys)
     _check(noise, sigmas, keys)

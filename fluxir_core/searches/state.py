@@ -74,7 +74,15 @@ class SearchState:
         return {name: scores.detach().float().cpu() for name, scores in found.items()}
 
     def decide(self, step, scored, values, chosen, **more):
-        """Logs a cohort and the indices (m, B) that survive it; the best of them is the best so far."""
+        """Logs a cohort and what survives of it; the best of that is the best so far.
+
+        Args:
+            step: grid index of the round.
+            scored: the cohort's ScoredCandidates, n for each of B images.
+            values: (n, B), higher is better.
+            chosen: indices of the survivors, (m, B).
+            more: further entries of the log, as JSON takes them.
+        """
         best = take(values, chosen).argmax(0, keepdim=True)
         best = take(chosen, best)
         self.best_so_far = take(scored.latents, best)[0]
@@ -94,7 +102,17 @@ def to_json(values):
 
 
 def finish_baseline(state, x, v, step):
-    """The baseline from the state x (1, B, ...) with velocity v at grid `step`, by the ODE to the end."""
+    """Takes the baseline from a state in the middle of the grid to the end, by the ODE.
+
+    Args:
+        state: SearchState.
+        x: the baseline there, (1, B, ...).
+        v: its velocity there, (1, B, ...).
+        step: the grid index of both.
+
+    Returns:
+        The clean latents, (1, B, ...).
+    """
     for here in range(step, state.steps):
         if here > step:
             v = state.velocity(x, state.times(x, here))

@@ -14,12 +14,21 @@ from .tile_choice import choose_by_tile, compose_noise
 
 @dataclass(frozen=True)
 class StepwiseSearch:
-    """At each step that starts at a time of at most `window`, `children` steps by `kernel` compete on their clean estimates.
+    """Several noisy steps compete on their clean estimates at each step of the searched part; the last step is always the ODE's.
 
-    first_improvement: children are tried one by one, and the first that is better than the estimate so far is taken. Then the
-    budget is a cap, and a batch pays what its most expensive image needs at each step. The last step is always the ODE's.
-    tile: in pixels; where it is not 0, every tile of that size has a winner of its own, and the step is made with noise that is
-    composed of theirs, for one more model call. It needs a task with `score_tile`, and latents (B, ..., H, W).
+    Args:
+        children: how many steps compete; 0 is the baseline.
+        window: the latest time, from 0 to 1, at which a searched step starts: all times up to it are searched.
+        kernel: how a child is made; one that keeps to the sigmas.
+        first_improvement: children are tried one by one, and the first that is better than the estimate so far is taken. Then the
+            budget is a cap, and a batch pays what its most expensive image needs at each step.
+        baseline_check: finish the baseline too and never return anything worse.
+        tile: in pixels; where it is not 0, every tile of that size has a winner of its own, and the step is made with noise that is
+            composed of theirs, for one more model call. It needs a task with `score_tile`, and latents (B, ..., H, W).
+
+    Raises:
+        ValueError: `children` below 0, a window outside [0, 1], a kernel that leaves the sigmas, or `tile` beside
+            `first_improvement`.
     """
 
     children: int = 4

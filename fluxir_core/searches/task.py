@@ -23,18 +23,20 @@ class Task:
     """A search's world: functions, not frameworks.
 
     Rows hold n candidates of each of the B images of a batch, candidate by candidate (row = candidate * B + image).
-    velocity: (rows, ...) latents and (rows,) times in (0, 1] -> (rows, ...) velocities.
-    decode: clean latents -> (rows, 3, H, W) images in [0, 1].
-    score: images -> {verifier: (rows,) scores, higher is better, NaN allowed}.
-    combine: {verifier: (n, B)} -> (n, B), one value a candidate within each image's cohort (see `aggregate`); -inf refuses it.
-    member_values: {verifier: (n, B)} -> {member: (n, B)}, who votes in the final selection; None: every verifier does.
-    start: initial noise (rows, ...) -> the state at the first sigma; None where that is the noise itself.
-    finish: the decoder for the finalists, None to use `decode`.
-    fidelity: images -> (rows,) closeness to the degraded input in dB, None where there is no input to be faithful to.
-    held_out: images -> {verifier: (rows,) scores} of verifiers that the search is not to see; they are reported. None: no such.
-    watch: called with each scored cohort (a `Round`) once it is decided.
-    score_tile: crops (rows, 3, h, w) of images, their Tile in pixels and the whole's (H, W) -> as score; None where images
-    can only be judged whole.
+
+    Args:
+        velocity: (rows, ...) latents and (rows,) times in (0, 1] -> (rows, ...) velocities.
+        decode: clean latents -> (rows, 3, H, W) images in [0, 1].
+        score: images -> {verifier: (rows,) scores, higher is better, NaN allowed}.
+        combine: {verifier: (n, B)} -> (n, B), one value a candidate within each image's cohort (see `aggregate`); -inf refuses it.
+        member_values: {verifier: (n, B)} -> {member: (n, B)}, who votes in the final selection; None: every verifier does.
+        start: initial noise (rows, ...) -> the state at the first sigma; None where that is the noise itself.
+        finish: the decoder for the finalists, None to use `decode`.
+        fidelity: images -> (rows,) closeness to the degraded input in dB, None where there is no input to be faithful to.
+        held_out: images -> {verifier: (rows,) scores} of verifiers that the search is not to see; they are reported. None: no such.
+        watch: called with each scored cohort (a `Round`) once it is decided; None for nothing.
+        score_tile: crops (rows, 3, h, w) of images, their Tile in pixels and the whole's (H, W) -> as score; None where images
+            can only be judged whole.
     """
 
     velocity: Callable

@@ -12,11 +12,19 @@ HALF = torch.finfo(torch.float16)
 
 
 def condition_positions(output_ids, height, width, mode, place=(1, 0, 0)):
-    """Positions (height * width, 3) of a condition image's tokens, on a grid of `height` x `width`.
+    """Positions of a condition image's tokens.
 
-    `output_ids` (rows, columns, 3) are those of the sampled tokens. Shared positions cover the output's area whatever the
-    condition's size: tokens of both that show the same place have the same position. Offset ones stand on their own grid,
-    which begins at `place` (index, rows, columns) from the output's first token.
+    Shared positions cover the output's area whatever the condition's size: tokens of both that show the same place have the same
+    position. Offset ones stand on their own grid.
+
+    Args:
+        output_ids: positions of the sampled tokens, (rows, columns, 3).
+        height, width: of the condition's grid, in tokens.
+        mode: ConditionMode.
+        place: (index, rows, columns) from the output's first token at which offset positions begin.
+
+    Returns:
+        (height * width, 3), row by row.
     """
     shared = mode.positions == "shared"
     ids = output_ids.new_empty(height, width, 3)
@@ -63,8 +71,12 @@ def _tokens(extent):
 class ConditionBranch:
     """The blocks of a FLUX transformer as condition tokens see them.
 
-    `modules(name)` is the base's module of BFL's name, to be called on a tensor; `dims` are its FluxDimensions; `lora`
-    (LoRA) changes these tokens only, by `lora_strength`: a LoRA for all tokens belongs in the modules instead.
+    Args:
+        modules: `modules(name)` is the base's module of BFL's name, to be called on a tensor.
+        dims: FluxDimensions of the base.
+        mode: ConditionMode.
+        lora: LoRA that changes these tokens only, or None; one for all tokens belongs in the modules instead.
+        lora_strength: factor of what it adds.
     """
 
     def __init__(self, modules, dims, mode, lora=None, lora_strength=1.0):
@@ -87,14 +99,36 @@ class ConditionBranch:
             vector = vector + scalar("guidance_in", self.mode.guidance, guidance)
         return vector + embed("vector_in", pooled)
 
-    def start(self, tokens, ids, vector, strength=1.0):
-        """The stream of one model call: `tokens` (B, M, 64) at positions `ids`, a list of (M_i, 3) for each condition image,
-        modulated by `vector` (B, hidden)."""
-        return ConditionStream(self, tokens, ids, vector, strength)
+    def start(self, tokens, ids, vector, strength=1.0, shown=None):
+        """Begins the stream of one model call.
+
+        Args:
+            tokens: of all condition images, (B, M, 64).
+            ids: their positions, a list of (M_i, 3) for each condition image.
+            vector: what modulates them, (B, hidden); see `vector`.
+            strength: factor on the attention that they get, above 0.
+            shown: bool (B,), False for rows whose tokens get none, as if they were not there; None shows all.
+
+        Returns:
+            A ConditionStream.
+
+        Raises:
+            ValueError: `strength` is not above 0.
+        """
+        return ConditionStream(self, tokens, ids, vector, attention_bias(strength, shown))
 
     def remember(self, tokens, ids, vector, attention):
-        """Every block's keys and values of tokens that attend only to themselves: a list of (key, value), each
-        (B, heads, M, head_dim). `ids` are as for `start`, `attention` as for ConditionStream.attend."""
+        """Computes every block's keys and values of tokens that attend only to themselves.
+
+        Args:
+            tokens: of all condition images, (B, M, 64).
+            ids: their positions, a list of (M_i, 3) for each condition image.
+            vector: what modulates them, (B, hidden); see `vector`.
+            attention: as for ConditionStream.attend.
+
+        Returns:
+            A list of (key, value) for each block, (B, heads, M, head_dim) both.
+        """
         rotary, spans = self._rotary(ids), image_spans(ids, self.mode)
         memory, state = [], self._apply("img_in", tokens)
         for index in range(self.dims.blocks):
@@ -105,8 +139,18 @@ class ConditionBranch:
         return memory
 
     def enter(self, index, state, vector, rotary):
-        """Block `index` (double blocks first) up to its attention: queries, keys, values (B, heads, M, head_dim) of
-        `state` (B, M, hidden), and the function that takes the attention's output (B, M, hidden) to the next state."""
+        """Takes the stream through a block up to its attention.
+
+        Args:
+            index: of the block, double blocks first.
+            state: (B, M, hidden).
+            vector: what modulates it, (B, hidden).
+            rotary: the rotary embedding of its positions.
+
+        Returns:
+            Queries, keys and values, (B, heads, M, head_dim) each, and the function that takes the attention's output
+            (B, M, hidden) to the next state.
+        """
         if index < self.dims.double_blocks:
             return self._enter_double(f"double_blocks.{index}", state, vector, rotary)
         return self._enter_single(f"single_blocks.{index - self.dims.double_blocks}", state, vector, rotary)
@@ -159,17 +203,24 @@ def _within(state):
 class ConditionStream:
     """Condition tokens in joint attention with the output's, block by block through one model call."""
 
-    def __init__(self, branch, tokens, ids, vector, strength):
+    def __init__(self, branch, tokens, ids, vector, bias):
         self.branch, self.vector, self.rotary = branch, vector, branch._rotary(ids)
         self.joint = branch.mode.attention == "joint"
-        self.spans, self.bias = image_spans(ids, branch.mode), log_strength(strength)
+        self.spans, self.bias = image_spans(ids, branch.mode), bias
         # By block, so that gradient checkpointing may run any of them again.
         self.states = {0: branch._apply("img_in", tokens)}
 
     def attend(self, index, query, key, value, attention):
-        """The attention of block `index` for the base's (B, heads, N, head_dim) tokens, (B, N, hidden).
+        """Computes a block's attention with the condition, and takes the condition through the block.
 
-        `attention(q, k, v, bias)` takes an additive bias that broadcasts to (B, heads, N, N), or None.
+        Args:
+            index: of the block, double blocks first.
+            query, key, value: of the base's tokens, (B, heads, N, head_dim).
+            attention: `attention(q, k, v, bias)` returns (B, N, hidden); it takes an additive bias that broadcasts to
+                (B, heads, N, N), or None.
+
+        Returns:
+            The output for the base's tokens, (B, N, hidden).
         """
         branch, count = self.branch, query.shape[2]
         own_query, own_key, own_value, leave = branch.enter(index, self.states[index], self.vector, self.rotary)
@@ -189,13 +240,14 @@ class ConditionStream:
     def _joint_bias(self, like, count, extra):
         if self.bias is None and len(self.spans) == 1:
             return None
-        bias = like.new_zeros(count + extra, count + extra)
-        bias[:count, count:] = bias[count:, :count] = self.bias or 0
+        own = self.bias if isinstance(self.bias, torch.Tensor) else like.new_tensor(self.bias or 0.0).view(1, 1, 1, 1)
+        bias = like.new_zeros(len(own), 1, count + extra, count + extra)
+        bias[..., :count, count:] = bias[..., count:, :count] = own
         if len(self.spans) > 1:
-            bias[count:, count:] = float("-inf")
+            bias[..., count:, count:] = float("-inf")
         for first, last in self.spans:
-            bias[count + first : count + last, count + first : count + last] = 0
-        return bias[None, None]
+            bias[..., count + first : count + last, count + first : count + last] = 0
+        return bias
 
 
 def image_spans(ids, mode):
@@ -206,25 +258,54 @@ def image_spans(ids, mode):
 
 
 def attend_to_own(query, key, value, spans, attention):
-    """Attention of condition tokens to themselves alone, within each of `spans`."""
+    """Attention of condition tokens to themselves alone.
+
+    Args:
+        query, key, value: of the condition tokens, (B, heads, M, head_dim).
+        spans: (first, last) of the tokens that see each other, in order; see `image_spans`.
+        attention: as for ConditionStream.attend.
+
+    Returns:
+        (B, M, hidden).
+    """
     parts = (attention(*(x[:, :, first:last] for x in (query, key, value)), None) for first, last in spans)
     return torch.cat(list(parts), 1)
 
 
 def attend_with_kv(query, key, value, more_keys, more_values, bias, attention):
-    """Attention of the base's queries to its own and more keys and values; `bias` (a number or None) is on the latter."""
+    """Attention of the base's queries to its own and more keys and values.
+
+    Args:
+        query, key, value: of the base's tokens, (B, heads, N, head_dim).
+        more_keys, more_values: (B, heads, M, head_dim).
+        bias: what is added to the attention's logits of these: a number, or (B, 1, 1, 1), or None.
+        attention: as for ConditionStream.attend.
+
+    Returns:
+        (B, N, hidden).
+    """
     count, extra = key.shape[2], more_keys.shape[2]
     if bias is not None:
-        row = query.new_zeros(count + extra)
-        row[count:] = bias
-        bias = row.expand(1, 1, query.shape[2], -1)
+        row = query.new_zeros(len(bias) if isinstance(bias, torch.Tensor) else 1, 1, 1, count + extra)
+        row[..., count:] = bias
+        bias = row.expand(-1, -1, query.shape[2], -1)
     joined = (torch.cat([base, more.to(base)], 2) for base, more in ((key, more_keys), (value, more_values)))
     return attention(query, *joined, bias)
 
 
 def log_strength(strength):
-    """Strength as a bias on attention, None for 1: the weights are multiplied by `strength` before they are normalised.
-    Raises ValueError unless it is above 0."""
+    """Strength as a bias on attention, None for 1: the weights are multiplied by `strength` before they are normalized.
+
+    Raises ValueError unless it is above 0.
+    """
     if not strength > 0:
         raise ValueError(f"condition strength is {strength}; use a value above 0, or leave the condition out.")
     return None if strength == 1 else math.log(strength)
+
+
+def attention_bias(strength, shown=None):
+    """The bias on the attention of condition tokens: `log_strength`'s, or (B, 1, 1, 1) where `shown`, bool (B,), hides some
+    rows' tokens."""
+    if shown is None:
+        return log_strength(strength)
+    return torch.where(shown, log_strength(strength) or 0.0, float("-inf")).view(-1, 1, 1, 1)

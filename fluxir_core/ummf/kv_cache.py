@@ -22,7 +22,16 @@ class CachedCondition:
         self.memory, self.rows, self.bias = memory, rows, log_strength(strength)
 
     def attend(self, index, query, key, value, attention):
-        """As ConditionStream's."""
+        """Computes a block's attention with the condition's kept keys and values.
+
+        Args:
+            index: of the block, double blocks first.
+            query, key, value: of the base's tokens, (B, heads, N, head_dim).
+            attention: as for ConditionStream.attend.
+
+        Returns:
+            The output for the base's tokens, (B, N, hidden).
+        """
         more_keys, more_values = (kept[self.rows] for kept in self.memory[index])
         return attend_with_kv(query, key, value, more_keys, more_values, self.bias, attention)
 
@@ -44,12 +53,20 @@ class KVCache:
         self._kept.clear()
 
     def recall(self, branch, tokens, ids, guidance, pooled, attention, fits=lambda size: True, most=MAX_KEPT):
-        """(memory, rows) of `tokens` (B, M, 64) at `ids` under prompts `pooled` (B, vec) and `guidance` (B,) or None, computed
-        for what is new.
+        """Finds the keys and values of condition tokens, computed for what is new.
 
-        `ids` are as for ConditionBranch.start, `attention` as for ConditionStream.attend; `fits(bytes)` is asked before
-        anything is kept, and None is returned when it says no. Of more than `most` memories the oldest go: tiles of an image
-        take turns, so give each its own.
+        Args:
+            branch: ConditionBranch.
+            tokens: of all condition images, (B, M, 64).
+            ids: their positions, a list of (M_i, 3) for each condition image.
+            guidance: (B,) or None.
+            pooled: the prompts' pooled embeddings, (B, vec).
+            attention: as for ConditionStream.attend.
+            fits: `fits(bytes)` is asked before anything is kept; by default everything fits.
+            most: memories that are kept; of more the oldest go. Tiles of an image take turns, so give each its own.
+
+        Returns:
+            (memory, rows) as for CachedCondition, or None where it does not fit.
         """
         by_row = [tokens.flatten(1), pooled]
         if branch.mode.guidance is None and guidance is not None:

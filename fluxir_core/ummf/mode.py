@@ -7,13 +7,18 @@ from dataclasses import dataclass
 class ConditionMode:
     """What condition tokens are to the others in the sequence [text; z_t; condition].
 
-    `positions`: "shared" puts the condition's tokens on the output's own positions (0, h, w), "offset" on (1, h, w), and
-    those of further images where FLUX.1 Kontext has them (`reference_places`).
-    `timestep` and `guidance` embed the condition tokens; None means those of the output's tokens. `tokens` says what the
-    LoRA changes: the "condition" tokens only, or "all". `attention`: "joint" lets the condition attend to everything,
-    "alone" only to itself; with a fixed timestep its keys and values are then the same at every step. `images`: "joint" lets
-    several condition images attend to each other, "apart" does not.
-    Raises ValueError on any other value.
+    Args:
+        positions: "shared" puts the condition's tokens on the output's own positions (0, h, w), "offset" on (1, h, w), and
+            those of further images where FLUX.1 Kontext has them (`reference_places`).
+        timestep: that embeds the condition tokens, in [0, 1]; None for that of the output's tokens.
+        guidance: that embeds the condition tokens; None for that of the output's tokens.
+        tokens: what the LoRA changes: the "condition" tokens only, or "all".
+        attention: "joint" lets the condition attend to everything, "alone" only to itself; with a fixed timestep its keys and
+            values are then the same at every step.
+        images: "joint" lets several condition images attend to each other, "apart" does not.
+
+    Raises:
+        ValueError: any other value.
     """
 
     positions: str = "shared"

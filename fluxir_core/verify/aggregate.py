@@ -33,9 +33,9 @@ def _z(scores):
     usable = scores.isfinite()
     count = usable.sum(0).clamp(min=1)
     mean = torch.where(usable, scores, 0).sum(0) / count
-    centred = torch.where(usable, scores - mean, 0)
-    std = (centred.square().sum(0) / count).sqrt()
+    centered = torch.where(usable, scores - mean, 0)
+    std = (centered.square().sum(0) / count).sqrt()
     # A spread below the arithmetic's own noise is no difference.
-    z = torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), centred / std, torch.zeros_like(centred))
+    z = torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), centered / std, torch.zeros_like(centered))
     worst = torch.where(usable, z, torch.inf).amin(0) - 1
     return torch.where(usable, z, torch.where(usable.any(0), worst, 0))

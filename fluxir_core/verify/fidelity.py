@@ -53,8 +53,8 @@ def _compare(images, reference):
 
     # image = gain * input + offset, channel by channel; regressing the input, which is noisy, keeps the gain unbiased.
     middle, mean = given.mean(2), found.mean(2)
-    centred = found - mean[..., None]
-    slope = ((given - middle[..., None]) * centred).mean(2) / (centred.square().mean(2) + 1e-6)
+    centered = found - mean[..., None]
+    slope = ((given - middle[..., None]) * centered).mean(2) / (centered.square().mean(2) + 1e-6)
     gain = torch.minimum((1 / slope.clamp(min=1e-6)).clamp(min=0.9), room)
     lowest, highest = -gain * black[:, None] - MARGIN, 1 - gain * white[:, None] + MARGIN
     offset = torch.minimum((mean - gain * middle), highest).maximum(lowest)

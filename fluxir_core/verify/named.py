@@ -22,10 +22,19 @@ NAMED = (DEFAULT, *OWN, *MADE)
 
 
 def verifier_named(name, folder, prompt="", device="cpu"):
-    """The verifier `name`: one of NAMED or a metric of pyiqa, on `device`.
+    """Makes a verifier by its name.
 
-    Weights of the paper's three are looked for in `folder`; `prompt` says what the image shows. Raises ValueError, one
-    sentence, when the name is unknown or weights are missing.
+    Args:
+        name: one of NAMED or a metric of pyiqa.
+        folder: where the weights of the paper's three are looked for.
+        prompt: what the image shows; those of PROMPTED need one.
+        device: where it computes.
+
+    Returns:
+        The verifier.
+
+    Raises:
+        ValueError: the name is unknown, or a library, weights or the prompt are missing; one sentence.
     """
     if name == DEFAULT:
         return DefaultEnsemble()
@@ -42,6 +51,17 @@ def verifier_named(name, folder, prompt="", device="cpu"):
 
 
 def ensemble_named(names, folder, prompt="", device="cpu"):
-    """An ensemble of the verifiers `names`; the default alone is itself. Raises ValueError as `verifier_named`."""
+    """Makes an ensemble of verifiers by their names; the default alone is itself.
+
+    Args:
+        names: of the verifiers; one that is given twice counts once.
+        folder, prompt, device: as for `verifier_named`.
+
+    Returns:
+        An Ensemble.
+
+    Raises:
+        ValueError: as `verifier_named`, and where there is no name.
+    """
     members = [verifier_named(name, folder, prompt, device) for name in dict.fromkeys(names)]
     return members[0] if len(members) == 1 and isinstance(members[0], Ensemble) else Ensemble(members)

@@ -1,6 +1,6 @@
 """NIQE (Mittal, Soundararajan and Bovik, 2013) with a model fitted on freely usable photos.
 
-An image is good when the statistics of its locally normalised luma are those of undistorted photos. Differs from the
+An image is good when the statistics of its locally normalized luma are those of undistorted photos. Differs from the
 paper in the patches: 64 pixels with a stride of 32 instead of 96 apart, so that small images hold enough of them.
 """
 
@@ -19,7 +19,7 @@ MODEL_FILE = Path(__file__).with_name("niqe.safetensors")
 
 @lru_cache(maxsize=1)
 def _shape_table():
-    """Shapes of generalised Gaussians and, increasing with them, the ratio E|x|^2 / E[x^2] that each has."""
+    """Shapes of generalized Gaussians and, increasing with them, the ratio E|x|^2 / E[x^2] that each has."""
     shape = torch.arange(0.2, 10, 0.001, dtype=torch.float64)
     ratio = torch.exp(2 * torch.lgamma(2 / shape) - torch.lgamma(1 / shape) - torch.lgamma(3 / shape))
     return shape.float(), ratio.float()
@@ -31,7 +31,7 @@ def _shape(ratio):
 
 
 def _asymmetric_gaussian(x):
-    """Asymmetric generalised Gaussian fitted to `x`'s last axis: (..., 4) shape, mean, left and right scale (not variance)."""
+    """Asymmetric generalized Gaussian fitted to `x`'s last axis: (..., 4) shape, mean, left and right scale (not variance)."""
 
     def side(mask):
         return ((x * x * mask).sum(-1) / mask.sum(-1).clamp(min=1)).sqrt().clamp(min=1e-6)
@@ -101,8 +101,8 @@ class NIQE:
 
     def _distance(self, image):
         found = features(255 * luma(image))[0][0].double()
-        centred = found - found.mean(0)
-        covariance = centred.T @ centred / max(1, len(found) - 1)
+        centered = found - found.mean(0)
+        covariance = centered.T @ centered / max(1, len(found) - 1)
         mean, model = self.model["mean"].to(found), self.model["covariance"].to(found)
         apart = found.mean(0) - mean
         return (apart @ torch.linalg.pinv((covariance + model) / 2, hermitian=True) @ apart).clamp(min=0).sqrt().float()

@@ -53,9 +53,18 @@ def load_state(file, source):
 
 
 def build(make, state, file, source):
-    """The module that `make()` describes, holding exactly the tensors of `state`, frozen and in evaluation mode.
+    """Makes a module that holds exactly the tensors of a file, frozen and in evaluation mode.
 
-    Raises VerifierFileError, naming `file`, when a tensor is missing, left over or of another shape.
+    Args:
+        make: `make()` describes the module.
+        state: {name: tensor}.
+        file, source: the file's path and where it comes from, for the error.
+
+    Returns:
+        The module.
+
+    Raises:
+        VerifierFileError: a tensor is missing, left over or of another shape.
     """
     with torch.device("meta"):
         module = make()
@@ -96,7 +105,7 @@ def crops(images, side):
     """Square views of `images` (B, 3, H, W) in [0, 1] that together cover them: (B, N, 3, side, side) in [0, 1].
 
     The short side is resized to `side` (bicubic, antialiased, as CLIP's own preparation does); along the longer one
-    an odd number of crops stands evenly from end to end, the middle one being CLIP's centre crop, so that the ends
+    an odd number of crops stands evenly from end to end, the middle one being CLIP's center crop, so that the ends
     of the image count too. N is 1 for a square and at most 9: images longer than nine squares have gaps.
     """
     height, width = images.shape[2:]
@@ -112,10 +121,17 @@ def crops(images, side):
 
 
 def score_crops(images, side, module, score):
-    """The mean over every image's crops of `score`, -inf where an image is not finite: (B,) on the images' device.
+    """Scores images by the mean over each one's crops.
 
-    `score` takes all crops of all images in one batch, (M, 3, side, side), normalised with CLIP's mean and deviation,
-    on the device and in the precision of `module`, and returns (M,).
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        side: of a crop, in pixels.
+        module: on whose device and in whose precision `score` computes.
+        score: takes all crops of all images in one batch, (M, 3, side, side), normalized with CLIP's mean and deviation, and
+            returns (M,).
+
+    Returns:
+        (B,) on the images' device; -inf where an image is not finite.
     """
     images, finite = normalize(images)
     views = crops(images, side)

@@ -63,7 +63,7 @@ def removal_check(cleaned, degraded):
 
     The limits were chosen on scikit-image's training photos, where `python -m comfyui_fluxir.training.studies.calibrate_removal`
     counts: of 5148 good results 99.3 % are usable, of the undistorted photos and of unchanged images all; of 9768 ruined
-    ones 95.0 % are refused, fewest of those only blurred a thirtieth of the side (47 %), oversharpened (81 %) and posterised
+    ones 95.0 % are refused, fewest of those only blurred a thirtieth of the side (47 %), oversharpened (81 %) and posterized
     to three levels (88 %). NIQE was left out: it added little and refused smoothed textures.
     Raises ValueError when the numbers of images differ.
     """

@@ -70,9 +70,16 @@ def reasons(row, selection, names):
 
 
 def table(files, scores, selection, unreadable=()):
-    """A CSV table with a row for each of `files`: its scores, whether it is kept, and which metrics drop it.
+    """Makes a CSV table with a row for each file: its scores, whether it is kept, and which metrics drop it.
 
-    `scores` as for `select`; `unreadable` [(file, reason)] follow, dropped for the reason.
+    Args:
+        files: their names.
+        scores: {metric: [number of each file]}.
+        selection: the Selection of these scores.
+        unreadable: [(file, reason)] of further rows, dropped for the reason.
+
+    Returns:
+        The table's text.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

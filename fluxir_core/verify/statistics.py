@@ -16,7 +16,7 @@ def _gradient(gray):
 
 
 class CoherentGradient:
-    """Mean gradient where neighbouring gradients agree (structure tensor coherence): edges count, noise hardly does."""
+    """Mean gradient where neighboring gradients agree (structure tensor coherence): edges count, noise hardly does."""
 
     name = "coherent_gradient"
 

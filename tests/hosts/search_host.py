@@ -41,7 +41,7 @@ def noise(seed=7):
 
 
 class Judge:
-    """A verifier that likes bright pictures."""
+    """A verifier that likes bright images."""
 
     name = "bright"
 

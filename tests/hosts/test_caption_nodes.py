@@ -99,15 +99,15 @@ def test_a_batch_is_usable_if_all_of_it_is_and_the_report_says_which_is_not(node
         check(nodes, both[1], both[0][:1])
 
 
-def test_a_check_can_be_interrupted_after_each_picture(nodes, monkeypatch):
+def test_a_check_can_be_interrupted_after_each_image(nodes, monkeypatch):
     clean, noisy = photo()
     checked = []
 
-    def check_one(*pictures):
-        checked.append(len(pictures[0]))
+    def check_one(*images):
+        checked.append(len(images[0]))
         nodes.comfy.model_management.interrupt_current_processing(True)
 
-    monkeypatch.setattr(nodes, "removal_check", lambda *pictures: check_one(*pictures) or [])
+    monkeypatch.setattr(nodes, "removal_check", lambda *images: check_one(*images) or [])
     with pytest.raises(nodes.comfy.model_management.InterruptProcessingException):
         check(nodes, noisy.repeat(3, 1, 1, 1), clean.repeat(3, 1, 1, 1))
     assert checked == [1]
@@ -148,7 +148,7 @@ def test_the_caption_is_asked_for_only_when_connected_missing_and_safe(nodes):
 # Caption Image
 
 
-def test_a_image_is_captioned_once_through_comfyuis_memory_management(nodes, monkeypatch):
+def test_an_image_is_captioned_once_through_comfyuis_memory_management(nodes, monkeypatch):
     import comfy.model_management
 
     loaded = []
@@ -212,7 +212,7 @@ def test_missing_files_and_batches_are_refused_in_one_sentence(nodes):
 
 @pytest.fixture
 def stocked(server):
-    """A server with three pictures and two captioners: a small random one, and a folder without files."""
+    """A server with three images and two captioners: a small random one, and a folder without files."""
     root = server.base / "models" / "fluxir_captioners"
     (server.base / "input").mkdir(exist_ok=True)
     (root / "empty").mkdir(parents=True, exist_ok=True)
@@ -227,7 +227,7 @@ def stocked(server):
 
 
 def run(server, cleaned, model):
-    """(the check's picture, caption, report) of a graph that captions `cleaned` with `model`; model None: no caption."""
+    """(the check's image, caption, report) of a graph that captions `cleaned` with `model`; model None: no caption."""
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "noisy.png"}},
         "2": {"class_type": "LoadImage", "inputs": {"image": f"{cleaned}.png"}},

@@ -1,4 +1,4 @@
-"""A FLUX model folder in diffusers' own layout, with text encoders: captions train a LoRA, and prompts draw pictures."""
+"""A FLUX model folder in diffusers' own layout, with text encoders: captions train a LoRA, and prompts draw images."""
 
 import pytest
 import torch

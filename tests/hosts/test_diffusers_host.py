@@ -63,7 +63,7 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradients(transformer, 
 
 
 def test_a_few_steps_under_autocast_teach_the_adapter_and_leave_the_base(transformer, given):
-    """The degraded picture itself as target: nothing but the adapter sees it. bfloat16 compute, float32 weights."""
+    """The degraded image itself as target: nothing but the adapter sees it. bfloat16 compute, float32 weights."""
     base = {key: value.clone() for key, value in transformer.state_dict().items()}
     degraded = torch.randn(2, 1, 64).expand(2, 16, 64)
     adapter = tiny_adapter(flux_weights(), excitation=0, rank=16)

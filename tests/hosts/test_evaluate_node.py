@@ -43,7 +43,7 @@ def test_the_node_is_the_core_function_on_images(nodes, photo):
     assert report == {"values": [expected], "skipped": {}} and table == markdown([expected], evaluation)
 
 
-def test_a_image_alone_is_measured_without_partners_and_metrics(nodes, photo):
+def test_an_image_alone_is_measured_without_partners_and_metrics(nodes, photo):
     _, report = run(nodes, torch.cat([photo, photo[..., :1]], -1))  # alpha is left out
     assert report["values"] == [Evaluation(())(planes(photo))]
 

@@ -8,8 +8,8 @@ from comfyui_fluxir.fluxir_core.image.files import save_image
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.diffusers_host.model_folder import open_transformer
 from comfyui_fluxir.training.engine.run_folder import RunFolder
-from comfyui_fluxir.training.recipes.config import FluxIRConfig, UMMFConfig
-from comfyui_fluxir.training.recipes.train import make_adapter, make_objective
+from comfyui_fluxir.training.recipes.config import RECIPES
+from comfyui_fluxir.training.recipes.train import make_objective, make_trained
 
 from .comfy_host import prompt, random_latent
 
@@ -39,11 +39,10 @@ def train(host, photos, recipe, work, out):
     (work / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     main(["train", recipe, "--config", str(work / "config.yaml"), "--work", str(work), "--out", str(work / "bf16.safetensors")])
     main(["export", str(work), str(out), "--weights", "last", "--dtype", "float32"])
-    config = {"fluxir": FluxIRConfig, "ummf": UMMFConfig}[recipe].load(work / "config.yaml")
-    transformer = open_transformer(host.folder)
-    adapter = make_adapter(config, transformer)
-    adapter.load_state_dict(RunFolder(work).load()["adapter"])
-    return make_objective(config, transformer, adapter, None)
+    config = RECIPES[recipe].load(work / "config.yaml")
+    trained = make_trained(config, open_transformer(host.folder), None)
+    trained.adapter.load_state_dict(RunFolder(work).load()["adapter"])
+    return make_objective(config, trained, None)
 
 
 def velocity_in_training(objective, noise, lq):

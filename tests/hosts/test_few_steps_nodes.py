@@ -200,19 +200,19 @@ def test_a_student_looks_ahead_for_the_slow_model(host, vae, nodes, shared):
     assert own["nfe"] > report["nfe"] and own["log"][0]["values"] != report["log"][0]["values"]
 
 
-def test_cancelling_while_a_student_looks_ahead_keeps_the_best(host, vae, nodes, monkeypatch):
+def test_canceling_while_a_student_looks_ahead_keeps_the_best(host, vae, nodes, monkeypatch):
     import comfy.model_management
     from comfyui_fluxir.nodes.student import _Finisher
 
     looks, sample = [], _Finisher._sample
 
-    def cancelled(self, *arguments):
+    def canceled(self, *arguments):
         looks.append(1)
         if len(looks) == 3:
             comfy.model_management.interrupt_current_processing()
         return sample(self, *arguments)
 
-    monkeypatch.setattr(_Finisher, "_sample", cancelled)
+    monkeypatch.setattr(_Finisher, "_sample", canceled)
     search = evolutionary_search(nodes, with_student(host.apply(host.model)))
     best, _, report = run(host, vae, model=host.apply(), search=search, keep_best=True)
     assert report["stopped"] and report["log"] and best["samples"].isfinite().all()

@@ -1,4 +1,4 @@
-"""`fluxir fluxgen generate` on real diffusers: the pictures of its FLUX pipeline, and no kill loses or doubles one."""
+"""`fluxir fluxgen generate` on real diffusers: the images of its FLUX pipeline, and no kill loses or doubles one."""
 
 import json
 import os

@@ -35,7 +35,7 @@ def batch():
 
 
 class Verified:
-    """A verifier of given scores, in the order in which pictures are shown."""
+    """A verifier of given scores, in the order in which images are shown."""
 
     def __init__(self, *scores):
         self.scores = iter(scores)
@@ -73,7 +73,7 @@ def test_where_nothing_is_dropped_what_is_behind_that_output_does_not_run(nodes,
     assert torch.equal(kept, batch) and isinstance(dropped, ExecutionBlocker) and dropped.message is None
 
 
-def test_a_image_with_nan_is_dropped_and_alpha_is_carried(nodes, batch):
+def test_an_image_with_nan_is_dropped_and_alpha_is_carried(nodes, batch):
     given = torch.cat([batch, torch.rand(5, 64, 80, 1)], -1)
     given[1, 2, 3, 0] = torch.nan
     kept, dropped, sheet, _ = choose(nodes, given, Verified(1.0, -torch.inf, 1.0, 1.0, 1.0))
@@ -135,7 +135,7 @@ def test_an_existing_shard_is_never_opened_again(nodes, batch, output, prefix, s
 
 
 @pytest.mark.parametrize("prefix", ["sets/v1.5", "sets/"])
-def test_a_run_that_is_cancelled_or_fails_leaves_nothing_and_hides_nothing(nodes, batch, output, prefix, monkeypatch):
+def test_a_run_that_is_canceled_or_fails_leaves_nothing_and_hides_nothing(nodes, batch, output, prefix, monkeypatch):
     finished = save(nodes, batch, batch, prefix)
 
     def fails(_):

@@ -39,7 +39,7 @@ def test_no_image_is_left_over_and_all_are_small():
     assert set(sizes) == used and max(sizes.values()) < 30_000 and sum(sizes.values()) < 1_200_000
 
 
-def test_a_image_of_every_node_can_be_made_again(schemas):
+def test_an_image_of_every_node_can_be_made_again(schemas):
     for name in schemas:
         assert name in COMPANY or richest_workflow(name).exists()
 

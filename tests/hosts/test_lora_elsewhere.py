@@ -91,7 +91,7 @@ def by_hooks(transformer, lora, latent, prompt):
 
 
 def test_diffusers_loads_what_the_delta_says(tmp_path, transformer, lora, latent, prompt):
-    save_lora(tmp_path / "lora.safetensors", lora, {"licence": "Apache-2.0"}, OMINI)
+    save_lora(tmp_path / "lora.safetensors", lora, {"license": "Apache-2.0"}, OMINI)
     bare, expected = velocity(transformer, latent, prompt), by_hooks(transformer, lora, latent, prompt)
     transformer.load_lora_adapter(tmp_path, weight_name="lora.safetensors")
     torch.testing.assert_close(velocity(transformer, latent, prompt), expected, rtol=1e-5, atol=1e-5)
@@ -120,7 +120,7 @@ def test_comfyui_loads_the_same_from_both_layouts(comfy, caplog, tmp_path, flux,
     torch.testing.assert_close(pack_latents(in_comfyui), expected, rtol=1e-4, atol=1e-4)
 
 
-def spelt(lora, stem, down="lora_A.weight", up="lora_B.weight", alpha=True):
+def spelled(lora, stem, down="lora_A.weight", up="lora_B.weight", alpha=True):
     """`lora`'s weights in another program's keys."""
     weights = {}
     for name in lora.shapes:
@@ -165,7 +165,7 @@ def as_read(path):
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_what_cores_loader_reads_is_read_the_same(comfy, tmp_path, flux, transformer, lora, latent, prompt, spelling):
-    weights, path = spelt(lora, *SPELLINGS[spelling]), tmp_path / "lora.safetensors"
+    weights, path = spelled(lora, *SPELLINGS[spelling]), tmp_path / "lora.safetensors"
     save_file(weights, path)
     assert load_lora(path).report.unused == []
     ours = by_hooks(transformer, as_read(path), latent, prompt)
@@ -229,7 +229,7 @@ def test_a_lora_for_all_tokens_acts_in_whatever_spelling(comfy, tmp_path, flux, 
     from comfyui_fluxir.fluxir_core.lora.files import diffusers_weights
 
     path = tmp_path / "lora.safetensors"
-    save_file(spelt(lora, lambda name: f"base_model.model.{name}"), path)
+    save_file(spelled(lora, lambda name: f"base_model.model.{name}"), path)
     ours = in_comfyui(comfy, flux, diffusers_weights(load_lora(path)), latent, prompt)
     torch.testing.assert_close(ours, by_hooks(transformer, lora, latent, prompt), rtol=1e-4, atol=1e-4)
 

@@ -22,8 +22,8 @@ def lucid(host, tmp_path_factory):
     return LucidFluxHost(host, tmp_path_factory.mktemp("lucidflux"))
 
 
-def planes(picture):
-    return 2 * picture.movedim(-1, 1) - 1
+def planes(image):
+    return 2 * image.movedim(-1, 1) - 1
 
 
 def by_the_paper(lucid, degraded=None, cleaned=None, seen=None, strength=1.0):
@@ -260,7 +260,7 @@ def test_a_tile_sees_its_part_of_both_images_and_the_tokens_of_the_whole(lucid, 
     grid = TileGrid(height, width, 8, 0.25)
     parts = []
     for each in grid.tiles:
-        crops = (each.times(8).of(picture.movedim(-1, 1)).movedim(1, -1) for picture in (degraded, cleaned))
+        crops = (each.times(8).of(image.movedim(-1, 1)).movedim(1, -1) for image in (degraded, cleaned))
         parts.append((each, lucid.host.sample(by_the_paper(lucid, *crops), noise=each.of(noise), steps=1)))
     torch.testing.assert_close(found, grid.blend(parts, noise), **CLOSE)
 

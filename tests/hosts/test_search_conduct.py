@@ -1,4 +1,4 @@
-"""How the TTS Sampler behaves: memory, cancelling, previews, broken verifiers, bad input."""
+"""How the TTS Sampler behaves: memory, canceling, previews, broken verifiers, bad input."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_when_memory_runs_out_fewer_candidates_share_a_call(host, vae):
 
 
 def interrupted(host, after):
-    """A model that is cancelled by the artist at its call number `after`."""
+    """A model that is canceled by the artist at its call number `after`."""
     import comfy.model_management
 
     model, calls = host.model.clone(), []
@@ -38,7 +38,7 @@ def interrupted(host, after):
     return model
 
 
-def test_cancelling_stops_the_graph_and_leaves_comfyui_as_it_was(host, vae):
+def test_canceling_stops_the_graph_and_leaves_comfyui_as_it_was(host, vae):
     import comfy.model_management
 
     before = run(host, vae)[0]["samples"]
@@ -48,7 +48,7 @@ def test_cancelling_stops_the_graph_and_leaves_comfyui_as_it_was(host, vae):
     assert torch.equal(run(host, vae)[0]["samples"], before)
 
 
-def test_cancelling_can_keep_the_best_so_far(host, vae):
+def test_canceling_can_keep_the_best_so_far(host, vae):
     import comfy.model_management
 
     best, _, report = run(host, vae, model=interrupted(host, 13), preset="paper", keep_best=True)
@@ -59,7 +59,7 @@ def test_cancelling_can_keep_the_best_so_far(host, vae):
 
 
 @pytest.mark.parametrize("where", ["decoding", "scoring", "showing"])
-def test_cancelling_outside_the_model_keeps_the_best_too(host, vae, monkeypatch, where):
+def test_canceling_outside_the_model_keeps_the_best_too(host, vae, monkeypatch, where):
     import comfy.model_management
     import comfy.utils
 

@@ -86,7 +86,7 @@ def test_the_finalists_stand_below_the_chart_with_their_scores(host, vae):
     chart, both = (SearchReportChart.execute(json.dumps(report), 1, given).result[0] for given in (None, images))
     assert chart.shape == (1, 432, 768, 3) and torch.equal(both[:, :432], chart) and both.shape[1] > 800
     winner = report["winner"][1]
-    if winner >= 0:  # the values are of the finalists in their order: the winner's is the best picture
+    if winner >= 0:  # the values are of the finalists in their order: the winner's is the best image
         torch.testing.assert_close(finalists["samples"][2 * winner + 1], best["samples"][1], atol=1e-4, rtol=1e-4)
         assert report["finalist_values"][1][winner] == report["score"][1]
     with pytest.raises(ValueError, match="^Search Report Chart: 31 final candidates for a report of 32; decode those of "):
@@ -94,7 +94,7 @@ def test_the_finalists_stand_below_the_chart_with_their_scores(host, vae):
 
 
 def test_each_image_of_a_batch_is_restored_from_its_own_input(host, vae):
-    """The adapter's degraded latents are tiled over the candidates: picture for picture as if sampled alone."""
+    """The adapter's degraded latents are tiled over the candidates: image for image as if sampled alone."""
     lq = random_latent(1, batch=2)
     both, _, _ = run(host, vae, model=host.apply(lq=lq), latent={"samples": torch.zeros(2, 16, 8, 8)}, preset="best_of_n")
     drawn = noise().generate_noise({"samples": torch.zeros(2, 16, 8, 8)})
@@ -162,7 +162,7 @@ def company(host, kind):
 
 @pytest.mark.parametrize("kind", ["LoRA", "ControlNet", "reference latents", "regions", "adapter"])
 def test_candidates_that_share_a_call_keep_their_own_conditioning(host, vae, monkeypatch, kind):
-    """A batch of two pictures, eight candidates a call or one: whatever the graph holds meets its own picture."""
+    """A batch of two images, eight candidates a call or one: whatever the graph holds meets its own image."""
 
     model, positive = company(host, kind)
     from comfyui_fluxir.nodes import search_sampler

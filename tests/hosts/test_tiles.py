@@ -103,7 +103,7 @@ def first_denoised(host, model, noise, **options):
 
 
 def blended(host, tile_of, noise, tile=64):
-    """What the blend must be: every tile as a picture of its own, `tile_of(tile)` giving the model and options for it."""
+    """What the blend must be: every tile as an image of its own, `tile_of(tile)` giving the model and options for it."""
     from comfyui_fluxir.fluxir_core.execution.tiles import TileGrid
 
     grid = TileGrid(*noise.shape[2:], tile // 8)
@@ -175,7 +175,7 @@ def test_a_controlnet_sees_the_tiles_part_of_its_image(host, tile):
     from nodes import ControlNetApplyAdvanced
 
     class Brightness(ControlBase):
-        """Adds its picture, a pixel for each latent pixel, to the image tokens of the first block."""
+        """Adds its image, a pixel for each latent pixel, to the image tokens of the first block."""
 
         def __init__(self):
             super().__init__()

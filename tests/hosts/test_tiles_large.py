@@ -19,7 +19,7 @@ from PIL import Image
 from .workflow_host import node_of, read
 
 LARGE_GATE = 1.3
-"""The most that the error of a picture of four megapixels may score: on a scene of this size it scored 1.06, and 1.63
+"""The most that the error of an image of four megapixels may score: on a scene of this size it scored 1.06, and 1.63
 in tiles without overlap."""
 
 

@@ -1,4 +1,4 @@
-"""`fluxir train fluxir|ummf`: from a configuration and pictures to a file that the hosts load."""
+"""`fluxir train fluxir|ummf`: from a configuration and images to a file that the hosts load."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from comfyui_fluxir.fluxir_core.lora.files import load_lora
 from comfyui_fluxir.fluxir_core.ummf.mode import OMINI
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.engine.run_folder import RunFolder
-from comfyui_fluxir.training.recipes.config import CONFIGS, FluxIRConfig, UMMFConfig
+from comfyui_fluxir.training.recipes.config import CONFIGS, RECIPES, FluxIRConfig
 from comfyui_fluxir.training.recipes.export import write_adapter
 from comfyui_fluxir.training.recipes.fluxir import FluxIRRecipe
 from comfyui_fluxir.training.recipes.ummf import UMMFRecipe
@@ -25,7 +25,7 @@ from .tiny import TINY, write_tiny
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny model folder with photos beside it: good ones, one too small and one that is no picture."""
+    """A tiny model folder with photos beside it: good ones, one too small and one that is no image."""
     folder = tmp_path_factory.mktemp("recipes")
     write_tiny(folder)
     (folder / "photos" / "more").mkdir(parents=True)
@@ -121,7 +121,7 @@ def test_the_cache_changes_no_batch_and_is_not_made_twice(folder, tmp_path):
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_a_image_that_breaks_off_is_reported_and_does_without(folder, tmp_path, caplog, cache):
+def test_an_image_that_breaks_off_is_reported_and_does_without(folder, tmp_path, caplog, cache):
     images = tmp_path / "images"
     shutil.copytree(folder / "photos", images)
     whole = (images / "a.png").read_bytes()
@@ -146,12 +146,12 @@ def test_a_smaller_base_gives_nearly_the_same_gradients(folder, tmp_path, precis
     )
     out = train("fluxir", config(folder, base={"precision": precision}, run={"steps": 2}), tmp_path)
     reference = train("fluxir", config(folder, run={"steps": 2}), tmp_path / "exact")
-    learnt, exactly = (load_adapter(path).state_dict["se_image.0.excite.weight"].flatten() for path in (out, reference))
-    assert torch.cosine_similarity(learnt.float(), exactly.float(), 0) > {"bf16": 0.9, "fp8": 0.6, "nf4": 0.4}[precision]
+    learned, exactly = (load_adapter(path).state_dict["se_image.0.excite.weight"].flatten() for path in (out, reference))
+    assert torch.cosine_similarity(learned.float(), exactly.float(), 0) > {"bf16": 0.9, "fp8": 0.6, "nf4": 0.4}[precision]
 
 
 @pytest.mark.parametrize("precision", ["fp8", "nf4"])
-def test_a_quantised_base_reaches_the_device_block_by_block(folder, monkeypatch, precision):
+def test_a_quantized_base_reaches_the_device_block_by_block(folder, monkeypatch, precision):
     from comfyui_fluxir.training.diffusers_host.model_folder import open_transformer
     from comfyui_fluxir.training.recipes.train import freeze
 
@@ -279,8 +279,15 @@ def test_export_takes_any_checkpoint_and_either_weights(folder, tmp_path):
         write_adapter(tmp_path, tmp_path / "none.safetensors", step=3)
 
 
+def shipped_config(path):
+    """A file of training/configs, read by the recipe that its name begins with; the seven tasks are `fluxir`'s too."""
+    name = path.stem.partition("-")[0]
+    return RECIPES["fluxir" if name == "tasks" else name].load(path)
+
+
 def test_the_shipped_configurations_are_the_papers_the_presets_and_the_miniatures():
-    shipped = {path.stem: (UMMFConfig if "ummf" in path.stem else FluxIRConfig).load(path) for path in CONFIGS.glob("*.yaml")}
+    shipped = {path.stem: shipped_config(path) for path in CONFIGS.glob("*.yaml")}
+    assert len(shipped) == 15  # five recipes, each for 24 GB, for 80 GB and for the miniature
     paper = shipped["fluxir"]
     assert paper.recipe.epsilon == 0.05 and paper.recipe.alpha == 1 and paper.optimizer.learning_rate == 1e-5
     assert paper.run.batch == 64 and paper.data.sizes == [(768, 1024), (768, 768), (768, 512)] and paper.adapter.guidance == 4
@@ -310,10 +317,15 @@ def test_the_shipped_configurations_are_the_papers_the_presets_and_the_miniature
         ({"base": {"folder": "/absent/model"}}, "/absent/model"),
         ({"data": {"buckets": ["64 by 64"]}}, "the bucket '64 by 64' is no size"),
         ({"data": {"buckets": [64]}}, "buckets is [64]"),
-        ({"data": {"crop": "left"}}, "crop is 'left'; use 'centre' or 'random'"),
+        ({"data": {"crop": "left"}}, "crop is 'left'; use 'center' or 'random'"),
         ({"data": {"images": "/absent/photos"}}, "/absent/photos is no folder"),
         ({"data": {"buckets": ["256x256"]}}, "no image is left to train on"),
         ({"data": {"versions": 0}}, "versions is 0; use 1 or more"),
+        ({"data": {"degradation": {"fog": 1}}}, "data: degradation: there is no degradation 'fog'; use some of mixture, tasks"),
+        ({"data": {"degradation": {"snow": 0}}}, "no degradation has a share above 0; give one, such as mixture: 1."),
+        ({"data": {"degradation": {"snow": "much"}}}, "degradation: snow is 'much', but a float is expected"),
+        ({"data": {"degradation": "tasks"}}, "degradation is 'tasks'"),
+        ({"keep": 0.5}, "keep is 0.5; use 0 to 1, and more than 0 with a start only"),
         ({"data": {"held_out": 9}}, "with 9 held out"),
         ({"run": {"sharding": "fsdp"}, "optimizer": {"name": "prodigy"}}, "fsdp does not go with precision float32 and prodigy"),
         ({"run": {"sharding": "fsdp"}, "base": {"precision": "nf4"}}, "fsdp does not go with precision nf4 and adamw"),

@@ -1,4 +1,4 @@
-"""ComfyUI and diffusers draw the same picture from the same weights and the same noise."""
+"""ComfyUI and diffusers draw the same image from the same weights and the same noise."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Condition tokens on diffusers: the same as in one sequence, and as one picture's keys and values computed once."""
+"""Condition tokens on diffusers: the same as in one sequence, and as one image's keys and values computed once."""
 
 from dataclasses import replace
 
@@ -131,6 +131,19 @@ def test_strength_goes_from_the_bare_model_to_the_condition(transformer, given, 
         host.strength = strength
         far.append((velocity(host, given, lq) - bare).abs().mean())
     assert far[0] < 1e-3 and far == sorted(far)
+
+
+@pytest.mark.parametrize("mode", [OMINI, ALONE])
+def test_a_row_that_is_not_shown_its_image_is_the_bare_models(transformer, given, lq, mode):
+    host = UMMFHost(transformer, random_lora(), mode)
+    with torch.no_grad():
+        bare = host.bare_velocity(
+            given["tokens"], given["t"], host.prepare(lq, *map(given.get, ("text", "pooled", "image_ids"))), given["guidance"]
+        )
+    all_shown = velocity(host, given, lq)
+    found = velocity(host, given, lq, shown=torch.tensor([True, False]))
+    assert (bare[0] - all_shown[0]).abs().max() > 1e-2
+    assert torch.allclose(found[0], all_shown[0], atol=1e-5) and torch.allclose(found[1], bare[1], atol=1e-5)
 
 
 def test_a_smaller_condition_covers_the_same_area(transformer, given):

@@ -62,7 +62,7 @@ def injection(nodes, model):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """How many pictures' keys and values were computed, by call."""
+    """How many images' keys and values were computed, by call."""
     from comfyui_fluxir.fluxir_core.ummf.condition_stream import ConditionBranch
 
     rows, remember = [], ConditionBranch.remember
@@ -200,7 +200,7 @@ def test_both_hosts_reach_the_same_latent(host, nodes, loras, name, size):
 
 @pytest.mark.parametrize("name", MODES)
 def test_batches_cfg_and_candidates_are_the_rows_by_themselves(host, nodes, loras, name):
-    """Two pictures, four rows (two candidates of each), with a negative prompt that has the pictures too."""
+    """Two images, four rows (two candidates of each), with a negative prompt that has the images too."""
     lq, noise = random_latent(1, 2), random_latent(2, 4)
     model = applied(nodes, host, f"ummf-{name}")
     negative = prompt(7)

@@ -97,6 +97,16 @@ def test_a_dropped_prompt_is_the_empty_one(monkeypatch, dropped):
     assert torch.equal(text[~lost], batch.text[~lost]) and torch.equal(pooled[~lost], batch.pooled[~lost])
 
 
+def test_a_dropped_image_is_left_out_of_the_sequence(monkeypatch):
+    objective, seen = ummf(deep_ummf(1, "joint", False).host, drop_image=0.5), []
+    prepare = objective.host.prepare
+    monkeypatch.setattr(
+        objective.host, "prepare", lambda *given, **options: seen.append(options["shown"]) or prepare(*given, **options)
+    )
+    objective.losses(FlatImages(8)(0, range(8)), Draws(0, 0, range(8)))
+    assert seen[0].shape == (8,) and 0 < seen[0].sum() < 8
+
+
 @pytest.mark.parametrize("attention", ["joint", "alone"])
 def test_the_lora_learns_to_read_the_image(tmp_path, attention):
     transformer = tiny_host().transformer

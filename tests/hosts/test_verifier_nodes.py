@@ -84,7 +84,7 @@ def test_images_are_scored_as_many_at_once_as_memory_holds(comfy, monkeypatch):
 
 
 @pytest.mark.parametrize("degraded", [False, True])
-def test_cancelling_ends_the_scoring_after_the_image_at_hand(comfy, degraded):
+def test_canceling_ends_the_scoring_after_the_image_at_hand(comfy, degraded):
     import comfy.model_management
     from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
     from comfyui_fluxir.nodes.verifiers import LoadedVerifier
@@ -92,10 +92,10 @@ def test_cancelling_ends_the_scoring_after_the_image_at_hand(comfy, degraded):
     class Slow:
         name, seen = "slow", 0
 
-        def __call__(self, pictures, reference):
-            self.seen += len(pictures)
+        def __call__(self, images, reference):
+            self.seen += len(images)
             comfy.model_management.interrupt_current_processing(True)
-            return pictures.mean((1, 2, 3))
+            return images.mean((1, 2, 3))
 
     slow, given = Slow(), noisy_images(2, 1, 32) if degraded else None
     with pytest.raises(comfy.model_management.InterruptProcessingException):

@@ -35,7 +35,7 @@ SCALERS = ("ImageScaleBy", "ImageScaleToTotalPixels", "FluxKontextImageScale")
 
 @pytest.fixture
 def stocked(server, tmp_path):
-    """A server that finds the shipped weights, or tiny ones of their names, and a picture of the shipped name."""
+    """A server that finds the shipped weights, or tiny ones of their names, and an image of the shipped name."""
     stock(server.base, tmp_path)
     return server
 
@@ -117,7 +117,7 @@ def test_a_file_has_one_hash_wherever_it_is_linked():
 
 
 def texts_of(stocked, graph):
-    """{node id: text} of what `graph` shows, sampling and pictures left out."""
+    """{node id: text} of what `graph` shows, sampling and images left out."""
     images = ("SaveImage", "PreviewImage", "FluxIRBeforeAndAfter")
     stocked.run({node: content for node, content in graph.items() if content["class_type"] not in images})
     (entry,) = stocked.get("/history?max_items=1").values()
@@ -147,7 +147,7 @@ def test_a_search_is_in_the_images_metadata_and_replays_to_the_identical_image(s
         first = np.asarray(image)
     assert report["preset"] == "quick" and report["nfe"] == report["nfe_planned"] and len(report["log"]) > 0
     assert json.loads(image.text["workflow"]) == ui
-    # It changes nothing in the picture, but makes ComfyUI run it again.
+    # It changes nothing in the image, but makes ComfyUI run it again.
     kept[node_of(kept, "FluxIRTTSSampler")]["inputs"]["keep_best"] = True
     (replayed,) = stocked.run(kept, ui=ui)[saver]
     with Image.open(replayed) as image:
@@ -183,7 +183,7 @@ def test_an_evaluation_measures_the_restored_photo_against_the_one_before_it_was
     assert found[0] == 1.0 > found[1]
 
 
-def test_cancelling_a_search_leaves_the_server_as_it_was(stocked):
+def test_canceling_a_search_leaves_the_server_as_it_was(stocked):
     graph = read("04 Search for the best result.json", "workflows/api")
     sampler = node_of(graph, "FluxIRTTSSampler")
     graph[sampler]["inputs"]["preset"] = "best_of_n"

@@ -97,7 +97,7 @@ def tiny_adapter(base, dims=TINY, excitation=0.1, seed=0, rank=4, text_tokens=8,
     if excitation:
         with torch.no_grad():
             for _name, weight in adapter.named_parameters():
-                if not weight.any():  # the paper's zero initialisations: excitation, M_i, theta_p and theta_y
+                if not weight.any():  # the paper's zero initializations: excitation, M_i, theta_p and theta_y
                     weight.copy_(excitation * torch.randn(weight.shape, generator=generator))
     return adapter
 
@@ -153,6 +153,6 @@ def write_tiny_remover(path, scale=4, seed=0, change=0.002):
         weights[f"body.{layer}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) / math.sqrt(9 * inputs)
         weights[f"body.{layer}.bias"] = torch.zeros(outputs)
     weights["body.1.weight"] = torch.full((width,), 0.1)  # PReLU
-    weights["body.2.weight"] *= change  # what the last layer gives is added to the picture
+    weights["body.2.weight"] *= change  # what the last layer gives is added to the image
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path)

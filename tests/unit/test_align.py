@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 
 def photo(name, height=192, width=256):
-    picture = torch.from_numpy(load_photo(name).copy()).permute(2, 0, 1).float() / 255
-    return F.interpolate(picture[None], (height, width), mode="area")[0]
+    image = torch.from_numpy(load_photo(name).copy()).permute(2, 0, 1).float() / 255
+    return F.interpolate(image[None], (height, width), mode="area")[0]
 
 
 @pytest.fixture(scope="module", params=["coffee", "astronaut"])

@@ -112,7 +112,7 @@ def test_any_bit_of_a_checkpoint_is_harmless_or_noticed(tmp_path):
 
 
 def test_a_run_goes_on_from_the_checkpoint_that_fits(tmp_path):
-    """A file that is whole, but of an adapter of another shape, or without its optimiser."""
+    """A file that is whole, but of an adapter of another shape, or without its optimizer."""
     whole, folder = run(tmp_path / "whole"), RunFolder(tmp_path / "run")
     run(tmp_path / "run", checkpoint_every=3)
     saved = folder.load(6)

@@ -28,7 +28,7 @@ def adapter():
 
 @pytest.fixture
 def path(adapter, tmp_path):
-    save_adapter(tmp_path / "adapter.safetensors", adapter, {"licence": "Apache-2.0"})
+    save_adapter(tmp_path / "adapter.safetensors", adapter, {"license": "Apache-2.0"})
     return tmp_path / "adapter.safetensors"
 
 
@@ -44,7 +44,7 @@ def rewrite(path, change_weights=lambda weights: None, change_metadata=lambda me
 def test_a_saved_adapter_comes_back_with_its_configuration_and_weights(adapter, path):
     loaded = load_adapter(path)
     assert loaded.config == adapter.config
-    assert loaded.metadata["licence"] == "Apache-2.0"
+    assert loaded.metadata["license"] == "Apache-2.0"
     assert loaded.state_dict.keys() == adapter.state_dict().keys()
     assert all(torch.equal(loaded.state_dict[key], value) for key, value in adapter.state_dict().items())
     assert set(loaded.report.matched) == set(adapter.state_dict())

@@ -192,7 +192,7 @@ def test_strength_is_linear_from_the_image_itself(photos, method):
 
 
 @every_method
-def test_a_image_that_is_its_own_reference_stays(photos, method):
+def test_an_image_that_is_its_own_reference_stays(photos, method):
     for images in (photos, chart()[0], torch.rand(1, 4, 33, 20), torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)):
         assert (match_color(images, images, method) - images).abs().max() <= 1e-5
 
@@ -255,7 +255,7 @@ def test_colors_do_not_bleed_over_alpha_edges(method):
 
 
 @every_method
-def test_a_image_without_a_visible_pixel_stays(method):
+def test_an_image_without_a_visible_pixel_stays(method):
     image = torch.cat([torch.rand(1, 3, 20, 20), torch.zeros(1, 1, 20, 20)], 1)
     assert torch.allclose(match_color(image, torch.rand(1, 3, 20, 20), method), image, atol=1e-5)
 

@@ -46,7 +46,7 @@ def test_the_result_is_a_changed_image_of_the_same_size(photos, name, strength):
 
 
 @every_task
-def test_a_image_and_its_seed_give_the_same_alone_and_in_any_batch(photos, name):
+def test_an_image_and_its_seed_give_the_same_alone_and_in_any_batch(photos, name):
     together = TASKS[name](photos, 0.7, [5, 6, 7])
     assert torch.equal(together, TASKS[name](photos, 0.7, [5, 6, 7]))
     assert torch.equal(together.flip(0), TASKS[name](photos.flip(0), 0.7, [7, 6, 5]))

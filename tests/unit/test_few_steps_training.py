@@ -27,7 +27,7 @@ GRID = flux_sigmas(16, shift=0)
 
 
 class Spread(torch.nn.Module):
-    """What is learnt: how far clean latents lie around the degraded one."""
+    """What is learned: how far clean latents lie around the degraded one."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +48,7 @@ class Host:
     def __init__(self):
         self.adapter, self.lora, self.transformer, self.calls = Spread(), Change(), None, 0
 
-    def prepare(self, degraded, text, pooled, image_ids):
+    def prepare(self, degraded, text, pooled, image_ids, columns):
         return degraded
 
     def velocity(self, x, t, degraded, guidance):
@@ -105,8 +105,8 @@ def sampled_psnr(host, steps=8):
     return closeness(states[-1], batch).mean().item()
 
 
-def reinforcement(host, reward=None, **options):
-    return ReinforceObjective(host, ReinforceRecipe(**{"rollout_steps": 6, **options}), 4.0, reward)
+def reinforcement(host, rewards=None, **options):
+    return ReinforceObjective(host, ReinforceRecipe(**{"rollout_steps": 6, **options}), rewards)
 
 
 def test_reinforcement_brings_the_odes_ends_nearer_to_the_truth(tmp_path):
@@ -145,8 +145,20 @@ def test_any_verifier_can_be_the_reward(tmp_path):
     def narrow(latents, batch):  # a verifier that likes results close to the input
         return -(latents - batch.degraded).square().flatten(1).mean(1)
 
-    train(reinforcement(host, narrow, pull=0.0, flow=0.0, spread=0.6), Images(), tmp_path, 40)
+    train(reinforcement(host, {"narrow": narrow}, pull=0.0, flow=0.0, spread=0.6), Images(), tmp_path, 40)
     assert host.adapter.log.exp().item() < SPREAD - 0.02
+
+
+@torch.no_grad()
+def test_of_several_rewards_the_mean_z_score_counts():
+    batch, noise = batches(0), torch.randn(4, 4, 64)
+    rewards = {"closeness": closeness, "dark": lambda latents, batch: -latents.flatten(1).mean(1)}
+    objective = reinforcement(Host(), rewards, rollouts=5, spread=0.5)
+    states, combined, best = objective.explore(batch, noise, Draws(0, 0, range(4)))
+    scores = [torch.stack([own(end, batch) for end in states[-1]]) for own in rewards.values()]
+    z = sum((own - own.mean(0)) / own.std(0, correction=0) for own in scores) / 2
+    torch.testing.assert_close(combined, z, rtol=1e-3, atol=1e-3)
+    assert torch.equal(best, z.argmax(0))
 
 
 @pytest.mark.parametrize("recipe", ["reinforce", "distill"])
@@ -177,7 +189,7 @@ def test_a_verifier_judges_decoded_images_in_full_precision():
 
 
 def student(host, **options):
-    return StudentObjective(host, DistillRecipe(**{"lessons": 4, **options}), 4.0)
+    return StudentObjective(host, DistillRecipe(**{"lessons": 4, **options}))
 
 
 def made_lessons(host, folder, schedules, count=4, identity=None, micro_batch=4):

@@ -66,7 +66,7 @@ def rows_of(path):
         return {row["file"]: row for row in csv.DictReader(file)}
 
 
-def test_a_image_is_kept_where_every_score_is_at_or_above_its_metrics_fifth_percentile():
+def test_an_image_is_kept_where_every_score_is_at_or_above_its_metrics_fifth_percentile():
     draw = np.random.default_rng(0)
     scores = {"a": draw.normal(size=201), "b": draw.uniform(size=201), "c": draw.gamma(1, size=201)}
     selection = select(scores)

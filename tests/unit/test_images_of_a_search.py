@@ -69,7 +69,7 @@ def test_a_search_without_rounds_says_so():
     assert not ink(search_chart(made), DOT).any()
 
 
-def test_a_image_the_batch_does_not_have_is_refused():
+def test_an_image_the_batch_does_not_have_is_refused():
     with pytest.raises(ValueError, match="image 2 of a batch of 2; count from 0"):
         search_chart(report("quick"), 2)
 

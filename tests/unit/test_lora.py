@@ -126,10 +126,10 @@ def test_the_delta_is_what_merging_into_the_weights_would_add(names):
 def test_a_saved_lora_comes_back_as_the_same_function_in_the_same_ranks(tmp_path, names, layout):
     lora, path = random_lora(names), tmp_path / "lora.safetensors"
     mode = ConditionMode(guidance=3.5, attention="alone")
-    save_lora(path, lora, {"licence": "Apache-2.0"}, mode, layout)
+    save_lora(path, lora, {"license": "Apache-2.0"}, mode, layout)
     loaded = load_lora(path)
     assert (loaded.mode, loaded.dims, loaded.layout) == (mode, TINY, layout)
-    assert (loaded.metadata["licence"], loaded.metadata["rank"]) == ("Apache-2.0", "1, 2, 3")
+    assert (loaded.metadata["license"], loaded.metadata["rank"]) == ("Apache-2.0", "1, 2, 3")
     assert {name: shape[:3] for name, shape in loaded.shapes.items()} == {n: s[:3] for n, s in lora.shapes.items()}
     assert set(loaded.report.matched) == set(load_file(path))
     assert (loaded.report.missing, loaded.report.unused) == ([], [])
@@ -217,7 +217,7 @@ def omini_names(double, single):
     return ["x_embedder", *names, *(f"single_transformer_blocks.{i}.{name}" for i in range(single) for name in joint)]
 
 
-def test_ominicontrols_public_loras_are_recognised_without_a_header(tmp_path):
+def test_ominicontrols_public_loras_are_recognized_without_a_header(tmp_path):
     assert set(lora_targets(FLUX_DEV)) == set(omini_names(19, 38))
     names, path = omini_names(2, 2), tmp_path / "lora.safetensors"
 

@@ -26,7 +26,7 @@ def place(tmp_path, monkeypatch):
     for where in (
         "diffusers_host.restorer.Restorer.__init__",
         "commands.evaluate.measure",
-        "miniature.stages.load",
+        "recipes.train.jumps_of",
         "fluxgen.generate.Base.__init__",
         "fluxgen.select.score",
         "fluxgen.degrade.degrade",
@@ -41,7 +41,7 @@ def place(tmp_path, monkeypatch):
 
 
 RESTORE, EVAL, RESULTS = ["restore", "in/a.png"], ["eval", "in", "out", "hq", "--metrics"], ["results", "cost", "--page"]
-SCHEDULE, TRAIN = ["schedule", "--model", "miniature"], ["train", "fluxir", "--config", "c.yaml"]
+SCHEDULE, TRAIN = ["schedule", "--config", "c.yaml"], ["train", "fluxir", "--config", "c.yaml"]
 REFUSALS = [
     ([*RESTORE, "none/out.png"], "OUT: the folder of none/out.png is missing; make it or name another."),
     ([*RESTORE, "out"], "OUT: out is a folder; give the name of a file."),
@@ -75,9 +75,9 @@ REFUSALS = [
     ([*TRAIN, "--out", "file/o.safetensors", "--work", "w"], "--out: .*file is a file; give a folder."),
     ([*TRAIN, "--out", "o.safetensors", "--work", "file"], "--work: .*file is a file; give a folder."),
     (["train", "miniature", "--out", "file", "--work", "w"], "--out: .*file is a file; give a folder."),
-    (["train", "tasks", "--out", "file", "--work", "w"], "--out: .*file is a file; give a folder."),
-    (["train", "tasks", "--out", "w", "--work", "w"], "--out and --work are the same, w; name two places."),
-    (["train", "distill", "--model", "miniature", "--work", "file/w"], "--work: .*file is a file; give a folder."),
+    (["train", "miniature", "--out", "w", "--work", "w"], "--out and --work are the same, w; name two places."),
+    (["train", "distill", "--config", "c.yaml", "--work", "file/w"], "--work: .*file is a file; give a folder."),
+    ([*SCHEDULE, "--work", "file/w"], "--work: .*file is a file; give a folder."),
     ([*RESULTS, "none.md"], "--page: none.md cannot be read; run this in the repository, or give a Markdown file."),
     ([*RESULTS, "file"], "file has no block `<!-- results: cost -->`"),
     ([*RESULTS, "README.md", "--json", "none/r.json"], "--json: the folder of none/r.json is missing"),

@@ -103,7 +103,7 @@ def test_what_pyiqa_lacks_is_said_at_once(fake_pyiqa, name, kind, text):
     assert functions == (torch.hub.download_url_to_file, torch.hub.urlopen, hub.HF_HUB_OFFLINE)
 
 
-def test_without_pyiqa_the_way_to_it_and_its_licence_are_named(monkeypatch):
+def test_without_pyiqa_the_way_to_it_and_its_license_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     with pytest.raises(ImportError, match=r"pip install pyiqa \(its license is PolyForm-Noncommercial\)"):
         PyIQAMetric("musiq")

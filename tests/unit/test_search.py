@@ -88,7 +88,7 @@ def test_halving_that_keeps_all_is_best_of_n():
     torch.testing.assert_close(kept.latents, best.latents)
 
 
-def test_a_image_does_not_depend_on_its_neighbours():
+def test_an_image_does_not_depend_on_its_neighbors():
     for searched in [*PRESETS.values(), StepwiseSearch(5, 0.8, first_improvement=True)]:
         together = search(task(), NOISE, UNIFORM, searched).latents
         alone = torch.cat([search(task(), NOISE[i : i + 1], UNIFORM, searched, keys=[i]).latents for i in range(12)])

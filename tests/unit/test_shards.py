@@ -330,7 +330,7 @@ def test_a_pair_of_two_sizes_and_metadata_that_is_none_are_refused(tmp_path):
         source[1]
 
 
-def test_a_image_loads_from_a_path_and_from_an_open_file_alike(tmp_path):
+def test_an_image_loads_from_a_path_and_from_an_open_file_alike(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png_bytes(image(3)))
     with path.open("rb") as file:

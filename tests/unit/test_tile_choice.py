@@ -22,7 +22,7 @@ def bright(images, *_place):
 
 
 def task(**changes):
-    """A pointwise flow towards 0, whose latents are its images, and a judge that likes brightness."""
+    """A pointwise flow toward 0, whose latents are its images, and a judge that likes brightness."""
     functions = {"velocity": lambda x, t: x * 0.5, "decode": lambda x: x, "score": bright, "score_tile": bright}
     return Task(**(functions | changes))
 

@@ -49,7 +49,7 @@ def test_a_side_that_fits_is_one_tile_of_its_own_length():
     assert {tile[:2] for tile in TileGrid(9, 72, 32).tiles} == {(9, 32)}
 
 
-def test_what_a_tile_says_fades_towards_its_borders():
+def test_what_a_tile_says_fades_toward_its_borders():
     grid = TileGrid(32, 56, 32, 0.25)
     window = grid.window(grid.tiles[0])[0]
     assert (window[:24] == 1).all() and window[-1] < 0.01 and (window[24:].diff() < 0).all()

@@ -55,7 +55,7 @@ def test_another_photo_costs_more_than_a_unit(photos, name):
 
 
 @pytest.mark.parametrize("name", EVALUATION)
-def test_a_image_altered_in_one_place_costs(photos, name):
+def test_an_image_altered_in_one_place_costs(photos, name):
     for clean, other in zip(photos, photos[1:] + photos[:1]):
         given, altered = degrade_named(clean, name, 0), clean.clone()
         altered[:, 64:160, 64:160] = other[:, 64:160, 64:160]

@@ -10,9 +10,9 @@ def add_arguments(parser):
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
     adapter = subjects.add_parser("adapter", help="one model call with and without the FluxIR adapter")
     condition = subjects.add_parser("condition", help="one model call with and without UMMF's condition tokens")
-    training = subjects.add_parser("training", help="optimiser steps of a configuration, beside what the plan says")
+    training = subjects.add_parser("training", help="optimizer steps of a configuration, beside what the plan says")
     training.add_argument("--config", type=text_file, required=True, help="as for `fluxir train`; the model's weights are random")
-    training.add_argument("--recipe", choices=("fluxir", "ummf"), default="fluxir", help="default fluxir")
+    training.add_argument("--recipe", choices=("fluxir", "ummf", "reinforce", "distill"), default="fluxir", help="default fluxir")
     training.add_argument("--steps", type=whole(), default=20, help="timed steps of one micro-batch (default 20)")
     for subject, rank in ((adapter, 32), (condition, 16)):
         subject.add_argument("--size", choices=("miniature", "flux-dev"), default="miniature", help="base model's dimensions")

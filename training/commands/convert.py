@@ -28,7 +28,7 @@ def run(arguments):
     check_file("OUT", arguments.output, (".safetensors",), make_folder=True)
     check_apart({"OUT": arguments.output}, {"IN": arguments.input, "--prompt": arguments.prompt, "--lora": arguments.lora})
     loaded = load_lucidflux(arguments.input)
-    metadata = {"source": arguments.input.name, "licence": "FLUX.1-dev Non-Commercial"}
+    metadata = {"source": arguments.input.name, "license": "FLUX.1-dev Non-Commercial"}
     if arguments.lora:
         loaded.state_dict = merge(loaded.state_dict, load_branch_lora(arguments.lora), arguments.lora.name)
         metadata["lora"] = f"{arguments.lora.parent.name}/{arguments.lora.name}"

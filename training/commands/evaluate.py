@@ -85,10 +85,22 @@ def write_rows(path, rows):
 
 
 def measure(pairs, evaluation, path=None, device="cpu"):
-    """Measures `pairs` (see `pair_images`): ({name: {metric: float}}, sentences on what could not be measured or read whole).
+    """Measures restored images, resuming from a table.
 
-    With `path`, a CSV, every row is written when it is measured. Rows that are there already, of unchanged files and with
-    all of `evaluation`'s metrics, are taken as they are; rows of other images stay in the file.
+    Rows that are in the table already, of unchanged files and with all of the evaluation's metrics, are taken as they are; rows
+    of other images stay in the file.
+
+    Args:
+        pairs: {name: (restored, degraded, original or None)}, paths; see `pair_images`.
+        evaluation: Evaluation.
+        path: a CSV, into which every row is written when it is measured; None for no table.
+        device: where the images are measured.
+
+    Returns:
+        ({name: {metric: float}}, sentences on what could not be measured or read whole).
+
+    Raises:
+        ValueError: `path` is another file than such a table.
     """
     rows = read_rows(path) if path else {}
     found, remarks = {}, []

@@ -31,7 +31,7 @@ def run(arguments):
         "patches": str(patches),
         "photos": ",".join(TRAINING_PHOTOS),
         "source": "photos bundled with scikit-image",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
     }
     deliver(arguments.output, lambda place: write_safetensors(place, model, metadata))
     slopes = [spectral_slope(luma(torch.from_numpy(np.array(p)).permute(2, 0, 1)[None].float() / 255)).item() for p in photos]

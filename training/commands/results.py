@@ -39,7 +39,7 @@ def add_arguments(parser):
     fusion.add_argument("--work", type=Path, default=Path(".cache/ummf"), help="the folder of `fluxir train ummf`")
     fusion.add_argument("--steps", type=whole(), default=400, help="training steps of each variant (default 400)")
     few_steps = subparsers.add_parser(
-        "few-steps", help="few-step students under every restoration task, against the model they learnt from"
+        "few-steps", help="few-step students under every restoration task, against the model they learned from"
     )
     few_steps.add_argument("--model", default="miniature", help="'miniature' or a model folder, with a few-step LoRA")
     few_steps.add_argument("--teacher", required=True, help="the model folder before reinforcement")

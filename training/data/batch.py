@@ -21,7 +21,17 @@ class Batch:
 
     @classmethod
     def of_latents(cls, clean, degraded, text, pooled, device):
-        """A batch of latents (B, 16, h, w) in network space and their prompts' embeddings, float32, on `device`."""
+        """A batch of latents in network space and their prompts' embeddings, float32.
+
+        Args:
+            clean, degraded: latents, (B, 16, h, w).
+            text: (B, L, context).
+            pooled: (B, vec).
+            device: where the batch is.
+
+        Returns:
+            A Batch.
+        """
         grid = tuple(clean.shape[-2:])
         tensors = (pack_latents(clean), pack_latents(degraded), text, pooled, image_ids(*grid))
         clean, degraded, text, pooled, ids = (tensor.float().to(device) for tensor in tensors)

@@ -23,11 +23,13 @@ class ImageBatches:
 
     def __init__(self, config, batch, encode, embed, work, identity, seed=0, device="cpu", process=0, processes=1, wait=None):
         self.config, self.batch, self.device, self._encode, self._embed = config, batch, device, encode, embed
-        self.crops = Crops(ImageSource(config.images), config.sizes, config.crop, seed)
+        self.crops = Crops(ImageSource(config.images), config.sizes, config.crop, config.degradation, seed)
         source = self.crops.source
         self.fingerprint = source.fingerprint
         self._prompts = {i: source.metadata_of(i).get("prompt", "") if config.prompts else "" for i in self.crops.indices}
-        self._latents = TensorCache(work / "latents", identity, source.fingerprint, config.buckets, config.crop, seed)
+        self._latents = TensorCache(
+            work / "latents", identity, source.fingerprint, config.buckets, config.crop, config.degradation, seed
+        )
         self._texts = TensorCache(work / "prompts", identity, config.text_tokens)
         for prompt in sorted({"", *self._prompts.values()})[process::processes]:
             if prompt not in self._texts:

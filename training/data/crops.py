@@ -2,19 +2,20 @@
 
 import torch
 
-from ...fluxir_core.degrade.presets import degrade_random
+from ...fluxir_core.degrade.presets import degrade_by_shares
 from ...fluxir_core.flow.noise import keyed_generator
 
 
 class Crops:
     """The images of `source` (a ImageSource), each cropped to one of `sizes` ((height, width) pixels).
 
-    An image takes one of the sizes that fit inside it, chosen by its key. `skipped` lists (name, reason) of those that are
+    An image takes one of the sizes that fit inside it, chosen by its key. What has no degraded partner is degraded by `shares`, see
+    `fluxir_core.degrade.presets.degrade_by_shares`. `skipped` lists (name, reason) of those that are
     too small or cannot be read. `indices` are the others'.
     """
 
-    def __init__(self, source, sizes, crop="centre", seed=0):
-        self.source, self.crop, self.seed = source, crop, seed
+    def __init__(self, source, sizes, crop="center", shares=None, seed=0):
+        self.source, self.crop, self.shares, self.seed = source, crop, shares or {"mixture": 1.0}, seed
         self.size, self.skipped = {}, list(source.skipped)
         for index, key in enumerate(source.keys):
             try:
@@ -43,7 +44,7 @@ class Crops:
             top, left = (torch.randint(extent + 1, (), generator=own).item() for extent in (rows, columns))
         window = (slice(None), slice(top, top + height), slice(left, left + width))
         clean = record.hq[window]
-        return clean, degrade_random(clean, own) if record.lq is None else record.lq[window]
+        return clean, degrade_by_shares(self.shares, clean, own) if record.lq is None else record.lq[window]
 
 
 class Order:

@@ -10,11 +10,23 @@ from ..diffusers_host.model_folder import model_folder, only_file, whole_model
 
 
 def load_prompt_encoder(folder, tokens, device="cpu", dtype=torch.bfloat16):
-    """A function from a prompt to (text (tokens, context), pooled (vec,)), on the CPU.
+    """Loads what turns a prompt into embeddings.
 
-    `folder` is as for `load_models`. A diffusers folder's CLIP and T5 read any prompt, in `dtype`; the miniature takes words,
-    in float32; any other folder knows the empty prompt alone, from its adapter's file. Raises ValueError where there is none
-    of these, and on a prompt that the folder cannot read.
+    A diffusers folder's CLIP and T5 read any prompt; the miniature takes words, in float32; any other folder knows the empty
+    prompt alone, from its adapter's file.
+
+    Args:
+        folder: as for `load_models`.
+        tokens: length of the text embedding.
+        device: where CLIP and T5 compute.
+        dtype: that they compute in.
+
+    Returns:
+        A function from a prompt to (text (tokens, context), pooled (vec,)), on the CPU. It raises ValueError on a prompt that the
+        folder cannot read.
+
+    Raises:
+        ValueError: the folder has none of these, or they are not whole.
     """
     if own := find(folder):
         return own.embed

@@ -46,13 +46,33 @@ class FluxIRHost:
         for handle in self._handles:
             handle.remove()
 
-    def prepare(self, lq_tokens, text, pooled, image_ids):
-        """What is computed once per image: `lq_tokens` (B, N, 64), `text` (B, L, context), `pooled` (B, vec),
-        `image_ids` (N, 3)."""
+    def prepare(self, lq_tokens, text, pooled, image_ids, columns=None):
+        """Computes what does not depend on the time, once per image.
+
+        Args:
+            lq_tokens: the degraded latent's, (B, N, 64).
+            text: (B, L, context).
+            pooled: (B, vec).
+            image_ids: positions of the image's tokens, (N, 3).
+            columns: of the image's tokens, which other hosts need.
+
+        Returns:
+            The condition for `velocity`.
+        """
         return HostCondition(text, pooled, image_ids, self.adapter.prepare(lq_tokens, text, pooled, image_ids))
 
     def velocity(self, tokens, t, condition, guidance):
-        """v at `tokens` (B, N, 64) and `t` (B,) in [0, 1], with `guidance` (B,); (B, N, 64)."""
+        """Computes the velocity under the condition.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            t: (B,) in [0, 1].
+            condition: what `prepare` gave.
+            guidance: (B,).
+
+        Returns:
+            (B, N, 64).
+        """
         embedded = guidance if self.adapter.config.dims.guidance_embed else None
         self._control = self.adapter(tokens, t, embedded, condition.adapter) if self.strength else None
         try:
@@ -63,7 +83,17 @@ class FluxIRHost:
                 self._control = None
 
     def bare_velocity(self, tokens, t, condition, guidance):
-        """As `velocity`, without the adapter."""
+        """Computes the velocity without the adapter.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            t: (B,) in [0, 1].
+            condition: what `prepare` gave, of which only prompt and positions are used.
+            guidance: (B,).
+
+        Returns:
+            (B, N, 64).
+        """
         self._control = None
         return self._call(tokens, t, condition, guidance)
 

@@ -41,14 +41,35 @@ class LucidFluxHost:
             handle.remove()
 
     def prepare(self, degraded, cleaned, features, text, pooled, image_ids):
-        """What is computed once per image: `degraded` and `cleaned` (B, 3, 8 H, 8 W) in [0, 1], `features` (B, M, width) of the
-        whole cleaned image, `text` (B, L, context), `pooled` (B, vec), `image_ids` (N, 3)."""
+        """Computes what does not depend on the time, once per image.
+
+        Args:
+            degraded: (B, 3, 8 H, 8 W) in [0, 1].
+            cleaned: what a degradation remover makes of it, (B, 3, 8 H, 8 W) in [0, 1].
+            features: the image encoder's of the whole cleaned image, (B, M, width).
+            text: (B, L, context).
+            pooled: (B, vec).
+            image_ids: positions of the image's tokens, (N, 3).
+
+        Returns:
+            The condition for `velocity`.
+        """
         conditions = self.network.prepare(degraded, cleaned, text, pooled, image_ids)
         tokens = self.network.semantic_tokens(features)
         return ShownImages(torch.cat([text, tokens], 1) if self.strength else text, pooled, image_ids, conditions)
 
     def velocity(self, tokens, t, condition, guidance):
-        """v at `tokens` (B, N, 64) and `t` (B,) in [0, 1], with `guidance` (B,); (B, N, 64)."""
+        """Computes the velocity under the condition.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            t: (B,) in [0, 1].
+            condition: what `prepare` gave.
+            guidance: (B,).
+
+        Returns:
+            (B, N, 64).
+        """
         residuals = {}
         if self.strength:
             control = self.network(tokens, t, guidance, condition.conditions)

@@ -34,12 +34,19 @@ SHIFT = 1.15
 
 
 class Restorer:
-    """A FLUX transformer with its adapter and VAE, on `device`, taking and giving images.
+    """A FLUX transformer with its adapter and VAE, taking and giving images.
 
-    `folder` is as for `training.diffusers_host.model_folder.load_models`. `adapter` says what shows the model the degraded image:
-    "fluxir", "ummf" for the folder's LoRA, or "lucidflux", for which `folder` is as for `load_lucidflux_models`. `prompt` says
-    what the images show; the empty one is the adapter's own. The models compute in `dtype`, the sampler in float32. Raises
-    ValueError when the folder has no LoRA, or no text encoders for a prompt.
+    The models compute in `dtype`, the sampler in float32.
+
+    Args:
+        folder: as for `training.diffusers_host.model_folder.load_models`, or for LucidFlux as for `load_lucidflux_models`.
+        device: where the models are.
+        dtype: that they compute in.
+        adapter: what shows the model the degraded image: "fluxir", "ummf" for the folder's LoRA, or "lucidflux".
+        prompt: what the images show; the empty one is the adapter's own.
+
+    Raises:
+        ValueError: the folder is no such one, or has no LoRA, or no text encoders for a prompt.
     """
 
     def __init__(self, folder, device="cpu", dtype=torch.float32, adapter="fluxir", prompt=""):
@@ -86,14 +93,27 @@ class Restorer:
     def restore(
         self, images, seeds, steps=20, shift=None, strength=1.0, tile=None, callback=None, sigmas=None, fidelity=0.0, cleaned=None
     ):
-        """Restores `images` (B, 3, H, W) in [0, 1]; any H and W, padded to 16 by repeating the edge. Returns the same shape.
+        """Restores images by Euler's sampler.
 
-        `seeds` holds one seed an image; image i starts from the noise ComfyUI draws for seeds[i]. `steps` Euler steps on
-        FLUX's sigmas with `shift` (see `sigmas`); `strength` 0 leaves the adapter out. `tile`: a
-        fluxir_core.execution.tiles.TiledRun, by which the model sees the images, or None. `sigmas` (S + 1,) replace steps and
-        shift; where the first is below 1, sampling starts from the noised degraded latent. `fidelity` in [0, 1] draws the result
-        towards the degraded image, see fluxir_core.flow.fidelity_guidance. `cleaned` (B, 3, H, W) is what a degradation remover
-        makes of the images, for LucidFlux. Raises ValueError when a model gives NaN or infinity.
+        Args:
+            images: (B, 3, H, W) in [0, 1]; any H and W, padded to 16 by repeating the edge.
+            seeds: one for each image; image i starts from the noise ComfyUI draws for seeds[i].
+            steps: of the sampler.
+            shift: of the sigmas; None for the adapter's own, see `sigmas`.
+            strength: the adapter's; 1 is what it was trained with, 0 leaves it out.
+            tile: fluxir_core.execution.tiles.TiledRun, by which the model sees the images, or None for the whole.
+            callback: `callback(step, x)` runs after every step; None for nothing.
+            sigmas: S + 1 numbers that replace `steps` and `shift`; where the first is below 1, sampling starts from the noised
+                degraded latent. None for those of `steps` and `shift`.
+            fidelity: in [0, 1], draws the result toward the degraded image, see fluxir_core.flow.fidelity_guidance; 0 does not.
+            cleaned: what a degradation remover makes of the images, (B, 3, H, W) in [0, 1]; LucidFlux alone needs it.
+
+        Returns:
+            (B, 3, H, W) in [0, 1], float32, on the CPU.
+
+        Raises:
+            ValueError: a model gives NaN or infinity, `steps` is below 1, `fidelity` is outside [0, 1], or LucidFlux lacks
+                `cleaned`.
         """
         model = _ConditionedModel(self, images, strength, tile, fidelity, cleaned)
         sigmas = (self.sigmas(steps, shift, model.padded_size) if sigmas is None else torch.tensor(sigmas)).to(self.device)
@@ -102,9 +122,18 @@ class Restorer:
         return model.result(euler(model.velocity, start, sigmas, callback))
 
     def restore_few_steps(self, images, seeds, steps, callback=None, fidelity=0.0):
-        """As `restore` in the few `steps` that the folder's schedules are for, by its student where it has one.
+        """Restores images in few steps, on the folder's schedule for them, by its student where it has one.
 
-        Raises ValueError when there is no schedule of so many steps.
+        Args:
+            images, seeds: as for `restore`.
+            steps: a number that the folder has a schedule for.
+            callback, fidelity: as for `restore`.
+
+        Returns:
+            As `restore`.
+
+        Raises:
+            ValueError: there is no schedule of so many steps, and as `restore`.
         """
         if steps not in self.schedules:
             known = f"it has those for {', '.join(map(str, self.schedules))}" if self.schedules else "run `fluxir schedule`"
@@ -144,11 +173,25 @@ class Restorer:
         fidelity=0.0,
         cleaned=None,
     ):
-        """As `restore`, by the search `algorithm`, choosing by `ensemble` (see fluxir_core.verify.Ensemble).
+        """Restores images by a search.
 
-        All noise beyond the first is keyed by each image's own seed. `at_once` candidates share a model call; fewer where
-        memory runs out. `callback(count)` runs after every call with the candidates it evaluated. Returns (restored
-        images, the report of fluxir_core.searches.search).
+        All noise beyond the first is keyed by each image's own seed.
+
+        Args:
+            images, seeds: as for `restore`.
+            algorithm: of the search, see fluxir_core.searches.search.
+            ensemble: fluxir_core.verify.Ensemble that chooses.
+            steps, shift: as for `restore`.
+            at_once: candidates that share a model call; fewer where memory runs out.
+            tile: as for `restore`.
+            callback: `callback(count)` runs after every call with the candidates it evaluated; None for nothing.
+            fidelity, cleaned: as for `restore`.
+
+        Returns:
+            (restored images as `restore`, the report of fluxir_core.searches.search).
+
+        Raises:
+            ValueError: as `restore` and fluxir_core.searches.search.
         """
         model = _ConditionedModel(self, images, tile=tile, fidelity=fidelity, cleaned=cleaned)
         batch = len(images)

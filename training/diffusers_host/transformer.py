@@ -6,7 +6,7 @@ from ...fluxir_core.flux.dimensions import FluxDimensions
 def flux_dimensions(transformer):
     """The FluxDimensions of a FluxTransformer2DModel.
 
-    From its configuration, not its weights: quantisation changes their shapes, and a LoRA their names.
+    From its configuration, not its weights: quantization changes their shapes, and a LoRA their names.
     """
     config = transformer.config
     return FluxDimensions(
@@ -23,8 +23,21 @@ def flux_dimensions(transformer):
 
 
 def call_transformer(transformer, tokens, t, text, pooled, image_ids, guidance, **residuals):
-    """The velocity (B, N, 64) of a bare FluxTransformer2DModel; `guidance` is left out where the model has none.
-    `residuals` are a ControlNet's."""
+    """Calls a bare FluxTransformer2DModel.
+
+    Args:
+        transformer: the model.
+        tokens: x_t, (B, N, 64).
+        t: (B,) in [0, 1].
+        text: (B, L, context).
+        pooled: (B, vec).
+        image_ids: positions of the image's tokens, (N, 3).
+        guidance: (B,); left out where the model has none.
+        residuals: a ControlNet's, by diffusers' names.
+
+    Returns:
+        The velocity, (B, N, 64).
+    """
     return transformer(
         hidden_states=tokens,
         timestep=t,

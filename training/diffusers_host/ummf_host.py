@@ -14,13 +14,15 @@ from .transformer import call_transformer, exact_time, flux_dimensions
 
 
 class ShownImage(NamedTuple):
-    """A prompt, the output's positions, and the condition's tokens (B, M, 64) at its own (M, 3)."""
+    """A prompt, the output's positions, and the condition's tokens (B, M, 64) at its own (M, 3), which the rows that are not `shown`,
+    bool (B,), do without; None shows all."""
 
     text: torch.Tensor
     pooled: torch.Tensor
     image_ids: torch.Tensor
     tokens: torch.Tensor
     ids: torch.Tensor
+    shown: torch.Tensor | None = None
 
 
 class UMMFHost:
@@ -53,18 +55,39 @@ class UMMFHost:
             handle.remove()
         self.transformer.set_attn_processor(self._processors)
 
-    def prepare(self, lq_tokens, text, pooled, image_ids, lq_grid=None, columns=None):
-        """What is computed once per image: `lq_tokens` (B, M, 64), `text` (B, L, context), `pooled` (B, vec), `image_ids`
-        (N, 3). `lq_grid` (rows, columns) of the condition's tokens is the output's unless given, `columns` of the output's
-        tokens is read off `image_ids` unless given."""
+    def prepare(self, lq_tokens, text, pooled, image_ids, lq_grid=None, columns=None, shown=None):
+        """Computes what does not depend on the time, once per image.
+
+        Args:
+            lq_tokens: of the condition, (B, M, 64).
+            text: (B, L, context).
+            pooled: (B, vec).
+            image_ids: positions of the output's tokens, (N, 3).
+            lq_grid: (rows, columns) of the condition's tokens; None for the output's.
+            columns: of the output's tokens; None to read them off `image_ids`.
+            shown: bool (B,), False for rows that do without the condition; None shows all.
+
+        Returns:
+            The condition for `velocity`.
+        """
         columns = columns or int((image_ids[:, 1] == image_ids[0, 1]).sum())
         grid = image_ids.unflatten(0, (-1, columns))
         height, width = lq_grid or grid.shape[:2]
         ids = condition_positions(grid, height, width, self.branch.mode)
-        return ShownImage(text, pooled, image_ids, lq_tokens, ids)
+        return ShownImage(text, pooled, image_ids, lq_tokens, ids, shown)
 
     def velocity(self, tokens, t, condition, guidance):
-        """v at `tokens` (B, N, 64) and `t` (B,) in [0, 1], with `guidance` (B,); (B, N, 64)."""
+        """Computes the velocity under the condition.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            t: (B,) in [0, 1].
+            condition: what `prepare` gave.
+            guidance: (B,).
+
+        Returns:
+            (B, N, 64).
+        """
         self._beside = self._show(condition, t, guidance) if self.strength else None
         try:
             return self.bare_velocity(tokens, t, condition, guidance, keep=True)
@@ -74,20 +97,31 @@ class UMMFHost:
                 self._beside = None
 
     def bare_velocity(self, tokens, t, condition, guidance, keep=False):
-        """As `velocity`, without the condition and its LoRA."""
+        """Computes the velocity without the condition and its LoRA.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            t: (B,) in [0, 1].
+            condition: what `prepare` gave, of which only prompt and positions are used.
+            guidance: (B,).
+            keep: leaves the condition of a call of `velocity` in place, which uses this.
+
+        Returns:
+            (B, N, 64).
+        """
         if not keep:
             self._beside = None
         return call_transformer(self.transformer, tokens, t, condition.text, condition.pooled, condition.image_ids, guidance)
 
     def _show(self, shown, t, guidance):
         # The blocks of a sharded transformer have their weights in their own calls alone: nothing can be computed ahead.
-        if self.branch.mode.constant and not torch.is_grad_enabled() and not is_sharded(self.transformer):
+        if self.branch.mode.constant and shown.shown is None and not (torch.is_grad_enabled() or is_sharded(self.transformer)):
             recalled = self.cache.recall(self.branch, shown.tokens, [shown.ids], guidance, shown.pooled, _attention)
             assert recalled is not None  # nothing is asked whether it fits
             return CachedCondition(*recalled, self.strength)
         self.cache.clear()  # a training step changes the LoRA
         vector = self.branch.vector(t, guidance, shown.pooled)
-        return self.branch.start(shown.tokens, [shown.ids], vector, self.strength)
+        return self.branch.start(shown.tokens, [shown.ids], vector, self.strength, shown.shown)
 
     def _module(self, name):
         """The transformer's module of BFL's name: one, or the pieces of a fused Linear side by side."""

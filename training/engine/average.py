@@ -8,7 +8,7 @@ from .processes import local
 
 
 class MovingAverage:
-    """The average of `parameters`, which `update` moves towards their present values; of this process' shards alone.
+    """The average of `parameters`, which `update` moves toward their present values; of this process' shards alone.
 
     The n-th update keeps min(decay, (1 + n) / (10 + n)) of the average, so that a short run is not held at its start.
     """

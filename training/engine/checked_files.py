@@ -88,7 +88,7 @@ def read_or_none(path):
 
 def misfit(saved, own):
     """Why the tree `saved` cannot be loaded where `own` is, a sentence's part, or None: tensors of `own` that it lacks or has in
-    another shape. What `saved` has beyond is not looked at: an optimiser has no state before its first step."""
+    another shape. What `saved` has beyond is not looked at: an optimizer has no state before its first step."""
     found = dict(_shapes(saved))
     for place, shape in _shapes(own):
         if place not in found:

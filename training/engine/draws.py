@@ -36,6 +36,10 @@ class Draws:
         """An integer in [0, limit) for each row, as a list."""
         return [torch.randint(limit, (), generator=own).item() for own in self._generators]
 
+    def keeps(self, dropped):
+        """Whether each row is kept, a list: False for a share of `dropped`."""
+        return [torch.rand((), generator=own).item() >= dropped for own in self._generators]
+
     def kept(self, dropped):
         """1 for a row that is kept and 0 for a share of `dropped`, (rows, 1, 1)."""
-        return self.each(lambda own: (torch.rand(1, 1, 1, generator=own) >= dropped).float())
+        return torch.tensor(self.keeps(dropped), dtype=torch.float32, device=self.device).view(-1, 1, 1)

@@ -19,7 +19,7 @@ from .stopping import Stopped, StopSignal
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How long and how wide a run is. None of it but `steps`, `batch` and `seed` changes what is learnt.
+    """How long and how wide a run is. None of it but `steps`, `batch` and `seed` changes what is learned.
 
     `batch` images make a step, over all processes; `micro_batch` of them pass the model at once. `sharding` is "ddp" or
     "fsdp". A checkpoint is written every `checkpoint_every` steps and the latest `keep` stay; `validate_every` steps the
@@ -81,13 +81,28 @@ class Objective(torch.nn.Module):
 
 
 def fit(objective, batches, optimizer_config, run, folder, accelerator, validate=None, identity=None, description=None):
-    """Trains `objective.adapter`, resuming from the checkpoints in `folder`. Returns the averaged adapter's whole state dict.
+    """Trains an objective's adapter, resuming from the checkpoints in a folder.
 
-    `batches.rows(step)` says how many images a step sees and `batches(step, rows)` gives those at these places of it.
-    `validate(model, step, stopping)` is called with the averaged weights in place and returns values to log; it ends early
-    where `stopping()` says so, and `validate.lacks(step)` says whether it was not yet called to its end. `identity` (a dict of plain values) is what makes two runs one: a folder with checkpoints of
-    another is refused. `description` (a dict) is kept in every checkpoint beside it. Raises Stopped after SIGTERM or Ctrl-C, and ValueError when the loss or the gradients are
-    no longer finite.
+    Args:
+        objective: Objective.
+        batches: `batches.rows(step)` says how many images a step sees, and `batches(step, rows)` gives those at these places of it.
+        optimizer_config: OptimizerConfig.
+        run: RunConfig.
+        folder: of the checkpoints; it is made where it is missing.
+        accelerator: of this process, see `make_accelerator`.
+        validate: `validate(model, step, stopping)` is called with the averaged weights in place and returns values to log; it ends
+            early where `stopping()` says so, and `validate.lacks(step)` says whether it was not yet called to its end. None for no
+            validation.
+        identity: a dict of plain values, what makes two runs one: a folder with checkpoints of another is refused. None for {}.
+        description: a dict that is kept in every checkpoint beside it; None for {}.
+
+    Returns:
+        The averaged adapter's whole state dict, on the CPU.
+
+    Raises:
+        Stopped: after SIGTERM or Ctrl-C.
+        ValueError: the loss or the gradients are no longer finite, a batch does not divide among the processes, or the folder
+            belongs to another run.
     """
     folder = RunFolder(folder, run.keep)
     names = [name for name, parameter in objective.adapter.named_parameters() if parameter.requires_grad]

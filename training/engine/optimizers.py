@@ -1,4 +1,4 @@
-"""The optimisers that a configuration can name."""
+"""The optimizers that a configuration can name."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class OptimizerConfig:
             raise ValueError(f"optimizer: decay is {self.decay}; use a share of the steps, 0 to 1.")
 
     def make(self, parameters):
-        """The optimiser over `parameters`, in one group. Raises ValueError when its library is not installed."""
+        """The optimizer over `parameters`, in one group. Raises ValueError when its library is not installed."""
         try:
             return MAKERS[self.name](parameters, self)
         except ImportError as error:

@@ -12,10 +12,16 @@ PATIENCE = timedelta(hours=12)
 
 
 def make_accelerator(sharding="ddp", precision="bf16", trackers=(), folder=None):
-    """An Accelerator for this process, as `torchrun` or `accelerate launch` started it, or alone.
+    """Makes the Accelerator of this process, as `torchrun` or `accelerate launch` started it, or alone.
 
-    `sharding` "fsdp" shards the base and the adapter over all processes (FSDP2); "ddp" keeps a copy in each. `precision`
-    "bf16" computes under autocast, "no" in float32. `trackers` are accelerate's names of loggers, which write to `folder`.
+    Args:
+        sharding: "fsdp" shards the base and the adapter over all processes (FSDP2); "ddp" keeps a copy in each.
+        precision: "bf16" computes under autocast, "no" in float32.
+        trackers: accelerate's names of loggers; by default none.
+        folder: that the loggers write to.
+
+    Returns:
+        The Accelerator.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState

@@ -8,7 +8,7 @@ def quantize(transformer, precision, device="cpu"):
 
     fp8 stores the blocks' weights as float8_e4m3fn and computes in bfloat16 (diffusers' layerwise casting); nf4 stores the
     blocks' Linear weights in bitsandbytes' 4-bit NormalFloat. Embedders, norms and the output stay in bfloat16. The device
-    holds one block at a time in full: one that the quantised model fits will do. Raises ValueError when bitsandbytes is not
+    holds one block at a time in full: one that the quantized model fits will do. Raises ValueError when bitsandbytes is not
     installed.
     """
     stored = torch.float32 if precision == "float32" else torch.bfloat16
@@ -47,4 +47,4 @@ def _nf4(nn, linear):
     )
     small.weight = nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4")
     small.bias = linear.bias
-    return small.to(linear.weight.device)  # moving it is what quantises it
+    return small.to(linear.weight.device)  # moving it is what quantizes it

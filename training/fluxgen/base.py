@@ -19,10 +19,20 @@ def flux_shift(height, width):
 
 
 def load_embedder(name, prompts, device, dtype):
-    """A function from some of `prompts` to (text (B, L, context), pooled (B, vec)), by the model folder `name`.
+    """Loads what turns prompts into embeddings, for prompts that are known before.
 
-    Text encoders that are not needed any more, because there is one prompt, are let go. Raises ValueError as
-    `load_prompt_encoder`.
+    Text encoders that are not needed any more, because there is one prompt, are let go.
+
+    Args:
+        name: of the model folder, as for `load_models`.
+        prompts: all that will be asked for, at least one.
+        device, dtype: as for `load_prompt_encoder`.
+
+    Returns:
+        A function from some of `prompts` to (text (B, L, context), pooled (B, vec)), on the CPU.
+
+    Raises:
+        ValueError: as `load_prompt_encoder`, and where the folder cannot read the first prompt.
     """
     folder, tokens = model_folder(name), TOKENS
     if (folder / "fluxir_adapters").is_dir():
@@ -52,11 +62,21 @@ class Base:
 
     @torch.no_grad()
     def draw(self, text, pooled, seeds, height, width, steps, guidance):
-        """An image for each of `seeds` under the prompts `text` (B, L, context), `pooled` (B, vec): (B, 3, height, width)
-        in [0, 1] on the CPU. Sides are multiples of 16.
+        """Draws images, by Euler steps on FLUX's sigmas, shifted as FLUX.1 shifts them for the size.
 
-        Image i starts from the noise that ComfyUI draws for seeds[i]; Euler steps on FLUX's sigmas, shifted as FLUX.1
-        shifts them for the size. Raises ValueError when the model gives NaN.
+        Args:
+            text: the prompts' embeddings, (B, L, context).
+            pooled: their pooled ones, (B, vec).
+            seeds: one for each image; image i starts from the noise that ComfyUI draws for seeds[i].
+            height, width: of an image in pixels, multiples of 16.
+            steps: of the sampler.
+            guidance: FLUX's, a number.
+
+        Returns:
+            (B, 3, height, width) in [0, 1], float32, on the CPU.
+
+        Raises:
+            ValueError: the model gives NaN or infinity.
         """
         grid = height // 8, width // 8
         noise = [torch.randn((1, CHANNELS, *grid), generator=torch.Generator().manual_seed(seed)) for seed in seeds]

@@ -24,9 +24,20 @@ def degradation_seed(seed, key):
 
 
 def pair(source, index, seed, device, scores=None):
-    """(files, metadata) of a sample for ShardWriter: image `index` of `source` and what becomes of it.
+    """Makes the sample of an image and of what becomes of it, for ShardWriter.
 
-    Raises ValueError when the image cannot be read.
+    Args:
+        source: ImageSource.
+        index: of the image in it.
+        seed: of the data set.
+        device: where the image is degraded.
+        scores: {metric: number} that go into the metadata; None for none.
+
+    Returns:
+        (files {name: PNG as bytes}, metadata).
+
+    Raises:
+        ValueError: the image cannot be read.
     """
     record = source[index]
     own = degradation_seed(seed, record.key)
@@ -39,7 +50,15 @@ def pair(source, index, seed, device, scores=None):
 
 
 def degrade(source, out, seed, rank, scores=None):
-    """Degrades those parts of `source` that belong to `rank` and are not in `out` yet; `scores` {name: {metric: number}}."""
+    """Degrades those parts of a source that belong to this process and are not there yet, into shards.
+
+    Args:
+        source: ImageSource.
+        out: the folder of the shards.
+        seed: of the data set.
+        rank: Rank of this process.
+        scores: {name: {metric: number}} that go into the metadata; None for none.
+    """
 
     def made(index):
         try:

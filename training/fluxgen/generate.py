@@ -29,7 +29,17 @@ def read_prompts(path):
 
 
 def missing(out, count, per_shard, parts):
-    """Those of shards `parts` in `out` that lack images of the first `count`: {path: range of images}."""
+    """Finds the shards that lack images.
+
+    Args:
+        out: the folder of the shards.
+        count: of the images in all shards.
+        per_shard: images a shard.
+        parts: numbers of the shards that are looked at.
+
+    Returns:
+        {path of a shard: range of its images}.
+    """
     found = {}
     for part in parts:
         images = range(part * per_shard, min((part + 1) * per_shard, count))
@@ -40,11 +50,21 @@ def missing(out, count, per_shard, parts):
 
 
 def generate(base, embed, out, count, prompts, size, steps, guidance, seed, per_shard, batch, rank):
-    """Draws images 0 to `count` - 1 with `base` into shards in `out`, those of `rank` that are not there yet.
+    """Draws images into shards, those of this process that are not there yet.
 
-    `embed` is as `load_embedder` gives it.
-    Image i has prompt i, from the first again behind the last, and seed `seed` + i. `size` is (width, height). `batch`
-    images, the same ones in every run, are drawn together.
+    Args:
+        base: Base.
+        embed: as `load_embedder` gives it.
+        out: the folder of the shards.
+        count: of the images in all shards.
+        prompts: image i has prompt i, from the first again behind the last.
+        size: (width, height) in pixels, multiples of 16.
+        steps: of the sampler.
+        guidance: FLUX's, a number.
+        seed: of image 0; image i has `seed` + i.
+        per_shard: images a shard.
+        batch: images that are drawn together, the same ones in every run.
+        rank: Rank of this process.
     """
     width, height = size
     shards = missing(out, count, per_shard, rank.own(range(-(-count // per_shard))))

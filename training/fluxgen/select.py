@@ -58,7 +58,15 @@ def _read_line(line):
 
 
 def score(source, metrics, folder, rank, device):
-    """Scores those parts of `source` that belong to `rank` by `metrics` {name: verifier} into `folder`, resuming."""
+    """Scores those parts of a source that belong to this process, resuming.
+
+    Args:
+        source: ImageSource.
+        metrics: {name: verifier}.
+        folder: Path of the scores, made where it is missing.
+        rank: Rank of this process.
+        device: where the images are scored.
+    """
     known, parts = read_scores(folder, source), source.parts()
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -91,7 +99,21 @@ def score(source, metrics, folder, rank, device):
 
 
 def finish(source, scored, names, keep, out):
-    """Writes the table and the contact sheet of the dropped ones to `out`: (Selection, number kept, number of images)."""
+    """Writes the table, and the contact sheet of the dropped images.
+
+    Args:
+        source: ImageSource.
+        scored: what `read_scores` gives for it, every image being there.
+        names: of the metrics that decide.
+        keep: the share that each metric by itself keeps, in (0, 1].
+        out: Path of the folder for both.
+
+    Returns:
+        (Selection, number kept, number of images).
+
+    Raises:
+        ValueError: no metric has a number.
+    """
     read = [index for index in range(len(source)) if "reason" not in scored[index]]
     unreadable = [(source.names[index], row["reason"]) for index, row in sorted(scored.items()) if "reason" in row]
     columns = {name: [scored[index]["scores"][name] for index in read] for name in names}

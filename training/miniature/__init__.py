@@ -27,10 +27,14 @@ def _embed(prompt):
     return encode_words(prompt.split())
 
 
-def _batches(folder, size, batch, prompts, photos, seed, device):
+def _batches(folder, size, batch, prompts, photos, seed, device, degradation):
+    from functools import partial
+
+    from ...fluxir_core.degrade.presets import degrade_by_shares
     from .batches import MiniatureBatches
 
-    return MiniatureBatches.for_model(folder, size, batch, prompts, photos, seed, device)
+    degrade = partial(degrade_by_shares, degradation)
+    return MiniatureBatches.for_model(folder, size, batch, prompts, photos, seed, device, degrade=degrade)
 
 
 register("miniature", Bundled(FOLDER, "mini-FLUX", _transformer, _vae, _embed, _batches))

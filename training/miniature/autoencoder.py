@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 class NarrowTAESD(nn.Module):
-    """Pictures (B, 3, H, W) in [0, 1] <-> latents (B, 16, H/8, W/8) with about zero mean and unit variance."""
+    """Images (B, 3, H, W) in [0, 1] <-> latents (B, 16, H/8, W/8) with about zero mean and unit variance."""
 
     def __init__(self, widths=WIDTHS):
         super().__init__()
@@ -60,7 +60,7 @@ class NarrowTAESD(nn.Module):
 
     @torch.no_grad()
     def _carry_mean_color(self):
-        """Starts the first three channels of every convolution as the picture itself, averaged down and interpolated up.
+        """Starts the first three channels of every convolution as the image itself, averaged down and interpolated up.
 
         From random weights the ReLUs can lose an axis of color early, and it never comes back.
         """
@@ -137,7 +137,7 @@ def open_autoencoder(folder, device="cpu"):
         return narrowed(load_file(path)).to(device).requires_grad_(False)
     except (KeyError, RuntimeError):
         raise ValueError(
-            f"{path} is not an autoencoder of `fluxir train miniature`; train that model on pictures of your own."
+            f"{path} is not an autoencoder of `fluxir train miniature`; train that model on images of your own."
         ) from None
 
 

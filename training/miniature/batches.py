@@ -18,7 +18,7 @@ PAIRS, FRESH = 256, 4
 class MiniatureBatches:
     """Batches of `batch` crops of half the side of `images` (an ImageStream); every fourth step a quarter as many whole images.
 
-    `degrade(image, generator)` spoils them, None leaves them; `prompts` shows their words, else the empty prompt. `decode` is
+    `degrade(image, generator)` degrades them, None leaves them; `prompts` shows their words, else the empty prompt. `decode` is
     the autoencoder's, on latents (B, 16, h, w), and `empty` the empty prompt's (text, pooled).
     """
 
@@ -32,9 +32,23 @@ class MiniatureBatches:
 
     @classmethod
     def for_model(cls, folder, size, batch, prompts, photos=None, seed=0, device="cpu", **options):
-        """The batches for the model folder `folder`, encoded by its autoencoder. Raises ValueError where it is no miniature.
+        """The batches for a model folder, encoded by its autoencoder.
 
-        `photos` is the folder that the photographs are fetched to; without it scikit-image's serve alone.
+        Args:
+            folder: Path of the model folder.
+            size: pixels a side of a whole image.
+            batch: crops a step.
+            prompts: whether they show their words, else the empty prompt.
+            photos: the folder that the photographs are fetched to; None for scikit-image's alone.
+            seed: of the images.
+            device: where they are encoded and given.
+            options: MiniatureBatches' `degrade` and `pairs`.
+
+        Returns:
+            MiniatureBatches.
+
+        Raises:
+            ValueError: the folder is no miniature.
         """
         if photos:
             fetch_photos(photos)

@@ -87,7 +87,15 @@ def _through_autoencoder(restorer, images):
 
 
 def mean_over_photos(rows, degradation, method, metric):
-    """Mean of `metric` over the photos and seeds of one `degradation` and `method`."""
+    """Means a metric over the photos and seeds.
+
+    Args:
+        rows: of `evaluate`.
+        degradation, method, metric: names in the rows.
+
+    Returns:
+        The mean, in the metric's unit.
+    """
     values = [row[metric] for row in rows if row["degradation"] == degradation and row["method"] == method]
     return sum(values) / len(values)
 

@@ -16,16 +16,22 @@ FLUX_SCALE, FLUX_SHIFT = 0.3611, 0.1159
 
 
 def write(folder, autoencoder, transformer, adapter, training, data):
-    """Writes transformer, VAE and adapter under `folder` in bfloat16, each with metadata saying how it was made.
+    """Writes transformer, VAE and adapter in bfloat16, each with metadata saying how it was made.
 
-    `training` is the configuration as a dict, whose hash is in every file; `data` says what was trained on.
+    Args:
+        folder: laid out as models/miniature; it is made where it is missing.
+        autoencoder: NarrowTAESD.
+        transformer: FluxTransformer2DModel.
+        adapter: FluxIRAdapter, brought to bfloat16 in place.
+        training: the configuration as a dict, whose hash is in every file.
+        data: a sentence on what was trained on.
     """
     configuration = json.dumps(training, sort_keys=True)
     metadata = {
         "training_config": configuration,
         "training_config_hash": hashlib.sha256(configuration.encode()).hexdigest()[:16],
         "data": data,
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "base_model": "mini-FLUX",
     }
     folder = Path(folder)

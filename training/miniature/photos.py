@@ -1,4 +1,4 @@
-"""Real photographs under free licences, from Debian's packages: fetched, checked by hash, never committed.
+"""Real photographs under free licenses, from Debian's packages: fetched, checked by hash, never committed.
 
     python -m comfyui_fluxir.training.miniature.photos FOLDER
 

@@ -38,9 +38,9 @@ class MiniatureSize:
     """How much of everything. Without `photos` scikit-image's serve alone."""
 
     narrow_steps: int = 2000
-    autoencoder_steps: int = 3500
-    base_steps: int = 6000
-    adapter_steps: int = 8000
+    autoencoder_steps: int = 10000
+    base_steps: int = 10000
+    adapter_steps: int = 12000
     adapter_rank: int = 96
     size: int = 256
     pairs: int = 256
@@ -55,9 +55,17 @@ QUICK = MiniatureSize(
 
 
 def train_miniature(amounts, work, out, photos, device="cpu"):
-    """Runs the stages of `amounts`, resuming from what `work` holds, and writes the model files to `out`.
+    """Makes the miniature's model files, stage by stage, resuming; a finished stage is not run again.
 
-    `photos` is the folder that the photographs are fetched to. A finished stage is not run again.
+    Args:
+        amounts: MiniatureSize.
+        work: the folder of the stages' checkpoints.
+        out: the folder of the model files.
+        photos: the folder that the photographs are fetched to.
+        device: where the first two stages compute, and the third on the transformer that they give.
+
+    Raises:
+        ValueError: `work` holds another run's work.
     """
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
@@ -69,7 +77,17 @@ def train_miniature(amounts, work, out, photos, device="cpu"):
 
 
 def trained_base(amounts, work, photos, device="cpu"):
-    """Stages 1 and 2 of `amounts` in `work`, trained as far as they are not yet: (ImageStream, autoencoder, transformer)."""
+    """Trains the autoencoder and the transformer (stages 1 and 2), as far as they are not yet.
+
+    Args:
+        amounts: MiniatureSize.
+        work: Path of the stages' checkpoints.
+        photos: the folder that the photographs are fetched to; not used where `amounts.photos` is off.
+        device: where they are trained.
+
+    Returns:
+        (ImageStream, autoencoder, transformer), both networks frozen.
+    """
     if amounts.photos:
         fetch_photos(photos)
     images = ImageStream(photos if amounts.photos else None, amounts.size, amounts.seed)
@@ -84,9 +102,20 @@ def trained_base(amounts, work, photos, device="cpu"):
 
 
 def train_adapter(images, autoencoder, transformer, recipe, amounts, folder):
-    """Stage 3: the FluxIR adapter on the frozen miniature, by the same recipe as at full size. Returns the averaged adapter.
+    """Trains the FluxIR adapter on the frozen miniature (stage 3), by the same recipe as at full size.
 
-    Three steps of four see 128-pixel crops, the fourth whole images of a quarter of the batch; the prompt is empty.
+    Three steps of four see crops of half the side, the fourth whole images of a quarter of the batch; the prompt is empty.
+
+    Args:
+        images: ImageStream.
+        autoencoder: NarrowTAESD.
+        transformer: FluxTransformer2DModel; it is frozen.
+        recipe: FluxIRRecipe.
+        amounts: MiniatureSize.
+        folder: of the checkpoints.
+
+    Returns:
+        The averaged adapter, in eval mode.
     """
     base = diffusers_to_bfl(transformer.state_dict())
     torch.manual_seed(amounts.seed)

@@ -1,4 +1,4 @@
-"""Procedural pictures and photo crops: the miniature's only training data.
+"""Procedural images and photo crops: the miniature's only training data.
 
 A scene is a dead-leaves image (Lee, Mumford and Huang, 2001): opaque shapes with power-law sizes drawn over each other, here
 with colors taken from photos, shading and texture, so that edges, flat areas and texture have natural statistics.
@@ -78,7 +78,7 @@ def scene(size, palette, rng):
     smallest = canvas / (20 if large else 60)
     count = 160 if large else 700
     radius = smallest / np.sqrt(rng.uniform((smallest / (canvas * 0.45)) ** 2, 1, count))  # density ~ r^-3
-    centre = rng.uniform(-0.05, 1.05, (count, 2)) * canvas
+    center = rng.uniform(-0.05, 1.05, (count, 2)) * canvas
     labels = Image.new("I", (canvas, canvas), 0)
     draw = ImageDraw.Draw(labels)
     for leaf in range(1, count):
@@ -87,7 +87,7 @@ def scene(size, palette, rng):
         stretch, turn = rng.uniform(0.35, 1), rng.uniform(0, math.pi)
         x, y = np.cos(angle) * radius[leaf], np.sin(angle) * radius[leaf] * stretch
         outline = np.stack([x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)], 1)
-        draw.polygon([tuple(p) for p in outline + centre[leaf]], fill=leaf)
+        draw.polygon([tuple(p) for p in outline + center[leaf]], fill=leaf)
     labels = np.asarray(labels)
 
     color = palette[rng.integers(0, len(palette), count)].astype(np.float32)
@@ -98,7 +98,7 @@ def scene(size, palette, rng):
     slope = rng.normal(0, 0.12 * 255 / canvas * 3, (count, 2)).astype(np.float32)
     grain = np.abs(rng.normal(0, 18 if textured else 3, count)).astype(np.float32)
     yy, xx = np.mgrid[:canvas, :canvas].astype(np.float32)
-    shade = slope[labels, 0] * (xx - centre[labels, 0]) + slope[labels, 1] * (yy - centre[labels, 1])
+    shade = slope[labels, 0] * (xx - center[labels, 0]) + slope[labels, 1] * (yy - center[labels, 1])
     shade += grain[labels] * _texture(canvas, rng)
     pixels = color[labels] + shade[..., None]
     pixels = pixels.reshape(size, 2, size, 2, 3).mean((1, 3))
@@ -107,7 +107,7 @@ def scene(size, palette, rng):
     words.append("dark" if brightness < 0.8 else "bright")
     pixels *= brightness
     saturation = rng.uniform(0.2, 1.4)
-    words.append("muted" if saturation < 0.7 else "colourful")
+    words.append("muted" if saturation < 0.7 else "colorful")
     gray = pixels.mean(-1, keepdims=True)
     return np.clip(gray + saturation * (pixels - gray), 0, 255).astype(np.uint8), words
 
@@ -128,13 +128,20 @@ def _texture(size, rng):
 
 
 def build_bank(scenes, crops, size=256, seed=0):
-    """The training set: `scenes` dead-leaves scenes and `crops` photo crops.
+    """Makes dead-leaves scenes and photo crops.
 
-    Returns (images (N, size, size, 3) uint8, words: list of N lists; photo crops have the single word "photo").
+    Args:
+        scenes: how many scenes.
+        crops: how many photo crops.
+        size: pixels a side.
+        seed: of everything.
+
+    Returns:
+        (images (N, size, size, 3) uint8, a list of N lists of words; photo crops have the single word "photo").
     """
     rng = np.random.default_rng(seed)
     photos = [load_photo(name) for name in TRAINING_PHOTOS]
-    # Colourful photos count more: seven of the thirteen are gray or nearly so.
+    # Colorful photos count more: seven of the thirteen are gray or nearly so.
     weight = np.array([3 if np.ptp(p.astype(np.int16), axis=-1).mean() > 12 else 1 for p in photos], float)
     images, words = np.empty((scenes + crops, size, size, 3), np.uint8), []
     for i in range(scenes):

@@ -17,10 +17,18 @@ IMAGES, FRESH = 96, 2
 
 
 def train_autoencoder(images, narrow_steps, steps, narrow_checkpoint, checkpoint, device="cpu", seed=0):
-    """Trains a NarrowTAESD on `images` (an ImageStream), first narrow, then grown. Returns it in eval mode, on `device`.
+    """Trains a NarrowTAESD, first narrow, then grown.
 
-    `narrow_steps` at NARROW widths, then `steps` at WIDTHS, of which the second half slows down to a learning rate of 0.
-    The checkpoints are training.miniature.checkpoint.Checkpoint of the two parts.
+    Args:
+        images: ImageStream.
+        narrow_steps: at NARROW widths.
+        steps: at WIDTHS, of which the second half slows down to a learning rate of 0.
+        narrow_checkpoint, checkpoint: training.miniature.checkpoint.Checkpoint of the two parts.
+        device: where it is trained.
+        seed: of its weights and crops.
+
+    Returns:
+        The network in eval mode, on `device`.
     """
     torch.manual_seed(seed)
     window = Window(lambda i: images(i)[0], IMAGES, FRESH)

@@ -30,7 +30,7 @@ MINI_FLUX: dict[str, Any] = dict(
 
 
 def build_mini_flux() -> Any:
-    """A FluxTransformer2DModel of the miniature's size, freshly initialised with adaLN and the output at zero."""
+    """A FluxTransformer2DModel of the miniature's size, freshly initialized with adaLN and the output at zero."""
     from diffusers import FluxTransformer2DModel
 
     model = FluxTransformer2DModel(**MINI_FLUX)
@@ -50,9 +50,19 @@ def flow_optimizers(model, learning_rate):
 
 
 def train_base(batches, steps, checkpoint, device="cpu", learning_rate=2e-3, seed=0, noise_tone=0.0):
-    """Trains mini-FLUX on the clean images of `batches` (MiniatureBatches) by flow matching. Returns it with averaged weights.
+    """Trains mini-FLUX on clean images by flow matching; the prompt is dropped for 30 % of them.
 
-    The prompt is dropped for 30 % of the images. `noise_tone` is FluxIRRecipe's.
+    Args:
+        batches: MiniatureBatches.
+        steps: how many.
+        checkpoint: training.miniature.checkpoint.Checkpoint.
+        device: where it is trained.
+        learning_rate: the highest, after 100 steps.
+        seed: of its weights and noise.
+        noise_tone: as FluxIRRecipe's; 0 for none.
+
+    Returns:
+        A FluxTransformer2DModel with averaged weights, frozen, in eval mode.
     """
     torch.manual_seed(seed)
     model = build_mini_flux().to(device).train()

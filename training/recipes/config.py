@@ -6,14 +6,17 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from math import isfinite
 from pathlib import Path
 from types import UnionType
-from typing import get_args, get_origin
+from typing import ClassVar, get_args, get_origin
 
 import yaml
 
+from ...fluxir_core.degrade.presets import check_shares
 from ...fluxir_core.ummf.mode import ConditionMode
 from ..engine.fit import RunConfig
 from ..engine.optimizers import OptimizerConfig
+from .distill import DistillRecipe
 from .fluxir import FluxIRRecipe
+from .reinforce import ReinforceRecipe
 from .ummf import UMMFRecipe
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -41,15 +44,17 @@ class DataConfig:
     """The images: a folder of photos, or of shards that `fluxir fluxgen` made, or "miniature".
 
     Each is cropped to one of `buckets` ("width x height" in pixels, multiples of 16) that fits inside it, at the place
-    `crop` "centre" or "random". An image without a degraded partner is degraded in `versions` ways, each encoded once and
-    cached; with `cache` off it is degraded and encoded anew at every step. `prompts` uses the images' own prompts, else
+    `crop` "center" or "random". An image without a degraded partner is degraded by the shares of `degradation`
+    (`fluxir_core.degrade.presets.degrade_by_shares`) in `versions` ways, each encoded once and cached; with `cache` off it is cropped,
+    degraded and encoded anew at every step. `prompts` uses the images' own prompts, else
     the empty one; either has `text_tokens` tokens. `held_out` images are kept from training, for validation. `photos` is for
     "miniature": the folder its photographs are fetched to; without it scikit-image's serve alone.
     """
 
     images: str
     buckets: list[str] = field(default_factory=lambda: ["1024x768", "768x768", "512x768"])
-    crop: str = "centre"
+    crop: str = "center"
+    degradation: dict[str, float] = field(default_factory=lambda: {"mixture": 1.0})
     versions: int = 1
     cache: bool = True
     prompts: bool = False
@@ -58,11 +63,15 @@ class DataConfig:
     photos: str | None = None
 
     def __post_init__(self):
-        if self.crop not in ("centre", "random"):
-            raise ValueError(f"data: crop is {self.crop!r}; use 'centre' or 'random'.")
+        if self.crop not in ("center", "random"):
+            raise ValueError(f"data: crop is {self.crop!r}; use 'center' or 'random'.")
         for name, least in (("versions", 1), ("text_tokens", 1), ("held_out", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"data: {name} is {getattr(self, name)}; use {least} or more.")
+        try:
+            check_shares(self.degradation)
+        except ValueError as error:
+            raise ValueError(f"data: degradation: {error}") from None
         if not self.buckets:
             raise ValueError("data: buckets is empty; name at least one size, such as 512x768.")
         for bucket in self.buckets:
@@ -93,25 +102,47 @@ class FluxIRAdapterConfig:
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """The LoRA to train, and how it reads images (fluxir_core/adapter/mode.py)."""
+    """The LoRA to train, and how it reads images (fluxir_core/ummf/mode.py)."""
 
     rank: int = 16
     mode: ConditionMode = ConditionMode()
 
 
 @dataclass(frozen=True)
+class BesideConfig:
+    """What is trained beside the adapter that a run starts from: a LoRA of `rank` on the base, the adapter being frozen; None
+    trains that adapter itself."""
+
+    rank: int | None = None
+
+    def __post_init__(self):
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(f"adapter: rank is {self.rank}; use 1 or more.")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
-    """A run. `log` names accelerate's trackers, such as tensorboard and wandb."""
+    """A run. `start` is an adapter's or LoRA's file that it goes on from, whose form then replaces `adapter`'s; `keep` of its
+    weights stay in what is written, and 1 - keep are the trained ones (WiSE-FT). `log` names accelerate's trackers, such as
+    tensorboard and wandb.
+    """
+
+    starts_new: ClassVar[bool] = True
+    """Whether weights are trained from nothing where there is no `start`; else the run starts from the base folder's adapter."""
 
     base: BaseConfig
     data: DataConfig
     run: RunConfig
-    adapter: FluxIRAdapterConfig | LoRAConfig
+    adapter: FluxIRAdapterConfig | LoRAConfig | BesideConfig
     optimizer: OptimizerConfig = OptimizerConfig()
-    recipe: FluxIRRecipe | UMMFRecipe = FluxIRRecipe()
+    recipe: FluxIRRecipe | UMMFRecipe | ReinforceRecipe | DistillRecipe = FluxIRRecipe()
+    start: str | None = None
+    keep: float = 0.0
     log: list[str] = field(default_factory=lambda: ["tensorboard"])
 
     def __post_init__(self):
+        if not 0 <= self.keep < 1 or (self.keep and self.starts_new and not self.start):
+            raise ValueError(f"keep is {self.keep}; use 0 to 1, and more than 0 with a start only.")
         if self.run.sharding == "fsdp" and (self.base.precision in ("fp8", "nf4") or self.optimizer.name != "adamw"):
             raise ValueError(
                 f"run: sharding fsdp does not go with precision {self.base.precision} and {self.optimizer.name}; "
@@ -158,6 +189,33 @@ class UMMFConfig(TrainConfig):
     recipe: UMMFRecipe = UMMFRecipe()
 
 
+@dataclass(frozen=True)
+class ReinforceConfig(TrainConfig):
+    """`fluxir train reinforce`."""
+
+    starts_new: ClassVar[bool] = False
+    adapter: BesideConfig = BesideConfig()
+    recipe: ReinforceRecipe = ReinforceRecipe()
+
+
+@dataclass(frozen=True)
+class DistillConfig(TrainConfig):
+    """`fluxir train distill` and `fluxir schedule`."""
+
+    starts_new: ClassVar[bool] = False
+    adapter: BesideConfig = BesideConfig(16)
+    recipe: DistillRecipe = DistillRecipe()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.adapter.rank is None:
+            raise ValueError("adapter: a student is a LoRA; give its rank, such as 16.")
+
+
+RECIPES = {"fluxir": FluxIRConfig, "ummf": UMMFConfig, "reinforce": ReinforceConfig, "distill": DistillConfig}
+"""The recipes of `fluxir train` by their names."""
+
+
 def _typed(cls, values, where):
     """`cls` from a mapping of its fields. Numbers may be whole where a float is expected, nothing else is converted."""
     known = {each.name: each for each in fields(cls)}
@@ -186,6 +244,9 @@ def _value(kind, value, where, name):
         if get_origin(each) is list:
             if isinstance(value, list) and all(isinstance(item, get_args(each)) for item in value):
                 return value
+        elif get_origin(each) is dict:
+            if isinstance(value, dict) and value and all(isinstance(key, str) for key in value):
+                return {key: _value(get_args(each)[1], item, where, f"{name}: {key}") for key, item in value.items()}
         elif (
             isinstance(value, each)
             and (each is bool or not isinstance(value, bool))

@@ -2,10 +2,12 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ...fluxir_core.flow.exploration import trajectory
 from ...fluxir_core.flow.rectified_flow import euler, interpolate
@@ -22,18 +24,27 @@ PLAIN = 4
 
 @dataclass(frozen=True)
 class DistillRecipe:
-    """`lessons` batches of teacher trajectories, made once and then seen in turn.
+    """`lessons` batches of teacher trajectories, made once and then seen in turn. `schedules` are "optimal", those of the teacher's
+    file, or "uniform", as many equal steps from pure noise: the control. `guidance` is the guidance embedding.
 
     `middle`, `end`, `truth` and `flow` weigh the losses of StudentObjective; official's 100 : 300 : 300, scaled. `noise_tone` as
     FluxIRRecipe's.
     """
 
-    lessons: int
+    lessons: int = 96
+    schedules: str = "optimal"
     middle: float = 1.0
     end: float = 3.0
     truth: float = 3.0
     flow: float = 0.01
+    guidance: float = 4.0
     noise_tone: float = 0.0
+
+    def __post_init__(self):
+        if self.lessons < 1:
+            raise ValueError(f"recipe: lessons is {self.lessons}; use 1 or more.")
+        if self.schedules not in ("optimal", "uniform"):
+            raise ValueError(f"recipe: schedules is {self.schedules!r}; use 'optimal' or 'uniform'.")
 
 
 @dataclass
@@ -76,12 +87,22 @@ class Lessons:
         processes=1,
         autocast=None,
     ):
-        """Makes the lessons that are not there yet, of which every one of `processes` takes its share.
+        """Makes the lessons that are not there yet, of which every process takes its share.
 
-        The teacher walks along the sigmas `grid`, which hold all times of the schedules, `micro_batch` images at a time, under
-        `autocast` (a dtype, or None for full precision).
-        `identity` (a dict of plain values) says what else they depend on, such as the teacher. Raises ValueError where `folder`
-        holds those of another run.
+        Args:
+            host: the teacher, a FluxIRHost or UMMFHost.
+            batches: as for `fit`; a lesson is the batch of the step of its number.
+            grid: sigmas (S + 1,), falling, along which the teacher walks; they hold all times of the schedules.
+            guidance: the teacher's, a number.
+            noise_tone: as FluxIRRecipe's; 0 for none.
+            micro_batch: images at a time.
+            seed: of the noise.
+            identity: a dict of plain values, what else the lessons depend on, such as the teacher; None for {}.
+            process, processes: the number of this process, from 0, and of all.
+            autocast: dtype that the teacher computes in, or None for full precision.
+
+        Raises:
+            ValueError: the folder holds lessons of another run.
         """
         kept = sorted({t for sigmas in self.schedules.values() for t in sigmas[1:]}, reverse=True)
         places = [min(range(len(grid)), key=lambda i, t=t: abs(grid[i].item() - t)) for t in kept]
@@ -100,8 +121,12 @@ class Lessons:
                     states = _walk_all(host, batch, noise, grid, guidance)[places]
                 parts.append({**_fields(batch), "noise": noise, "states": states.transpose(0, 1).half()})
             lesson = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+            for name in ("text", "pooled"):  # T5's are large, and mostly the same
+                alike = bool((lesson[name] == lesson[name][:1]).all())
+                lesson[name] = lesson[name][: 1 if alike else None].half()
             lesson["weights"] = fair_weights(lesson["states"][:, -1].float(), lesson["clean"])
-            whole = {"identity": identity, "lesson": lesson, "image_ids": batch.image_ids.cpu(), "grid": list(batch.grid)}
+            shared = {"image_ids": batch.image_ids.cpu(), "grid": list(batch.grid), "rows": len(rows)}
+            whole = {"identity": identity, "lesson": lesson, **shared}
             write_checked(self._path(number), whole)
             logging.info("lesson %d of %d is made", number + 1, self.count)
 
@@ -117,9 +142,10 @@ class Lessons:
         saved = self._read[1]
         if saved is None:
             raise ValueError(f"{self._path(number)} is missing; run the same command again, it makes the lessons anew.")
-        own = {name: value[rows.start : rows.stop].to(self.device) for name, value in saved["lesson"].items()}
+        lesson = {name: value.float().expand(saved["rows"], *value.shape[1:]) for name, value in saved["lesson"].items()}
+        own = {name: value[rows.start : rows.stop].to(self.device) for name, value in lesson.items()}
         times, sigmas = saved["identity"]["schedules"], self.schedules[self.turns[(number + time) % len(self.turns)]]
-        states = dict(zip(times, own.pop("states").float().unbind(1)))
+        states = dict(zip(times, own.pop("states").unbind(1)))
         return Lesson(**own, image_ids=saved["image_ids"].to(self.device), grid=tuple(saved["grid"]), states=states, sigmas=sigmas)
 
     def _path(self, number):
@@ -138,9 +164,9 @@ class StudentObjective(Objective):
     matching on every PLAIN-th image.
     """
 
-    def __init__(self, host, recipe, guidance):
+    def __init__(self, host, recipe):
         super().__init__(host, host.lora)
-        self.recipe, self.guidance = recipe, guidance
+        self.recipe, self.guidance = recipe, recipe.guidance
 
     def losses(self, batch, draws):
         recipe, zero = self.recipe, batch.clean.new_zeros(())
@@ -183,8 +209,22 @@ def fair_weights(taught, clean):
 
 
 def walk(host, batch, noise, sigmas, guidance):
-    """The states after each step of `sigmas` from the noised degraded latents: a list of (B, N, 64)."""
+    """Walks from the noised degraded latents along a schedule.
+
+    Args:
+        host: FluxIRHost, UMMFHost or LoRAHost.
+        batch: Batch.
+        noise: z_1, (B, N, 64).
+        sigmas: S + 1 numbers, falling.
+        guidance: a number.
+
+    Returns:
+        The states after each step, a list of S tensors (B, N, 64).
+    """
     velocity, walked = _velocity(host, batch, guidance), []
+    if torch.is_grad_enabled() and getattr(host.transformer, "gradient_checkpointing", False):
+        # The host runs its blocks again for its latest call alone, so each call of the chain is run again as a whole.
+        velocity = partial(checkpoint, velocity, use_reentrant=False)
     start = interpolate(batch.degraded, noise, noise.new_full((len(noise),), sigmas[0]))
     euler(velocity, start, noise.new_tensor(sigmas), lambda _step, x: walked.append(x))
     return walked

@@ -22,7 +22,18 @@ is for a student of its own: the other schedules pass through the same times wit
 
 @torch.no_grad()
 def measure_jumps(host, batches, grid, guidance, seed=0):
-    """`jump_costs` (N + 1, N + 1) along the sigmas `grid`, the mean over the list `batches`."""
+    """Measures what every jump along a trajectory costs, the mean over batches.
+
+    Args:
+        host: FluxIRHost or UMMFHost.
+        batches: of type Batch.
+        grid: sigmas (N + 1,), falling.
+        guidance: a number.
+        seed: of the noise.
+
+    Returns:
+        (N + 1, N + 1), see `jump_costs`.
+    """
     torch.manual_seed(seed)
     costs = []
     for number, batch in enumerate(batches, 1):
@@ -30,7 +41,7 @@ def measure_jumps(host, batches, grid, guidance, seed=0):
         strength = noise.new_full((len(noise),), guidance)
         walked = trajectory(lambda x, t: host.velocity(x, t, condition, strength).float(), noise, grid)
         costs.append(jump_costs(*walked, grid))
-        logging.info("schedule: jumps of %d of %d batches", number, len(batches))
+        logging.info("schedule: the jumps of %d batches are measured", number)
     return torch.stack(costs).mean(0)
 
 

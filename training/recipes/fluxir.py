@@ -70,10 +70,19 @@ class FluxIRObjective(Objective):
 
 
 def pixel_loss(decode, estimate, clean, windows):
-    """|D(z0_hat) - D(z_0)|_1 on a window of each of the latents (B, C, h, w); `decode` gives images in [0, 1].
+    """The L1 of decoded pixels on a window of each latent.
 
-    `windows` are B indices into (C, h, w), of one size. This is equation 9 with the estimate z_t - t v in the place of
-    z_0 + t v_p: the same error, of opposite sign, on latents that the decoder was made for instead of noisy ones.
+    It is equation 9 with the estimate z_t - t v in the place of z_0 + t v_p: the same error, of opposite sign, on latents that
+    the decoder was made for instead of noisy ones.
+
+    Args:
+        decode: latents -> images in [0, 1].
+        estimate: z_0's, (B, C, h, w).
+        clean: z_0, (B, C, h, w).
+        windows: B indices into (C, h, w), of one size.
+
+    Returns:
+        |D(z0_hat) - D(z_0)|_1, the mean over the pixels: a tensor of one value.
     """
     estimate, clean = (torch.stack([own[window] for own, window in zip(z, windows)]) for z in (estimate, clean))
     with torch.no_grad():

@@ -4,8 +4,9 @@ import gc
 import json
 import weakref
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,17 +15,24 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from ...fluxir_core.flux.dimensions import FLUX_DEV
 from ...fluxir_core.flux.tokens import image_ids
+from ...fluxir_core.ummf.mode import ConditionMode
 from ..bundled import find
 from ..data.batch import Batch
 from ..diffusers_host.single_file import LATENT_CHANNELS
+from ..diffusers_host.transformer import flux_dimensions
 from ..engine.draws import Draws
+from .adapters import FLUXIR, open_start, rebuilt, start_path
+from .config import DistillConfig, FluxIRAdapterConfig
+from .distill import Lesson
+from .few_step_schedules import GRID
+from .reinforce import call
 
 NF4_BYTES = 0.5 + 4 / 64
 """Of a weight: four bits, and one float32 for every 64."""
 
 
 STATES = {"adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256), "prodigy": 16.0}
-"""Bytes of each optimiser's state for a parameter."""
+"""Bytes of each optimizer's state for a parameter."""
 
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -52,17 +60,19 @@ def print_memory_plan(config):
 def plan_memory(config):
     """What one process of a run by `config` needs, for FLUX.1-dev, or the miniature where `config` names it.
 
-    Returns parameters; bytes in GB (1e9) of the base, the decoder, the adapter (weights, gradients, moving average, optimiser
+    Returns parameters; bytes in GB (1e9) of the base, the decoder, the adapter (weights, gradients, moving average, optimizer
     state), of the activations at their peak with the largest bucket, and the sum, `peak_gb`, to which a GPU adds its context
     (about 0.6 GB) and DDP over several processes the gradients once more; operations of a step over the whole batch, and the
     hours of the run at 100 TFLOP/s. FSDP shares base and adapter among the processes: divide those by their number.
     """
     from torch._subclasses import FakeTensorMode
 
+    form = start_form(config)
     with FakeTensorMode():
-        # No kernel of another library runs without data: a quantised base counts as bfloat16, but for its weights.
+        # No kernel of another library runs without data: a quantized base counts as bfloat16, but for its weights.
         computed = config.base.precision if config.base.precision == "float32" else "bf16"
-        objective, batch = random_objective(config, precision=computed), random_batch(config)
+        base = replace(config.base, precision=computed)
+        objective, batch = random_objective(replace(config, base=base), form=form), random_batch(config)
         static = _static_bytes(config, objective)
         trained = [p for p in objective.adapter.parameters() if p.requires_grad]
         gradients = sum(p.numel() * p.element_size() for p in trained)
@@ -71,6 +81,7 @@ def plan_memory(config):
             with torch.autocast("cpu", torch.bfloat16, enabled=config.base.precision != "float32"):
                 losses = objective(batch, _NoDraws(len(batch.clean)))
             losses["loss"].backward()
+        further = _beside_the_steps(config, objective, batch)
     activations = live.peak if accumulates else max(0, live.peak - gradients)
     flops = operations.get_total_flops() * config.run.batch / config.run.micro_batch
     sizes = {**static, "gradients": gradients, "activations": activations}
@@ -83,7 +94,47 @@ def plan_memory(config):
         "peak_gb": round(sum(sizes.values()) / 1e9, 4),
         "tflop_per_step": round(flops / 1e12, 3),
         "hours_at_100_tflop_per_s": round(config.run.steps * flops / 1e14 / 3600, 2),
+        **further,
     }
+
+
+def start_form(config):
+    """(form, ConditionMode or None) of what a run of `config` starts from: its file's, or of an adapter of the usual rank where the
+    file is not there yet; None where it starts new."""
+    if config.starts_new and not config.start:
+        return None
+    try:
+        start = open_start(start_path(config))
+    except (OSError, ValueError):
+        adapter = {**asdict(FluxIRAdapterConfig()), "text_tokens": config.data.text_tokens}
+        return {"kind": FLUXIR, "config": adapter}, None
+    return start.form, start.mode
+
+
+def _beside_the_steps(config, objective, batch):
+    """What a run costs before its steps and beside them: encoding images anew, or keeping them, and making lessons."""
+    height, width = max(config.data.sizes, key=lambda size: size[0] * size[1])
+    if find(config.data.images):
+        found = {}
+    else:
+        with FlopCounterMode(display=False) as operations, torch.no_grad():
+            objective.vae.encode(torch.zeros(2, 3, height, width, dtype=objective.vae.dtype))
+        kept = 2 * config.data.versions * LATENT_CHANNELS * (height // 8) * (width // 8) * 2
+        found = {
+            "encoding_tflop_per_step": round(operations.get_total_flops() * config.run.batch / 1e12, 3),
+            "cache_gb_per_1000_images": round(1000 * kept / 1e9, 3),
+        }
+    if isinstance(config, DistillConfig):
+        host, kept = objective.host.host, {t for sigmas in SCHEDULES.values() for t in sigmas[1:]}
+        precise = config.base.precision == "float32"
+        counted = FlopCounterMode(display=False, custom_mapping=ATTENTION)
+        with counted as operations, torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+            call(host, batch, batch.noise, batch.weights, config.recipe.guidance)
+        images = config.recipe.lessons * config.run.batch
+        flops = operations.get_total_flops() / config.run.micro_batch * images * GRID
+        size = images * batch.clean[0].numel() * (3 * 4 + 2 * len(kept))
+        found |= {"lessons_gb": round(size / 1e9, 3), "lessons_hours_at_100_tflop_per_s": round(flops / 1e14 / 3600, 2)}
+    return found
 
 
 def accumulate(config, parameters):
@@ -96,13 +147,26 @@ def accumulate(config, parameters):
     return several
 
 
-def random_objective(config, device="cpu", precision=None):
+SCHEDULES = {1: [0.943, 0.0], 2: [0.943, 0.5, 0.0], 4: [0.943, 0.75, 0.5, 0.25, 0.0]}
+"""Few-step schedules of the usual length."""
+
+
+class StandIn(NamedTuple):
+    """In the place of a Start: the same module with other weights."""
+
+    module: torch.nn.Module
+    form: dict
+    mode: ConditionMode | None
+    schedules: dict = SCHEDULES
+
+
+def random_objective(config, device="cpu", form=None):
     """The objective of `config` on a base with random weights of FLUX.1-dev's size, or the miniature's, on `device`; its
-    `vae` is beside it. `precision` is the configuration's unless given."""
+    `vae` is beside it. `form` is that of what it starts from, see `start_form`."""
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
     from ..diffusers_host.model_folder import NetworkSpaceVAE
-    from .train import freeze, make_adapter, make_objective
+    from .train import make_objective, make_trained
 
     dtype = torch.float32 if config.base.precision == "float32" else torch.bfloat16
     own = find(config.base.folder)
@@ -112,12 +176,12 @@ def random_objective(config, device="cpu", precision=None):
         with torch.device(device):
             vae = own.vae() if own else AutoencoderKL(**FLUX_VAE)
     with torch.device(device):
-        adapter = make_adapter(config, transformer)
+        start = form and StandIn(rebuilt(form[0], flux_dimensions(transformer)), *form)
+        trained = make_trained(config, transformer, start, device=device)
     vae = NetworkSpaceVAE(vae.eval().requires_grad_(False))
-    freeze(transformer, precision or config.base.precision, config.base.gradient_checkpointing, device)
     dims = _dimensions(config)
     empty = torch.zeros(config.data.text_tokens, dims.context_dim), torch.zeros(dims.vec_dim)
-    objective = make_objective(config, transformer, adapter, vae.decode, empty)
+    objective = make_objective(config, trained, vae.decode, empty, device)
     objective.vae = vae.vae
     return objective
 
@@ -154,7 +218,11 @@ def random_batch(config, device="cpu"):
     with torch.device(device):
         clean, degraded = torch.randn(2, rows, grid[0] * grid[1] // 4, 4 * LATENT_CHANNELS)
         text, pooled = torch.randn(rows, config.data.text_tokens, dims.context_dim), torch.randn(rows, dims.vec_dim)
-        return Batch(clean, degraded, text, pooled, image_ids(*grid).to(device), grid)
+        batch = Batch(clean, degraded, text, pooled, image_ids(*grid).to(device), grid)
+        if not isinstance(config, DistillConfig):
+            return batch
+        sigmas, ones = SCHEDULES[max(SCHEDULES)], torch.ones(rows)
+        return Lesson(**vars(batch), noise=clean, states=dict.fromkeys(sigmas[1:], clean), weights=ones, sigmas=sigmas)
 
 
 def _dimensions(config):
@@ -191,10 +259,10 @@ class _NoDraws(Draws):
         return torch.empty(len(self.rows), *shape)
 
     def each(self, draw):
-        return torch.empty(len(self.rows))
+        return torch.cat([draw(None) for _ in self.rows])
 
-    def kept(self, dropped):
-        return torch.empty(len(self.rows), 1, 1)
+    def keeps(self, dropped):
+        return [True] * len(self.rows)
 
     def below(self, limit):
         return [0] * len(self.rows)

@@ -1,6 +1,6 @@
 """Trajectory-level reinforcement (FLUX-IR, arXiv 2410.04811): the ODE is drawn to the best of the paths around it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.nn import functional as F
@@ -8,19 +8,28 @@ from torch.nn import functional as F
 from ...fluxir_core.flow.exploration import sample_gammas, trajectory
 from ...fluxir_core.flow.rectified_flow import clean_estimate, flux_sigmas, interpolate, sample_timesteps
 from ...fluxir_core.flux.tokens import unpack_latents
+from ...fluxir_core.verify.aggregate import mean_z
+from ...fluxir_core.verify.named import verifier_named
 from ..engine.average import MovingAverage
 from ..engine.fit import Objective
+
+CLOSENESS = "closeness"
 
 
 @dataclass(frozen=True)
 class ReinforceRecipe:
     """`rollouts` trajectories of `rollout_steps` for each image; `points` states of the best are learned from.
 
+    `reward` says which is best: "closeness" to the ground truth, or verifiers' names (`fluxir_core.verify.named`), whose weights are
+    looked for in the folder `verifiers`; of several the mean z-score over an image's trajectories counts. `guidance` is the guidance
+    embedding.
     `spread` bounds gamma, the share of the reverse SDE's noise. `pull` weighs the clean latent's error along the best
     trajectory, `flow` plain flow matching. The weights that explore are renewed every `refresh` steps. `noise_tone` as
     FluxIRRecipe's.
     """
 
+    reward: list[str] = field(default_factory=lambda: [CLOSENESS])
+    verifiers: str = "models/verifiers"
     rollouts: int = 4
     rollout_steps: int = 10
     shift: float = 1.15
@@ -29,12 +38,31 @@ class ReinforceRecipe:
     pull: float = 1.0
     flow: float = 1.0
     refresh: int = 25
+    guidance: float = 4.0
     noise_tone: float = 0.0
+
+    def __post_init__(self):
+        if not self.reward:
+            raise ValueError(f"recipe: reward is empty; use [{CLOSENESS}] or names of verifiers.")
+        for name, least in (("rollouts", 2), ("rollout_steps", 2), ("points", 1), ("refresh", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"recipe: {name} is {getattr(self, name)}; use {least} or more.")
 
 
 def closeness(latents, batch):
     """The reward: PSNR in dB of latents (B, N, 64), of unit peak, against the clean ones; (B,)."""
     return -10 * torch.log10((latents - batch.clean).square().flatten(1).mean(1))
+
+
+def rewards_named(recipe, decode, device="cpu"):
+    """{name: reward} of `recipe` (ReinforceRecipe). Raises ValueError, in one sentence, where a verifier or its weights are missing."""
+    made = {}
+    for name in recipe.reward:
+        if name == CLOSENESS:
+            made[name] = closeness
+        else:
+            made[name] = reward_of_verifier(verifier_named(name, recipe.verifiers, device=device), decode)
+    return made
 
 
 def reward_of_verifier(verifier, decode):
@@ -51,20 +79,20 @@ def reward_of_verifier(verifier, decode):
 
 
 class ReinforceObjective(Objective):
-    """Reinforces the adapter of a FluxIRHost or the LoRA of a UMMFHost.
+    """Reinforces the `adapter` of `host`, by default the host's own.
 
     At every step weights of a while ago walk from one noise z_1 an image along the modulated SDE (`trajectory`) with several
-    gammas, the first of them 0, the ODE. `reward(latents, batch)` (B,), higher is better, says which end is best: the closeness
-    to the ground truth, or any verifier (`reward_of_verifier`). Along the best one, z*, with z* -> z*_{k+1} the SDE's own step,
+    gammas, the first of them 0, the ODE. `rewards` {name: reward(latents, batch) -> (B,)}, higher is better, say which end is best
+    (`rewards_named`). Along the best one, z*, with z* -> z*_{k+1} the SDE's own step,
     the ODE is aligned:
         A |v(z*_k, t_k) - (z*_k - z*_{k+1}) / (t_k - t_{k+1})|^2 + pull |z*_k - t_k v(z*_k, t_k) - z_0|^2 + flow L_FM,
     A = (R* - R_ode) / std(R), 0 where the ODE itself is best. This is FLUX-IR's alignment of trajectories in local form, one
     state at a time, which needs no gradient through the chain. One call of the model sees `points` + 1 times the micro-batch.
     """
 
-    def __init__(self, host, recipe, guidance, reward=None):
-        super().__init__(host)
-        self.recipe, self.guidance, self.reward = recipe, guidance, reward or closeness
+    def __init__(self, host, recipe, rewards=None, adapter=None):
+        super().__init__(host, adapter)
+        self.recipe, self.guidance, self.rewards = recipe, recipe.guidance, rewards or {CLOSENESS: closeness}
         trained = (parameter for parameter in self.adapter.parameters() if parameter.requires_grad)
         self.explorer = MovingAverage(trained, 0.0)
         self.stateful = {"explorer": self.explorer}
@@ -116,16 +144,28 @@ class ReinforceObjective(Objective):
             return draws.normal(shape[1:])
 
         walked = [trajectory(velocity, z1, self.sigmas, own, normal)[0] for own in gammas]
-        rewards = torch.stack([self.reward(states[-1], batch) for states in walked])
+        scores = {name: torch.stack([own(states[-1], batch) for states in walked]) for name, own in self.rewards.items()}
+        rewards = mean_z(scores) if len(scores) > 1 else next(iter(scores.values()))
         return torch.stack(walked, 1), rewards, rewards.argmax(0)
 
 
 def prepare_condition(host, batch, copies):
     """The host's condition for `copies` of the batch's images, copy by copy."""
     given = (value.repeat(copies, 1, 1) for value in (batch.degraded, batch.text))
-    return host.prepare(*given, batch.pooled.repeat(copies, 1), batch.image_ids)
+    return host.prepare(*given, batch.pooled.repeat(copies, 1), batch.image_ids, columns=batch.grid[1] // 2)
 
 
 def call(host, batch, x, t, guidance):
-    """The host's velocity at x (whole copies of the batch's images, N, 64) and t."""
+    """The host's velocity for copies of a batch's images.
+
+    Args:
+        host: FluxIRHost, UMMFHost or LoRAHost.
+        batch: Batch.
+        x: x_t, (copies * B, N, 64), copy by copy.
+        t: (copies * B,) in [0, 1].
+        guidance: a number.
+
+    Returns:
+        (copies * B, N, 64).
+    """
     return host.velocity(x, t, prepare_condition(host, batch, len(x) // len(batch.clean)), torch.full_like(t, guidance))

@@ -33,10 +33,12 @@ class UMMFObjective(Objective):
     def losses(self, batch, draws):
         z0, z1 = batch.clean, draws.noise(batch.clean.shape[1:], self.recipe.noise_tone)
         t = draws.each(lambda own: sample_logit_normal(1, own))
-        prompted, shown = draws.kept(self.recipe.drop_text) > 0, draws.kept(self.recipe.drop_image)
+        prompted, shown = draws.kept(self.recipe.drop_text) > 0, draws.keeps(self.recipe.drop_image)
         text, pooled = (own.to(given) for own, given in zip(self.empty, (batch.text, batch.pooled)))
         text, pooled = torch.where(prompted, batch.text, text), torch.where(prompted[:, 0], batch.pooled, pooled)
-        condition = self.host.prepare(batch.degraded * shown, text, pooled, batch.image_ids, columns=batch.grid[1] // 2)
+        visible = None if all(shown) else torch.tensor(shown, device=z0.device)
+        columns = batch.grid[1] // 2
+        condition = self.host.prepare(batch.degraded, text, pooled, batch.image_ids, columns=columns, shown=visible)
         velocity = self.host.velocity(interpolate(z0, z1, t), t, condition, torch.full_like(t, self.guidance))
         flow = F.mse_loss(velocity.float(), z1 - z0)
         return {"loss": flow, "flow": flow}

@@ -21,8 +21,19 @@ from ..miniature.train_base import MINI_FLUX
 def bench_adapter(size="miniature", pixels=None, rank=32, repeats=15, controlnet=False) -> dict[str, Any]:
     """Times the bare model, the model with a FluxIR adapter and, if asked, with a ControlNet, alternating.
 
-    Returns a dict with the median seconds of each, the ratios to the bare model (median over the rounds of the ratio within
-    a round) and the peak memory in GB. `flux-dev` needs a GPU with 40 GB for bfloat16.
+    Args:
+        size: "miniature", or "flux-dev", which needs a GPU with 40 GB, for bfloat16.
+        pixels: a side of the image; None for 256, or 1024 for "flux-dev".
+        rank: of the adapter.
+        repeats: rounds.
+        controlnet: whether a ControlNet is timed too.
+
+    Returns:
+        A dict with the median `seconds` of each, the `ratio` to the bare model (median over the rounds of the ratio within a
+        round), the peak memory `peak_gb`, and what was timed where.
+
+    Raises:
+        ValueError: "flux-dev" without a GPU.
     """
     base = _Base(size, pixels)
     with torch.device(base.device):
@@ -61,8 +72,22 @@ def bench_adapter(size="miniature", pixels=None, rank=32, repeats=15, controlnet
 
 @torch.no_grad()
 def bench_condition(size="miniature", pixels=None, rank=16, repeats=15) -> dict[str, Any]:
-    """Times the bare model and UMMF's condition, of the image's own size, alternating: in joint attention; attending to
-    itself and computed in every call; the same with its keys and values kept. Returns a dict as `bench_adapter`."""
+    """Times the bare model and UMMF's condition, of the image's own size, alternating.
+
+    The condition is in joint attention; attends to itself and is computed in every call; does so with its keys and values kept.
+
+    Args:
+        size: "miniature", or "flux-dev", which needs a GPU with 40 GB, for bfloat16.
+        pixels: a side of the image; None for 256, or 1024 for "flux-dev".
+        rank: of the LoRA.
+        repeats: rounds.
+
+    Returns:
+        A dict as `bench_adapter`.
+
+    Raises:
+        ValueError: "flux-dev" without a GPU.
+    """
     base = _Base(size, pixels)
     with torch.device(base.device):
         lora = LoRA.new(base.dims, rank).to(base.dtype).eval()

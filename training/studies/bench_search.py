@@ -47,11 +47,19 @@ def on_gaussian_mixture(dims, samples=400):
 
 
 def on_miniature(restorer, degradations, presets=tuple(PRESETS), seed=0):
-    """Rows {preset, degradation, photo, nfe, verifications, psnr, ssim, gmsd, near, reward, worse, seconds, overhead}.
+    """Restores the held-out photos by every preset, in STEPS steps on FLUX's sigmas.
 
-    25 steps on FLUX's sigmas. near is the exposure-matched PSNR to the degraded image, in dB; reward the ensemble's value
-    in one cohort of all presets' images, over the baseline's; worse whether the ensemble, comparing the two alone, values
-    the image below the baseline; overhead the share of the seconds outside model calls, decodes and verifiers.
+    Args:
+        restorer: Restorer.
+        degradations: names, as for `degrade_named`.
+        presets: names of PRESETS.
+        seed: of the restorations.
+
+    Returns:
+        Rows {preset, degradation, photo, nfe, verifications, psnr, ssim, gmsd, near, reward, worse, seconds, overhead}. near is
+        the exposure-matched PSNR to the degraded image, in dB; reward the ensemble's value in one cohort of all presets' images,
+        over the baseline's; worse whether the ensemble, comparing the two alone, values the image below the baseline; overhead
+        the share of the seconds outside model calls, decodes and verifiers.
     """
     rows = []
     for degradation in degradations:

@@ -1,4 +1,4 @@
-"""`fluxir bench training`: real optimiser steps on random weights, timed, beside what `fluxir train --plan` says."""
+"""`fluxir bench training`: real optimizer steps on random weights, timed, beside what `fluxir train --plan` says."""
 
 import statistics
 import time
@@ -9,28 +9,28 @@ import torch
 from ..bundled import find
 from ..engine.average import MovingAverage
 from ..engine.draws import Draws
-from ..recipes.config import FluxIRConfig, UMMFConfig
-from ..recipes.memory_plan import accumulate, plan_memory, random_batch, random_objective
+from ..recipes.config import RECIPES
+from ..recipes.memory_plan import accumulate, plan_memory, random_batch, random_objective, start_form
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "4090": 165, "3090": 71}
 """Dense bfloat16 TFLOP/s that the makers state, by a part of the device's name."""
 
 
 def bench_training(path, recipe, steps=20):
-    """Runs `steps` steps of the configuration file `path` for `recipe` ("fluxir" or "ummf"), a micro-batch each.
+    """Runs `steps` steps of the configuration file `path` for `recipe` (one of RECIPES), a micro-batch each.
 
     Returns a dict: the median seconds of a step, the peak memory of the tensors in GB, the plan's peak and their ratio, the
     steps' TFLOP/s and, on a known GPU, its share of what the maker states. On a GPU the peak is CUDA's allocator's; on a CPU
     torch's profiler's, over one step more. Raises ValueError where FLUX.1-dev's size is asked for without a GPU.
     """
-    config = {"fluxir": FluxIRConfig, "ummf": UMMFConfig}[recipe].load(path)
+    config = RECIPES[recipe].load(path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not find(config.base.folder):
         raise ValueError(f"--config: {path} is for FLUX.1-dev, which needs a GPU; use a configuration of the miniature here.")
     planned = plan_memory(config)
 
     def measured():
-        objective = random_objective(config, device)
+        objective = random_objective(config, device, start_form(config))
         trained = [p for p in objective.adapter.parameters() if p.requires_grad]
         optimizer, average = config.optimizer.make(trained), MovingAverage(trained, config.optimizer.average)
         batch, rows, seconds = random_batch(config, device), range(config.run.micro_batch), []
@@ -66,7 +66,7 @@ def bench_training(path, recipe, steps=20):
         "planned_peak_gb": planned["peak_gb"],
         "planned_over_measured": round(planned["peak_gb"] / (peak / 1e9), 4),
         "tflop_per_s": round(tflops, 2),
-        "utilisation": round(tflops / stated, 3) if stated else None,
+        "utilization": round(tflops / stated, 3) if stated else None,
     }
 
 

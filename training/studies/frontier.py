@@ -78,9 +78,18 @@ def methods(sigmas, times, reward):
 
 
 def measure(mixtures=HELD_OUT, steps=STEPS, shifts=SHIFTS, budgets=BUDGETS, samples=32):
-    """Rows {shift, steps, budget, method, mixture, reward_kind, nfe, gain, held_out, log_density}.
+    """Runs every search within every budget on mixtures whose density is exact.
 
-    The last three are lists, one entry a sample: changes over the baseline, rewards in standard deviations over the data.
+    Args:
+        mixtures: (dimensions, components, variance, seed) each.
+        steps: numbers of steps.
+        shifts: of FLUX's sigmas.
+        budgets: the most model calls, in times of the baseline's.
+        samples: noises that are started from, the same for every method.
+
+    Returns:
+        Rows {shift, steps, budget, method, case, nfe, gain, held_out, log_density}. case counts the mixtures' rewards, two each.
+        The last three are lists, one entry a sample: changes over the baseline, rewards in standard deviations over the data.
     """
     rows = []
     for kind, case in enumerate(cases(mixtures)):

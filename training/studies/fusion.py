@@ -33,8 +33,22 @@ class _Rival:
         for handle in self._handles:
             handle.remove()
 
-    def prepare(self, lq_tokens, text, pooled, image_ids, columns=None):
-        """As UMMFHost's; the image has the output's size, and `columns` makes no difference."""
+    def prepare(self, lq_tokens, text, pooled, image_ids, columns=None, shown=None):
+        """Computes what does not depend on the time, once per image, as UMMFHost's.
+
+        Args:
+            lq_tokens: of the image, which has the output's size, (B, N, 64).
+            text: (B, L, context).
+            pooled: (B, vec).
+            image_ids: positions of the output's tokens, (N, 3).
+            columns: makes no difference.
+            shown: bool (B,), False for rows that are given an image of zeros; None shows all.
+
+        Returns:
+            The condition for `velocity`.
+        """
+        if shown is not None:
+            lq_tokens = lq_tokens * shown[:, None, None]
         return HostCondition(text, pooled, image_ids, lq_tokens)
 
 
@@ -54,7 +68,17 @@ class AdditionHost(_Rival):
             self._handles.append(transformer.get_submodule(name).register_forward_hook(partial(self._change, name)))
 
     def velocity(self, tokens, t, condition, guidance):
-        """As UMMFHost's."""
+        """Computes the velocity under the condition, as UMMFHost's.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            t: (B,) in [0, 1].
+            condition: what `prepare` gave.
+            guidance: (B,).
+
+        Returns:
+            (B, N, 64).
+        """
         self._added = condition.adapter if self.strength else None
         return _call(self.transformer, tokens, t, condition, guidance)
 
@@ -81,7 +105,17 @@ class ControlNetHost(_Rival):
         self._handles = [*exact_time(transformer), *exact_time(self.adapter)]
 
     def velocity(self, tokens, t, condition, guidance):
-        """As UMMFHost's."""
+        """Computes the velocity under the condition, as UMMFHost's.
+
+        Args:
+            tokens: x_t, (B, N, 64).
+            t: (B,) in [0, 1].
+            condition: what `prepare` gave.
+            guidance: (B,).
+
+        Returns:
+            (B, N, 64).
+        """
         if not self.strength:
             return _call(self.transformer, tokens, t, condition, guidance)
         double, single = self.adapter(
@@ -123,7 +157,7 @@ def parameters(host):
 def compare(config, work, steps):
     """Trains every kind of fusion for `steps` from the same start, on the miniature, and evaluates it on held-out photos.
 
-    `config` (UMMFConfig) gives data, rank, optimiser and recipe. Returns rows as `evaluate`'s, with `variant` and `parameters`.
+    `config` (UMMFConfig) gives data, rank, optimizer and recipe. Returns rows as `evaluate`'s, with `variant` and `parameters`.
     """
 
     rank, mode = config.adapter.rank, config.adapter.mode
