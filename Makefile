@@ -34,7 +34,7 @@ test: lint
 test-full: lint
 	@.venv/bin/python -m pytest --durations 15
 
-# Damaged files, odd command lines, kills: each loop for FLUXIR_FUZZ_SECONDS (half an hour), with a new seed every time.
+# Nodes, damaged files, odd command lines, kills: each loop for FLUXIR_FUZZ_SECONDS (half an hour), with a new seed every time.
 fuzz: export FLUXIR_FUZZ_SECONDS ?= 1800
 fuzz: export FLUXIR_FUZZ_SEED ?= $(shell date +%s)
 fuzz: environment

@@ -96,7 +96,7 @@ class Captioner:
         return module.eval().requires_grad_(False)
 
     @cached_property
-    def processor(self):
+    def processor(self) -> Any:
         """Makes the network's inputs of texts and images."""
         from transformers import Qwen2_5_VLProcessor
 

@@ -14,7 +14,7 @@ from ..fluxir_core.searches.search import estimate_cost
 from ..fluxir_core.searches.summary import say_time
 from .degraded_latent import check_vae
 from .inputs import checked_latent
-from .runtime import show, to_planes
+from .runtime import in_name_of, show, to_planes
 from .search_algorithms import SearchAlgorithm
 from .verifiers import Verifier
 
@@ -83,7 +83,10 @@ class BudgetPlan(io.ComfyNode):
             report["step_seconds"] = _seconds_a_step(guider, samples, sigmas)
             if vae is not None:
                 check_vae(NODE, vae, guider.model_patcher)
-                report |= _seconds_an_image(vae, verifier, samples)
+                try:
+                    report |= _seconds_an_image(vae, verifier, samples)
+                except ValueError as error:
+                    raise in_name_of(NODE, error) from None
             each = report.get("decode_seconds", 0) + report.get("judge_seconds", 0)
             report["seconds"] = round(report["step_seconds"] * cost["nfe"] + each * cost["verifications"], 2)
         show(cls, say_cost(report))

@@ -15,7 +15,7 @@ from ..fluxir_core.image.pixels import luma
 from ..fluxir_core.verify.removal_check import removal_check
 from .folders import CAPTIONERS
 from .inputs import checked_image, given_planes
-from .runtime import load_whole, make_patcher, show, to_planes
+from .runtime import in_name_of, load_whole, make_patcher, show, to_planes
 
 CATEGORY = "FluxIR/conditioning"
 QWEN_FOLDER = "Qwen2.5-VL-7B-Instruct"
@@ -41,7 +41,7 @@ def _findings(degraded, cleaned):
             comfy.model_management.throw_exception_if_processing_interrupted()
             findings += removal_check(*images)
     except ValueError as error:
-        raise ValueError(f"Degradation Check: {error}") from None
+        raise in_name_of("Degradation Check", error) from None
     return findings
 
 
@@ -154,6 +154,6 @@ class CaptionImage(io.ComfyNode):
                 load_whole([patcher])
             (caption,) = captioner(images, on_token)
         except (ValueError, ImportError) as error:
-            raise ValueError(f"Caption Image: {error}") from None
+            raise in_name_of("Caption Image", error) from None
         show(cls, caption)
         return io.NodeOutput(caption, ui=ui.PreviewText(caption))

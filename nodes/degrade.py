@@ -9,6 +9,7 @@ from ..fluxir_core.degrade.image import check
 from ..fluxir_core.degrade.tasks import TASKS
 from ..fluxir_core.image.pixels import luma
 from .inputs import given_planes
+from .runtime import in_name_of
 
 
 class DegradeImage(io.ComfyNode):
@@ -66,7 +67,7 @@ class DegradeImage(io.ComfyNode):
         try:
             check(planes, strength, seeds)
         except ValueError as error:
-            raise ValueError(f"Degrade Image: {error}") from None
+            raise in_name_of("Degrade Image", error) from None
         if strength == 0:
             return io.NodeOutput(image)
         device, progress, degraded = comfy.model_management.get_torch_device(), comfy.utils.ProgressBar(len(image)), []

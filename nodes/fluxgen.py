@@ -16,6 +16,7 @@ from ..fluxir_core.image.files import png_bytes
 from ..fluxir_core.image.montage import contact_sheet
 from ..fluxir_core.verify.selection import KEEP, reasons, select, table
 from .inputs import given_planes
+from .runtime import in_name_of
 from .verifiers import Verifier
 
 CATEGORY = "FluxIR/data"
@@ -63,7 +64,11 @@ class SelectImages(io.ComfyNode):
         progress, rows = comfy.utils.ProgressBar(len(images)), []
         for image in planes.split(1):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            rows.append({name: float(values[0]) for name, values in verifier.measure(image).items()})
+            try:
+                scores = verifier.measure(image)
+            except ValueError as error:
+                raise in_name_of("Select Images", error) from None
+            rows.append({name: float(values[0]) for name, values in scores.items()})
             progress.update(1)
         scores = {name: [row[name] for row in rows] for name in rows[0]}
         try:
@@ -126,17 +131,30 @@ class SaveImagePairs(io.ComfyNode):
         height, width = good.shape[1:3]
         if not filename_prefix.strip() or filename_prefix.rstrip().endswith(("/", "\\")):
             filename_prefix += "pairs"
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix.strip(), folder_paths.get_output_directory(), width, height
-        )
+        try:
+            if "\0" in filename_prefix:
+                raise ValueError("no path holds it")
+            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+                filename_prefix.strip(), folder_paths.get_output_directory(), width, height
+            )
+        except Exception:  # core's own for a place outside, and whatever the system makes of the name
+            raise ValueError(
+                f"Save Image Pairs: filename_prefix is {filename_prefix[:60]!r}, which leads to no place in the output folder; "
+                "give a name, with / for folders."
+            ) from None
         progress = comfy.utils.ProgressBar(len(good))
-        with NewShard(Path(folder) / f"{name}_{number:05}_.tar" for number in count(counter)) as shard:
-            for number, (hq, lq) in enumerate(zip(*pairs)):
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                key = f"{shard.path.stem.replace('.', '_')}{number:05}"  # a key ends at the first dot
-                shard.add(
-                    key, {"hq.png": png_bytes(hq), "lq.png": png_bytes(lq)}, {"prompt": prompt, "width": width, "height": height}
-                )
-                progress.update(1)
+        try:
+            with NewShard(Path(folder) / f"{name}_{number:05}_.tar" for number in count(counter)) as shard:
+                for number, (hq, lq) in enumerate(zip(*pairs)):
+                    comfy.model_management.throw_exception_if_processing_interrupted()
+                    key = f"{shard.path.stem.replace('.', '_')}{number:05}"  # a key ends at the first dot
+                    files = {"hq.png": png_bytes(hq), "lq.png": png_bytes(lq)}
+                    shard.add(key, files, {"prompt": prompt, "width": width, "height": height})
+                    progress.update(1)
+        except OSError as error:
+            raise ValueError(
+                f"Save Image Pairs: {filename_prefix[:60]!r} cannot be written in the output folder ({error.strerror or error}); choose "
+                "another filename_prefix, or make room."
+            ) from None
         text = f"{len(good)} pairs in {Path(subfolder) / shard.path.name}"
         return io.NodeOutput(str(shard.path), ui=ui.PreviewText(text))

@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import comfy.model_patcher
@@ -15,7 +16,7 @@ from ..fluxir_core.lucidflux.lora import load_branch_lora
 from ..fluxir_core.lucidflux.model import LucidFlux
 from ..fluxir_core.lucidflux.schedule import lucidflux_sigmas
 from .beside_flux import check_span, make_managed, strength_inputs
-from .inputs import given_planes
+from .inputs import checked_latent, given_planes
 from .lucidflux_hooks import NODE, Images, LucidFluxHooks
 from .native_flux import attention, flux_dimensions, native_flux
 from .peft_lora import patch
@@ -193,5 +194,8 @@ class LucidFluxSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent, steps) -> io.NodeOutput:
-        height, width = latent["samples"].shape[-2:]
+        samples = latent["samples"]
+        channels = 4 if list(samples.shape[1:2]) == [4] else 16  # core's Empty Latent Image has 4, which samplers change
+        latents = SimpleNamespace(latent_channels=channels, latent_dimensions=2)
+        height, width = checked_latent("LucidFlux Sigmas", "latent", samples, latents, "FLUX.1's").shape[-2:]
         return io.NodeOutput(lucidflux_sigmas(steps, 8 * height, 8 * width))

@@ -12,7 +12,7 @@ from ..fluxir_core.verify.image_reward import ImageReward
 from ..fluxir_core.verify.named import CLIP_FOLDER, HEAD_FILE, REWARD_FOLDER
 from ..fluxir_core.verify.pyiqa_metric import PyIQAMetric
 from .folders import VERIFIERS
-from .runtime import make_patcher
+from .runtime import in_name_of, make_patcher
 from .verifiers import LoadedVerifier, Verifier
 
 CATEGORY = "FluxIR/search/verifiers"
@@ -41,7 +41,7 @@ def _managed(node, make):
     try:
         verifier = make()
     except (ValueError, ImportError) as error:
-        raise ValueError(f"{node}: {error}") from None
+        raise in_name_of(node, error) from None
     return io.NodeOutput(LoadedVerifier(Ensemble([verifier], name=f"{verifier.name}_verifier"), (make_patcher(verifier.module),)))
 
 

@@ -59,8 +59,8 @@ def show(node, text):
 
 
 def in_name_of(node, error):
-    """A ValueError of `error` in the name of `node`, unless it bears another node's already; a class's name is left out."""
-    text = re.sub(r"^[A-Z]\w*: ", "", str(error))
+    """A ValueError of `error` in the name of `node`, unless it bears another node's already; a class's or a subject's name is left out."""
+    text = re.sub(r"^([A-Z]\w*|caption|degrade|verify): ", "", str(error))
     return ValueError(text if re.match(r"[A-Z][\w-]*( [\w()-]+)+: ", text) else f"{node}: {text}")
 
 

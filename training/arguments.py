@@ -2,6 +2,8 @@
 
 import argparse
 import math
+import os
+from pathlib import Path
 
 LARGEST_SEED = 2**64 - 1
 """ComfyUI's, and the largest that torch's generator takes."""
@@ -54,3 +56,10 @@ def steps(text):
 def share(text):
     """A type for argparse: shares above 0, at most 1."""
     return number(1e-6, 1)(text)
+
+
+def text_file(text):
+    """A type for argparse: Paths of files that are read to their end, which a device or a pipe may not have."""
+    if os.path.exists(text) and not os.path.isfile(text) and not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"is {text}, a device or a pipe; give the name of a file.")
+    return Path(text)

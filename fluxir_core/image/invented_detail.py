@@ -26,14 +26,14 @@ def invented_detail(restored, degraded):
     `restored` is fitted by least squares with the band of `degraded` and the next coarser one, each channel by itself: what
     sharpening, deblurring, gain and offset can make of the input is explained, and the rest of the band's energy is not.
     The share is the unexplained energy of all bands over all their energy, and over FAINT's at least.
-    Raises ValueError on other shapes and on NaN.
+    Values outside [0, 1] are clipped first. Raises ValueError on other shapes and on NaN.
     """
     _check(restored, degraded)
     size = restored.shape[2:]
     degraded = degraded.to(restored)
     if degraded.shape[2:] != size:
         degraded = F.interpolate(degraded, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-    planes, given = restored.float(), degraded.float().expand(len(restored), -1, -1, -1)
+    planes, given = restored.float().clamp(0, 1), degraded.float().clamp(0, 1).expand(len(restored), -1, -1, -1)
     grid = _shrunk(planes, CELL).shape[2:]
     unexplained, energy = torch.zeros((), device=planes.device), torch.zeros((), device=planes.device)
     for _ in range(LEVELS):

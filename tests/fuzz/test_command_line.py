@@ -65,7 +65,7 @@ OPTIONS = {
         "--prompts": ("IN",),
     },
     "train fluxir": {"--config": ("IN",), "--work": ("OUT",), "--out": ("OUT.safetensors", "OUT"), "--plan": ()},
-    "results cost": {"--readme": ("IN",), "--json": ("OUT",)},
+    "results cost": {"--json": ("OUT",)},
 }
 PLACES = {
     "restore": 2,
@@ -101,6 +101,7 @@ def whole(tmp_path_factory):
     (folder / "config.yaml").write_text(
         yaml.safe_dump({"base": {"folder": "none"}, "data": {"images": "none"}, "run": {"steps": 1, "batch": 1}}), encoding="utf-8"
     )
+    (folder / "page.md").write_text("<!-- results: cost -->\n<!-- end -->\n", encoding="utf-8")
     (folder / "deep.json").write_text("[" * 5000, encoding="utf-8")
     return folder
 
@@ -116,7 +117,7 @@ def place(draw, inputs, out, model):
     """A path that may be an input, an output or neither."""
     there = [*sorted(inputs.rglob("*")), inputs, model, *sorted(out.rglob("*")), out]
     new = [out / name for name in ("new", "new.png", "new.jpg", "new.json", "new.safetensors", "no/where.png", "x" * 300)]
-    odd = ["/dev/null", "/dev/full", "/proc/1/mem", "none", "", "-", "\0"]
+    odd = ["/dev/null", "/dev/full", "/dev/zero", "/proc/1/mem", "none", "", "-", "\0"]
     return str(draw.choice(draw.choice((there, there, new, new, odd))))
 
 
@@ -143,9 +144,11 @@ def arguments(draw, inputs, out, model):
     if command in ("restore", "fluxgen generate"):
         line += ["--model", str(model) if draw.maybe(0.9) else place(draw, inputs, out, model)]
         line += ["--steps", "1"] if "--steps" not in line else []
+    if command == "results cost":  # never the repository's own page
+        line += ["--page", str(inputs / "page.md") if draw.maybe() else place(draw, inputs, out, model)]
     if command == "train fluxir":
         line = line if "--plan" not in line else ["train", "fluxir", "--config", place(draw, inputs, out, model), "--plan"]
-    return [draw.choice(ODD) if draw.maybe(0.02) else word for word in line]
+    return [draw.choice(ODD) if draw.maybe(0.02) and word != "--page" else word for word in line]
 
 
 def call(line):

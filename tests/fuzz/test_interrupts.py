@@ -107,7 +107,7 @@ def uninterrupted(start, inputs, tmp_path_factory):
 
 
 def test_a_command_that_was_stopped_goes_on_to_the_same_end(start, inputs, uninterrupted, tmp_path):
-    for draw in cases("interrupts", 25):
+    for draw in cases("interrupts", 15):
         name, out = draw.choice(sorted(uninterrupted)), tmp_path / str(draw.number)
         out.mkdir()
         line, (expected, seconds) = lines(inputs, out)[name], uninterrupted[name]

@@ -199,7 +199,7 @@ def test_the_combo_offers_the_public_name_and_what_stands_in_the_folder(nodes):
 
 def test_missing_files_and_batches_are_refused_in_one_sentence(nodes):
     clean, _ = photo()
-    with pytest.raises(ValueError, match=r"^Caption Image: caption: config\.json is missing; put it into .*another, from"):
+    with pytest.raises(ValueError, match=r"^Caption Image: config\.json is missing; put it into .*another, from"):
         nodes.CaptionImage.execute(clean, "another")
     with pytest.raises(ValueError, match=r"^Caption Image: 2 images; give one, because a prompt describes one image\.$"):
         nodes.CaptionImage.execute(clean.repeat(2, 1, 1, 1), FOLDER)
@@ -251,7 +251,7 @@ def test_a_failing_check_skips_the_captioner_and_a_passing_one_runs_it(stocked):
     image, caption, report = run(stocked, "ruined", "empty")  # a captioner without files cannot run
     assert (image == stored(stocked, "noisy")).all() and caption == "" and "not usable, because" in report
     assert "Degradation Check: image 1: not usable" in (stocked.base / "comfyui.log").read_text(encoding="utf-8")
-    with pytest.raises(ComfyUIError, match=r"CaptionImage: Caption Image: caption: config\.json is missing; put it into"):
+    with pytest.raises(ComfyUIError, match=r"CaptionImage: Caption Image: config\.json is missing; put it into"):
         run(stocked, "clean", "empty")
     image, caption, report = run(stocked, "clean", FOLDER)
     assert (image == stored(stocked, "clean")).all() and report.startswith("image 1: usable")

@@ -95,7 +95,7 @@ def test_tiny_and_odd_images_and_half_precision_work(node, size):
 def test_nan_is_refused_with_the_nodes_name_and_the_images_number(node, batch):
     broken = batch.clone()
     broken[1, 2, 3, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"^Degrade Image: degrade: image 2 holds NaN or infinity; give one without\.$"):
+    with pytest.raises(ValueError, match=r"^Degrade Image: image 2 holds NaN or infinity; give one without\.$"):
         degrade(node, broken, "snow", 0.5, 1)
 
 

@@ -134,6 +134,13 @@ def test_an_existing_shard_is_never_opened_again(nodes, batch, output, prefix, s
     assert [len(ImageSource(path)) for path in (first, second)] == [2, 5]
 
 
+@pytest.mark.parametrize("prefix", [300 * "ü", "sets/" + 300 * "x", "a\0b", "../up", "/tmp/up"])
+def test_a_name_that_no_file_can_have_is_refused_in_one_sentence(nodes, batch, output, prefix):
+    with pytest.raises(ValueError, match=r"^Save Image Pairs: [^\n]* in the output folder[^\n]*; (give|choose)[^\n]*\.$"):
+        save(nodes, batch, batch, prefix)
+    assert not [path for path in output.rglob("*") if path.is_file()] and not (output.parent / "up").exists()
+
+
 @pytest.mark.parametrize("prefix", ["sets/v1.5", "sets/"])
 def test_a_run_that_is_canceled_or_fails_leaves_nothing_and_hides_nothing(nodes, batch, output, prefix, monkeypatch):
     finished = save(nodes, batch, batch, prefix)
@@ -145,7 +152,7 @@ def test_a_run_that_is_canceled_or_fails_leaves_nothing_and_hides_nothing(nodes,
         nodes.comfy.model_management.interrupt_current_processing(True)
         save(nodes, batch, batch, prefix)
     monkeypatch.setattr(nodes, "png_bytes", fails)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(ValueError, match=r"^Save Image Pairs: '.*' cannot be written in the output folder \(no space\); choose"):
         save(nodes, batch, batch, prefix)
     assert list((output / "sets").iterdir()) == [finished]
 

@@ -44,9 +44,11 @@ LATENT_INPUTS = [
     ("TTS Sampler Select (test-time search)", "latent_image"),
     ("Budget Plan", "latent_image"),
     ("Decode Photo", "samples"),
+    ("LucidFlux Sigmas", "latent"),
 ]
 IMAGE_INPUTS = [
     ("UMMF Conditioning", "degraded"),
+    ("UMMF Conditioning", "reference"),
     ("TTS Sampler (test-time search)", "degraded"),
     ("TTS Sampler Select (test-time search)", "degraded"),
     ("Degradation Check", "degraded"),
@@ -110,6 +112,7 @@ def run(host, vae, tmp_path_factory):
     from comfyui_fluxir.nodes import (
         photo as photo_nodes,
     )
+    from comfyui_fluxir.nodes.lucidflux import LucidFluxSigmas
     from comfyui_fluxir.nodes.verifiers import NaturalImageVerifier, ScoreImages
 
     from .lucidflux_host import LucidFluxHost
@@ -183,6 +186,7 @@ def run(host, vae, tmp_path_factory):
             {"before": image, "after": image},
         ),
         "Apply LucidFlux": (lucid.apply, {}),
+        "LucidFlux Sigmas": (lambda **given: LucidFluxSigmas.execute(steps=4, **given), {}),
         "Evaluate Restoration": (evaluate.EvaluateRestoration.execute, {"restored": image}),
     }
 
@@ -205,6 +209,9 @@ def refused(run, node, name, value):
 @pytest.mark.parametrize(("node", "name"), LATENT_INPUTS)
 @pytest.mark.parametrize("latent", LATENTS)
 def test_a_latent_that_does_not_fit_is_refused_at_its_node(run, node, name, latent):
+    if (node, latent) == ("LucidFlux Sigmas", "four channels"):  # an empty one has them, and it looks at the size alone
+        assert len(run(node, latent={"samples": LATENTS[latent]()}).result[0]) == 5
+        return
     message = refused(run, node, name, {"samples": LATENTS[latent]()})
     expected = {"sound and video": "sound and video", "NaN": "NaN or infinity", "no image": "is empty", "no rows": "is empty"}
     if (node, latent) != ("TTS Sampler Select (test-time search)", "sound and video"):  # core gives samplers both in one row
@@ -254,3 +261,15 @@ def test_budget_plan_checks_its_sigmas_as_the_search_does(comfy, sigmas, why):
 
     with pytest.raises(ValueError, match=f"^Budget Plan: .*{why}"):
         BudgetPlan.execute(torch.tensor(sigmas), "quick")
+
+
+def test_every_latent_and_image_of_every_node_is_tried_above(schemas):
+    found = {"LATENT": set(), "IMAGE": set()}
+    for schema in schemas.values():
+        for each in schema.inputs:
+            for kind in each.get_io_type().split(","):
+                if kind in found:
+                    found[kind].add((schema.display_name.partition(" (")[0], each.id))
+    for kind, inputs in (("LATENT", LATENT_INPUTS), ("IMAGE", IMAGE_INPUTS)):
+        tried = {(node.partition(" (")[0], name.removeprefix("the ").removesuffix(" latent")) for node, name in inputs}
+        assert tried - {("TTS Sampler Select", "latent_image")} == found[kind]  # that comes through core's sampler

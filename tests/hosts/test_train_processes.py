@@ -15,6 +15,7 @@ from comfyui_fluxir.training.engine.run_folder import RunFolder
 from PIL import Image
 
 from .tiny import write_tiny
+from .workflow_host import free_port
 
 STEPS = 4
 
@@ -59,6 +60,13 @@ def command(folder, work, recipe="fluxir", precision="float32", processes=1, att
     return [sys.executable, *launcher, "-m", *module]
 
 
+def on_two_machines(line):
+    """The command lines of `line` (of `command`, for one process) on two machines, which are two addresses of this one."""
+    launcher = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1", f"--master_port={free_port()}"]
+    places = [["--master_addr=127.0.0.1", f"--node_rank={rank}", f"--local_addr=127.0.0.{rank + 1}"] for rank in (0, 1)]
+    return [[line[0], *launcher, *own, *line[1:]] for own in places]
+
+
 def start(arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -101,6 +109,24 @@ def test_two_processes_match_one(folder, tmp_path, alone, recipe, sharding, prec
     finish(start(command(folder, tmp_path, recipe, precision, processes=2, attention=attention, sharding=sharding)))
     assert_close(weights(tmp_path), alone(recipe, precision, attention))
     assert (tmp_path / "out.safetensors").exists() and list((tmp_path / "samples").glob("*.png"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_two_machines_match_one_process(folder, tmp_path, alone, sharding):
+    machines = [start(line) for line in on_two_machines(command(folder, tmp_path, sharding=sharding))]
+    for machine in machines:
+        finish(machine)
+    assert_close(weights(tmp_path), alone("fluxir"))
+    assert (tmp_path / "out.safetensors").exists() and list((tmp_path / "samples").glob("*.png"))
+
+
+@pytest.mark.slow
+def test_two_machines_go_on_where_they_stopped(folder, tmp_path, alone):
+    for steps in (2, STEPS):
+        for machine in [start(line) for line in on_two_machines(command(folder, tmp_path, steps=steps))]:
+            finish(machine)
+    assert_close(weights(tmp_path), alone("fluxir"))
 
 
 def test_a_sharded_run_is_resumed_by_one_process(folder, tmp_path, alone):

@@ -71,6 +71,22 @@ def test_an_unknown_model_folder_is_refused_in_one_sentence(capsys, tmp_path, ar
     assert "--model: there is no model folder" in said and not (tmp_path / "out.png").exists()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs a file without an end")
+@pytest.mark.parametrize(
+    ("option", "arguments"),
+    [
+        ("--prompts", ["fluxgen", "generate", "out", "--count", 1, "--prompts"]),
+        ("--selection", ["fluxgen", "degrade", "in", "out", "--selection"]),
+        ("--config", ["train", "fluxir", "--config"]),
+        ("--config", ["bench", "training", "--config"]),
+        ("--page", ["results", "cost", "--page"]),
+    ],
+)
+def test_a_text_without_an_end_is_not_read(capsys, option, arguments):
+    said = refused(capsys, *arguments, "/dev/zero")
+    assert said == f"fluxir {arguments[0]}: {option} is /dev/zero, a device or a pipe; give the name of a file."
+
+
 @pytest.mark.parametrize("data", [b"image,files\n\xff\xfe,1\n", b"a" * 200_000, b'image,files\n"' + b"a" * 200_000, b"\0\0"])
 def test_a_broken_csv_is_refused_in_one_sentence(capsys, tmp_path, data):
     from PIL import Image

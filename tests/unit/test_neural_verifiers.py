@@ -73,12 +73,12 @@ def test_gray_tiny_and_odd_images_have_scores(verifiers, name, shape):
 def test_the_module_can_be_moved_and_holds_no_gradients(verifiers, name):
     module = verifiers[name].module
     assert isinstance(module, nn.Module) and not any(p.requires_grad for p in module.parameters())
-    before = verifiers[name](images())
-    module.double()
+    before, weights = verifiers[name](images()), {key: value.clone() for key, value in module.state_dict().items()}
+    module.bfloat16()
     after = verifiers[name](images())
-    module.float()
+    module.float().load_state_dict(weights)
     assert after.dtype == torch.float32
-    torch.testing.assert_close(before, after, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(before, after, atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,7 +140,8 @@ def test_the_aesthetic_head_is_the_published_stack(files):
     square = images(3, 64, 64)
     views = F.interpolate(square, (SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
     with torch.no_grad():
-        features = CLIPModel.from_pretrained(files.clip).get_image_features(prepared(views)).pooler_output
+        features = CLIPModel.from_pretrained(files.clip).get_image_features(prepared(views))
+        features = getattr(features, "pooler_output", features)  # transformers 5, or 4
         expected = published(features / features.norm(dim=1, keepdim=True))[:, 0]
     torch.testing.assert_close(AestheticPredictor(files.clip, files.head)(square), expected, atol=1e-5, rtol=1e-4)
 

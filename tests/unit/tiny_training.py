@@ -12,6 +12,14 @@ from comfyui_fluxir.training.engine.processes import make_accelerator
 from comfyui_fluxir.training.recipes.fluxir import FluxIRObjective, FluxIRRecipe
 
 
+class Killed(Exception):
+    pass
+
+
+def kill():
+    raise Killed
+
+
 def tiny_host():
     from diffusers import FluxTransformer2DModel
 

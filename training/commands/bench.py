@@ -2,7 +2,7 @@
 
 import json
 
-from ..arguments import whole
+from ..arguments import text_file, whole
 from ..studies.bench_model_call import bench_adapter, bench_condition
 
 
@@ -11,7 +11,7 @@ def add_arguments(parser):
     adapter = subjects.add_parser("adapter", help="one model call with and without the FluxIR adapter")
     condition = subjects.add_parser("condition", help="one model call with and without UMMF's condition tokens")
     training = subjects.add_parser("training", help="optimizer steps of a configuration, beside what the plan says")
-    training.add_argument("--config", required=True, help="as for `fluxir train`; the model's weights are random")
+    training.add_argument("--config", type=text_file, required=True, help="as for `fluxir train`; the model's weights are random")
     training.add_argument("--recipe", choices=("fluxir", "ummf", "reinforce", "distill"), default="fluxir", help="default fluxir")
     training.add_argument("--steps", type=whole(), default=20, help="timed steps of one micro-batch (default 20)")
     for subject, rank in ((adapter, 32), (condition, 16)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...fluxir_core.data.lock import locked
 from ...fluxir_core.degrade.presets import EVALUATION
-from ..arguments import whole
+from ..arguments import text_file, whole
 from ..outputs import check_apart, check_file, deliver_data
 from ..studies import tables
 
@@ -51,7 +51,7 @@ def add_arguments(parser):
     subparsers.add_parser("training", help="what training needs at FLUX.1-dev's size, and how near plans are to runs")
     for name, table in subparsers.choices.items():
         page = PAGES / f"{name}.md"
-        table.add_argument("--page", type=Path, default=page, help=f"the page to write to (default docs/results/{page.name})")
+        table.add_argument("--page", type=text_file, default=page, help=f"the page to write to (default docs/results/{page.name})")
         table.add_argument("--json", type=Path, metavar="FILE", help="write every measured row")
 
 

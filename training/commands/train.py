@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ...fluxir_core.data.lock import locked
+from ..arguments import text_file
 from ..outputs import check_apart, check_file, check_folder
 
 PHOTOS = Path(".cache/photos")
@@ -32,7 +33,7 @@ def add_arguments(parser):
     miniature.add_argument("--quick", action="store_true", help="a minute of training: files that load, useless images")
     for name, what in WHAT.items():
         recipe = recipes.add_parser(name, help=what)
-        recipe.add_argument("--config", type=Path, required=True, help=f"a YAML file such as training/configs/{name}.yaml")
+        recipe.add_argument("--config", type=text_file, required=True, help=f"a YAML file such as training/configs/{name}.yaml")
         recipe.add_argument("--work", type=Path, default=Path(f".cache/{name}"), help="caches and checkpoints; resumes from them")
         recipe.add_argument("--out", type=Path, default=Path(f"output/{name}.safetensors"), help="the file for the nodes")
         recipe.add_argument("--plan", action="store_true", help="print what the run will need, for FLUX.1-dev, and stop")

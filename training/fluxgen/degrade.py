@@ -11,7 +11,7 @@ from ...fluxir_core.flow.noise import keyed_generator
 from ...fluxir_core.image.files import png_bytes
 from ...fluxir_core.image.montage import contact_sheet
 from ...fluxir_core.verify.selection import read_table
-from ..arguments import seed
+from ..arguments import seed, text_file
 from .work import Rank, in_order, keep_settings, report_skipped, write_skipped
 
 DEGRADATION, SHEET, SHOWN = "Real-ESRGAN", "pairs.png", 12
@@ -93,7 +93,9 @@ def preview(shard, path):
 def add_arguments(parser):
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a folder of shards, or of photos")
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help=f"where pairs and {SHEET} are written; resumes")
-    parser.add_argument("--selection", type=Path, metavar="CSV", help="the table of `fluxir fluxgen select`: only what it kept")
+    parser.add_argument(
+        "--selection", type=text_file, metavar="CSV", help="the table of `fluxir fluxgen select`: only what it kept"
+    )
     parser.add_argument("--seed", type=seed, default=0, help="seed of the data set (default 0)")
 
 

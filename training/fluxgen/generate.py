@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ...fluxir_core.data.shards import ShardWriter, read_index
 from ...fluxir_core.image.files import png_bytes
-from ..arguments import LARGEST_SEED, number, seed, steps, whole
+from ..arguments import LARGEST_SEED, number, seed, steps, text_file, whole
 from .base import PATCH, Base, flux_shift, load_embedder
 from .work import Rank, keep_settings
 
@@ -103,7 +103,7 @@ def add_arguments(parser):
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help="where the shards are written; a run there is resumed")
     parser.add_argument("--count", type=whole(1, 100_000_000), required=True, help="how many images, by all processes together")
     parser.add_argument("--model", default="miniature", help="'miniature' or a model folder (see docs/command-line.md)")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt a line, taken in turn (default: no prompt)")
+    parser.add_argument("--prompts", type=text_file, metavar="FILE", help="a prompt a line, taken in turn (default: no prompt)")
     parser.add_argument("--size", default="1024x768", help="width and height in pixels (default 1024x768)")
     parser.add_argument("--steps", type=steps, default=20, help="sampling steps (default 20)")
     parser.add_argument("--guidance", type=number(0, 100), default=4.0, help="FLUX's guidance (default 4)")
