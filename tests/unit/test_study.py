@@ -90,7 +90,7 @@ def test_images_without_a_partner_are_left_out_and_counted(place, capsys):
         (["red", "red"], "FOLDER: red has no name of its own; give it as NAME=FOLDER."),
         (["red", "nowhere"], "nowhere is no folder; give one with images."),
         (["red", "lq"], "the images of one are not one of each method in one size"),
-        (["red", "green", "--out", "page.txt"], "--out: page.txt is no HTML file or HTM file"),
+        (["red", "green", "--out", "page.txt"], "--out: page.txt is no HTML file; let it end in .html."),
         (["red", "green", "--json", "x.json"], "--json: only `fit` writes one; leave it out."),
         (["fit"], "`fit` needs votes"),
         (["fit", "none.json"], "none.json cannot be read (No such file or directory)"),

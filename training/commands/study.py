@@ -54,7 +54,7 @@ def make_page(arguments):
     if arguments.json:
         raise ValueError(f"--json: only `{FIT}` writes one; leave it out.")
     out = arguments.out or Path("study.html")
-    check_file("--out", out, (".html", ".htm"))
+    check_file("--out", out, (".html",))
     folders = {}
     for place in arguments.places:
         label, named, folder = place.rpartition("=")
