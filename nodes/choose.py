@@ -48,8 +48,9 @@ class Asking:
         images = {str(number): _jpeg(image) for number, image in enumerate(offer.images)}
         if offer.degraded is not None:
             images["degraded"] = _jpeg(offer.degraded)
+        height, width = offer.images[0].shape[1:]
         try:
-            answer = QUESTIONS.ask(current_server(), page, images, self.rank, self.seconds)
+            answer = QUESTIONS.ask(current_server(), page, images, self.rank, width / height, self.seconds)
         except Unanswered as reason:
             self._missed = run, reason
             raise

@@ -35,11 +35,13 @@ class Refused(Exception):
 
 @dataclass
 class Question:
-    """JPEG files by name, `degraded` and the candidates' numbers from 0 on; `answer` is a list of numbers once there is one."""
+    """JPEG files by name, `degraded` and the candidates' numbers from 0 on, of width over height `aspect`; `rank`: several may be
+    answered. `answer` is a list of numbers once there is one."""
 
     client: str
     images: dict
     rank: bool
+    aspect: float
     until: float
     answer: list | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -51,6 +53,7 @@ class Question:
             "candidates": sum(name != "degraded" for name in self.images),
             "degraded": "degraded" in self.images,
             "rank": self.rank,
+            "aspect": self.aspect,
             "seconds": max(0, round(self.until - time.monotonic(), 1)),
         }
 
@@ -102,12 +105,12 @@ class Questions:
             asked.answer = ranking
             asked.answered.set()
 
-    def ask(self, server, client, images, rank, seconds):
+    def ask(self, server, client, images, rank, aspect, seconds):
         """Shows `images` (see Question) in the page `client` of `server` and waits. Returns its answer.
 
         Raises Unanswered after `seconds`, or when the page has been away for AWAY; canceling the run ends it as it ends any node.
         """
-        question = Question(client, images, rank, time.monotonic() + seconds)
+        question = Question(client, images, rank, aspect, time.monotonic() + seconds)
         with self._lock:
             self._open[question.id] = question
         server.send_sync(EVENT, {}, client)

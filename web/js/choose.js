@@ -58,7 +58,7 @@ function make(tag, properties, ...children) {
   return element;
 }
 
-let shown = null; // {id, dialog, timer}
+let shown = null; // {id, remove}
 let announced = null; // this page's id, as the server was told
 let looks = 0;
 
@@ -76,9 +76,7 @@ async function look() {
 }
 
 function close() {
-  if (!shown) return;
-  clearInterval(shown.timer);
-  shown.dialog.remove();
+  shown?.remove();
   shown = null;
 }
 
@@ -128,7 +126,9 @@ function show(question) {
   const until = Date.now() + 1000 * question.seconds;
   const tick = () => (left.textContent = say("left").replace("{}", Math.max(0, Math.round((until - Date.now()) / 1000))));
 
-  const columns = Math.min(figures.length, Math.ceil(Math.sqrt(figures.length * innerWidth / innerHeight)));
+  // As many columns as show the images largest.
+  const size = columns => Math.min(innerWidth / columns, question.aspect * innerHeight / Math.ceil(figures.length / columns));
+  const columns = figures.map((_, i) => i + 1).reduce((best, count) => (size(count) > size(best) ? count : best));
   const dialog = make(
     "dialog",
     { className: "fluxir-choice" },
@@ -149,8 +149,9 @@ function show(question) {
     const place = `${100 * (event.clientX - box.left) / box.width}% ${100 * (event.clientY - box.top) / box.height}%`;
     for (const img of dialog.querySelectorAll("img")) img.style.transformOrigin = place;
   });
-  dialog.addEventListener("keydown", event => {
+  const keys = event => {
     event.stopPropagation(); // the graph below has keys of its own
+    if (event.key === "Escape") event.preventDefault(); // it would hide a question that still waits
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     if (/^[1-9]$/.test(event.key)) pick(Number(event.key) - 1);
     else if (event.key.toLowerCase() === "z") zoom();
@@ -159,13 +160,21 @@ function show(question) {
       event.preventDefault(); // and do not click what has the focus
       done();
     }
-  });
-  dialog.addEventListener("cancel", event => event.preventDefault()); // Escape would hide a question that still waits
+  };
+  addEventListener("keydown", keys, true);
   draw();
   tick();
   document.body.append(dialog);
   dialog.showModal();
-  return { id: question.id, dialog, timer: setInterval(tick, 500) };
+  const timer = setInterval(tick, 500);
+  return {
+    id: question.id,
+    remove() {
+      clearInterval(timer);
+      removeEventListener("keydown", keys, true);
+      dialog.remove();
+    },
+  };
 }
 
 app.registerExtension({
