@@ -8,6 +8,8 @@ TEXTS = {
     "PreviewAny": 200,
     "FluxIREvaluateRestoration": 330,
     "FluxIRBudgetPlan": 170,
+    "FluxIRChooseYourself": 130,
+    "FluxIRMyTaste": 170,
     "CLIPTextEncode": 120,
     "FluxIRCLIPScoreVerifier": 120,
     "FluxIRSaveImagePairs": 120,

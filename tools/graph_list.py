@@ -1,5 +1,6 @@
 """The shipped graphs and blueprints by name."""
 
+from .artist_graphs import choose, taste
 from .blueprints import restore_photo, restore_photo_by_search
 from .flux_graphs import any_model, kontext, ummf_flux
 from .lucidflux_graphs import lucidflux, lucidflux_large, lucidflux_part
@@ -31,6 +32,8 @@ GRAPHS = {
     "21 FLUX dev - enlarge in one step": one_step,
     "22 FLUX Kontext - restore an old photo": kontext_lora,
     "23 FLUX klein - edit a large photo": klein,
+    "25 Choose yourself": choose,
+    "26 Judge by my taste": taste,
 }
 """By the name that the template browser shows, in its order. Those with FLUX in it need downloads."""
 

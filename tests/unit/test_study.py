@@ -4,9 +4,11 @@ import base64
 import io
 import json
 import re
+from pathlib import Path
 
 import pytest
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.studies import blind_study
 from comfyui_fluxir.training.studies.blind_study import read_votes
 from PIL import Image, PngImagePlugin
 
@@ -70,9 +72,9 @@ def test_a_title_cannot_end_the_script_that_holds_it(place):
     assert study_of(place / "study.html")["title"] == "</script><b>STUDY"
 
 
-def test_a_smaller_page_holds_jpegs(place):
-    main(["study", "red", "green", "--jpeg", "--out", "small.html"])
-    assert all(own.startswith("data:image/jpeg") for image in study_of(place / "small.html")["images"] for own in image["shown"])
+def test_a_smaller_page_holds_webp_images(place):
+    main(["study", "red", "green", "--small", "--out", "small.html"])
+    assert all(own.startswith("data:image/webp") for image in study_of(place / "small.html")["images"] for own in image["shown"])
 
 
 def test_images_without_a_partner_are_left_out_and_counted(place, capsys):
@@ -95,7 +97,7 @@ def test_images_without_a_partner_are_left_out_and_counted(place, capsys):
         (["fit"], "`fit` needs votes"),
         (["fit", "none.json"], "none.json cannot be read (No such file or directory)"),
         (["fit", "red/one.png"], "red/one.png holds no votes of a study"),
-        (["fit", "none.json", "--jpeg"], "--jpeg: `fit` makes no page; leave it out."),
+        (["fit", "none.json", "--small"], "--small: `fit` makes no page; leave it out."),
         (["fit", "none.json", "--json", "none.json"], "--json and VOTES none.json are the same"),
     ],
 )
@@ -162,3 +164,16 @@ def test_other_files_are_refused(place, capsys, changes):
 
 def test_no_votes_are_no_ranking(place, capsys):
     assert "there are no votes to fit" in refused(capsys, "study", "fit", votes_file(place / "a.json", []))
+
+
+def test_the_projects_own_study_is_the_page_as_it_is_now():
+    pack = Path(blind_study.__file__).resolve().parents[2]
+    page = pack / "docs" / "study.html"
+    study = study_of(page)
+    assert study["methods"] == ["OpenCV", "autoencoder alone", "miniature", "original"]
+    assert [own["name"] for own in study["images"]] == ["noise", "low_light", "strong"] and all(
+        own["degraded"] for own in study["images"]
+    )
+    before, after = blind_study.TEMPLATE.read_text(encoding="utf-8").split("STUDY", 1)
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(before) and text.endswith(after), "run training.studies.readme_study again"

@@ -22,7 +22,7 @@ def add_arguments(parser):
     parser.add_argument("--degraded", type=Path, metavar="DIR", help="the degraded images, shown between the two")
     parser.add_argument("--out", type=Path, help="the page to write (default study.html)")
     parser.add_argument("--title", help="what stands above the pairs (default: Which is better?)")
-    parser.add_argument("--jpeg", action="store_true", help="a smaller page: images as JPEG of quality 95 instead of PNG")
+    parser.add_argument("--small", action="store_true", help="a smaller page: images as WebP of quality 95 instead of PNG")
     parser.add_argument("--json", type=Path, metavar="FILE", help=f"of `{FIT}`: write the ranking to this file, too")
 
 
@@ -35,7 +35,7 @@ def run(arguments):
 
 def rank(arguments):
     """Prints the ranking by the files of votes."""
-    for option in ("degraded", "out", "title", "jpeg"):
+    for option in ("degraded", "out", "title", "small"):
         if getattr(arguments, option):
             raise ValueError(f"--{option}: `{FIT}` makes no page; leave it out.")
     if len(arguments.places) == 1:
@@ -72,7 +72,7 @@ def make_page(arguments):
         arguments.title or "Which is better?",
         {name: {method: load_image(own[name]) for method, own in folders.items()} for name in names},
         {name: load_image(degraded[name]) for name in names if name in degraded},
-        ".jpg" if arguments.jpeg else ".png",
+        ".webp" if arguments.small else ".png",
     )
     deliver_data(out, page)
     pairs = len(names) * len(folders) * (len(folders) - 1) // 2

@@ -12,7 +12,7 @@ from ...fluxir_core.verify.bradley_terry import Vote, rate
 
 TEMPLATE = Path(__file__).with_name("study_page.html")
 VOTES, LONGEST = "fluxir study votes", 20_000_000
-MIME = {".png": "image/png", ".jpg": "image/jpeg"}
+MIME = {".png": "image/png", ".webp": "image/webp"}
 
 
 def study_page(title, images, degraded=None, suffix=".png"):
@@ -22,7 +22,7 @@ def study_page(title, images, degraded=None, suffix=".png"):
         title: what stands above the pairs.
         images: {name: {method: (3, H, W) in [0, 1]}}; every image has the same methods, two or more, in one size.
         degraded: {name: (3, h, w)} shown between the two, or None.
-        suffix: `.png`, or `.jpg` (quality 95) for a smaller page.
+        suffix: `.png`, or `.webp` (quality 95) for a smaller page.
 
     Raises ValueError where methods or sizes differ.
     """

@@ -22,7 +22,7 @@ const WORDS = {
     zoom: "放大鼠标所指处（Z）",
     done: "完成（Enter）",
     again: "重新排序（Backspace）",
-    skip: "交给评判器选择",
+    skip: "交给验证器选择",
     cancel: "取消运行",
     left: "还剩 {} 秒",
   },
