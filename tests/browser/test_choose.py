@@ -57,7 +57,7 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def frontend(server, chromium, tmp_path_factory):
     with opened(server.url, chromium, tmp_path_factory.mktemp("profile")) as page:
-        page.page.set_default_timeout(15_000)
+        page.page.set_default_timeout(60_000)
         yield page
 
 
@@ -164,6 +164,7 @@ def test_another_browser_is_not_asked(frontend, server):
     try:
         page.goto(server.url)
         page.wait_for_function(READY, timeout=120_000)
+        frontend.page.bring_to_front()
         assert page.evaluate("app.api.clientId") != frontend.page.evaluate("app.api.clientId")
         start(frontend)
         page.wait_for_timeout(1500)
