@@ -11,7 +11,7 @@ from .questions import answering, user_of
 
 def choices_file(user="default"):
     """Where the choices of `user`, a name that ComfyUI has checked, are kept."""
-    return Path(folder_paths.get_public_user_directory(user)) / "fluxir" / "choices.jsonl"
+    return Path(folder_paths.get_user_directory()) / user / "fluxir" / "choices.jsonl"
 
 
 def keep(user, scores, ranking):

@@ -52,8 +52,9 @@ def speaker(node, level=logging.INFO):
 
     def say(text):
         logging.log(level, text)
-        if identifier:
-            current_server().send_progress_text(text, identifier)
+        server = current_server()
+        if identifier and server:
+            server.send_progress_text(text, identifier)
 
     return say
 
