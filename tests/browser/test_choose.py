@@ -1,4 +1,7 @@
-"""Choose Yourself, My Taste and the study's page in a headless Chromium, by real clicks and keys."""
+"""Choose Yourself, My Taste and the study's page in a headless Chromium, by real clicks and keys.
+
+What the screen shows at a question and at a pair is kept in output/browser.
+"""
 
 import json
 import time
@@ -13,9 +16,10 @@ from comfyui_fluxir.training.cli import main
 from PIL import Image
 
 from ..hosts.choice_host import COLORS, call, choosing
-from ..hosts.workflow_host import free_port
+from ..hosts.workflow_host import PACK, free_port
 
 CANVASES = ("classic", "nodes 2.0")
+SCREENSHOTS = PACK / "output" / "browser"
 DIALOG, CANDIDATES = "dialog.fluxir-choice", "dialog.fluxir-choice button.view"
 
 # The mean color of an image, once it is loaded.
@@ -119,6 +123,7 @@ def test_a_click_on_a_candidate_chooses_it(frontend, server, canvas, wanted):
     start(frontend)
     shown = candidates(frontend.page)
     assert shown.keys() == COLORS.keys()
+    frontend.page.screenshot(path=SCREENSHOTS / f"question {canvas}.png")
     boxes = [view.bounding_box() for view in shown.values()]
     degraded = frontend.page.locator(f"{DIALOG} div.view").bounding_box()
     # Large, beside the degraded image: the four fill the screen.
@@ -336,5 +341,6 @@ def test_the_degraded_image_stands_between_where_there_is_one(visitor):
         if seen[name]:
             boxes = [visitor.locator(f"#{part}").bounding_box()["x"] for part in ("left", "before", "right")]
             assert boxes == sorted(boxes)
+            visitor.screenshot(path=SCREENSHOTS / "study.png")
         visitor.keyboard.press("ArrowDown")
     assert seen == {"one": True, "two": False}
