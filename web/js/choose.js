@@ -30,7 +30,7 @@ const WORDS = {
 
 const STYLE = `
 .fluxir-choice { inset: 0; width: 100vw; height: 100vh; max-width: none; max-height: none; margin: 0; border: 0; padding: 8px;
-  background: #202020; color: #ddd; font: 15px/1.4 system-ui, sans-serif; }
+  outline: 0; background: #202020; color: #ddd; font: 15px/1.4 system-ui, sans-serif; }
 .fluxir-choice[open] { display: flex; flex-direction: column; gap: 8px; }
 .fluxir-choice header, .fluxir-choice footer { display: flex; flex-wrap: wrap; gap: 6px 20px; align-items: center; justify-content: center; }
 .fluxir-choice main { flex: 1; min-height: 0; display: grid; gap: 8px; grid-auto-rows: minmax(0, 1fr); }
@@ -57,6 +57,8 @@ function make(tag, properties, ...children) {
   element.append(...children);
   return element;
 }
+
+const HASTE = 500; // milliseconds: a click or a key that was meant for what the question covers
 
 let shown = null; // {id, remove}
 let announced = null; // this page's id, as the server was told
@@ -107,8 +109,9 @@ function show(question) {
     view.classList.toggle("chosen", place >= 0);
     captions[number].textContent = question.rank ? (place < 0 ? "–" : `${place + 1}.`) : number + 1;
   });
+  const since = Date.now();
   const pick = number => {
-    if (number >= question.candidates) return;
+    if (number >= question.candidates || Date.now() < since + HASTE) return;
     if (!question.rank) return send([number]);
     ranking = ranking.includes(number) ? ranking.filter(other => other !== number) : [...ranking, number];
     if (ranking.length === question.candidates) send(ranking);
@@ -131,7 +134,7 @@ function show(question) {
   const columns = figures.map((_, i) => i + 1).reduce((best, count) => (size(count) > size(best) ? count : best));
   const dialog = make(
     "dialog",
-    { className: "fluxir-choice" },
+    { className: "fluxir-choice", tabIndex: -1, autofocus: true }, // no candidate has the focus, which Enter would choose
     make("style", { textContent: STYLE }),
     make("header", {}, make("strong", { textContent: say(question.rank ? "rank" : "best") }), left),
     make("main", {}, ...figures),
