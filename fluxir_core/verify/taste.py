@@ -19,6 +19,8 @@ RIDGE = 1.0
 """The prior: a difference of a verifier's usual size changes the odds by a factor of e or less, as long as nothing else is known."""
 LEAST, FOLDS = 8, 10
 """Choices below which nothing is claimed; parts into which they are divided, each judged by a fit to the others."""
+CERTAIN = 3
+"""Standard errors by which a taste must be better than a coin: with 2, a coin of `fluxir results taste` passes now and then."""
 FILE_KIND, LONGEST_FILE = "fluxir taste", 100_000
 
 
@@ -52,8 +54,8 @@ class Taste:
 
     @property
     def knows(self):
-        """Whether it predicts choices that it has not seen better than a coin: by two standard errors, from LEAST choices on."""
-        return self.choices >= LEAST and self.agreement - 2 * self.error > 0.5
+        """Whether it predicts choices that it has not seen better than a coin: by CERTAIN standard errors, from LEAST choices on."""
+        return self.choices >= LEAST and self.agreement - CERTAIN * self.error > 0.5
 
     def values(self, measured):
         """(n, ...) float32 of the cohort `measured` {verifier: (n, ...)}: differences are log-odds. What lacks a score counts as

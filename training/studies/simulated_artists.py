@@ -20,7 +20,7 @@ OFFERED, UNSEEN_PHOTOS = 4, 2
 """Candidates of one choice; photos that none of an artist's choices is about."""
 COUNTS = (5, 8, 10, 15, 20, 30, 40, 60, 80, 120, 160)
 """Choices after which the taste is looked at."""
-GOAL, ARTISTS = 0.8, 20
+GOAL, ARTISTS = 0.8, 40
 """Agreement that is waited for; artists of each kind."""
 
 
