@@ -19,8 +19,9 @@ RIDGE = 1.0
 """The prior: a difference of a verifier's usual size changes the odds by a factor of e or less, as long as nothing else is known."""
 LEAST, FOLDS = 8, 10
 """Choices below which nothing is claimed; parts into which they are divided, each judged by a fit to the others."""
-CERTAIN = 3
-"""Standard errors by which a taste must be better than a coin: with 2, a coin of `fluxir results taste` passes now and then."""
+CERTAIN = 3.5
+"""Standard errors of a coin by which a taste must be better than one half to be known. It is that many because the fits that
+judge each other's choices share most of them: a coin's agreement then spreads about one and a half times as far."""
 FILE_KIND, LONGEST_FILE = "fluxir taste", 100_000
 
 
@@ -42,7 +43,7 @@ class Taste:
     """A fitted taste: the log-odds that a is preferred to b is the sum over `verifiers` of weight * (score_a - score_b) / scale.
 
     `agreement` is the share of pairs, a choice's weighing 1, that fits without that choice predicted, `error` its standard
-    error, `choices` their number. NaN for a taste of no choices.
+    error, `choices` their number, `coin` the standard error of what guesses reach on them. NaN for a taste of no choices.
     """
 
     verifiers: tuple
@@ -51,11 +52,12 @@ class Taste:
     choices: int
     agreement: float
     error: float
+    coin: float
 
     @property
     def knows(self):
-        """Whether it predicts choices that it has not seen better than a coin: by CERTAIN standard errors, from LEAST choices on."""
-        return self.choices >= LEAST and self.agreement - CERTAIN * self.error > 0.5
+        """Whether it predicts choices that it has not seen better than a coin does, beyond chance, from LEAST choices on."""
+        return self.choices >= LEAST and self.agreement > 0.5 + CERTAIN * self.coin
 
     def values(self, measured):
         """(n, ...) float32 of the cohort `measured` {verifier: (n, ...)}: differences are log-odds. What lacks a score counts as
@@ -104,7 +106,8 @@ def taste_from_json(text):
             or min(scales, default=1) <= 0
         ):
             raise ValueError
-        return Taste(names, weights, scales, int(found["choices"]), float(found["agreement"]), float(found["error"]))
+        numbers = (float(found[key]) for key in ("agreement", "error", "coin"))
+        return Taste(names, weights, scales, int(found["choices"]), *numbers)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise ValueError("the file is no taste; give one that My Taste saved.") from None
 
@@ -143,7 +146,7 @@ def learn_taste(choices):
     )
     differences = [_differences(choice, names) for choice in choices]
     if not names or not choices:
-        return Taste((), (), (), len(choices), math.nan, math.nan)
+        return Taste((), (), (), len(choices), math.nan, math.nan, math.nan)
     weights, scales = _fit(differences)
     folds, right = min(FOLDS, len(choices)), np.full(len(choices), 0.5)
     for fold in range(folds if folds > 1 else 0):
@@ -152,7 +155,24 @@ def learn_taste(choices):
             margins = differences[i] / their @ own
             right[i] = ((margins > 0) + 0.5 * (margins == 0)).mean()
     error = float(right.std(ddof=1) / math.sqrt(len(right))) if len(right) > 1 else math.nan
-    return Taste(tuple(names), tuple(map(float, weights)), tuple(map(float, scales)), len(choices), float(right.mean()), error)
+    return Taste(
+        tuple(names),
+        tuple(map(float, weights)),
+        tuple(map(float, scales)),
+        len(choices),
+        float(right.mean()),
+        error,
+        _coins_error(choices),
+    )
+
+
+def _coins_error(choices):
+    """The standard error of the agreement of independent guesses with `choices`: the chosen one's place among n others is uniform.
+
+    Of a ranking only its first choice is counted, which makes the error larger than it is.
+    """
+    others = np.array([len(choice.scores) - 1 for choice in choices])
+    return float(np.sqrt(((others + 2) / (12 * others)).sum()) / len(choices))
 
 
 def _differences(choice, names):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from comfyui_fluxir.fluxir_core.verify.ensemble import DefaultEnsemble, Ensemble
 from comfyui_fluxir.fluxir_core.verify.taste import (
+    CERTAIN,
     Choice,
     Taste,
     TasteEnsemble,
@@ -73,9 +74,15 @@ def test_from_few_choices_it_claims_nothing(choices):
 
 
 def test_a_coin_has_no_taste():
-    claims = [learn_taste(choices_of(coin, 40, seed=seed)) for seed in range(60)]
+    claims = [learn_taste(choices_of(coin, count, seed=seed)) for count in (8, 40) for seed in range(50)]
     assert np.mean([taste.agreement for taste in claims]) == pytest.approx(0.5, abs=0.03)
     assert np.mean([taste.knows for taste in claims]) <= 0.02
+
+
+def test_a_coins_agreement_spreads_further_than_independent_guesses_but_far_less_than_what_is_asked_for():
+    coins = [learn_taste(choices_of(coin, 40, seed=seed)) for seed in range(100)]
+    assert coins[0].coin == pytest.approx((5 / 36 / 40) ** 0.5)  # the place among three others: 0, 1, 2 or 3 of 3
+    assert 1 < np.std([taste.agreement for taste in coins]) / coins[0].coin < CERTAIN / 2
 
 
 class Named:
@@ -89,7 +96,7 @@ class Named:
 
 
 def tasteful(weights, knows=True):
-    return Taste(tuple(weights), tuple(weights.values()), (1.0,) * len(weights), 20 if knows else 3, 0.9, 0.05)
+    return Taste(tuple(weights), tuple(weights.values()), (1.0,) * len(weights), 20 if knows else 3, 0.9, 0.05, 0.08)
 
 
 def test_it_judges_as_the_artist_and_not_as_the_verifier():
@@ -179,7 +186,7 @@ def test_a_broken_line_is_counted_and_costs_no_other(line):
 def test_a_taste_travels_in_a_file():
     taste = learn_taste(choices_of(linear, 40))
     assert taste_from_json(taste.to_json()) == taste
-    assert {"kind", "verifiers", "weights", "scales", "choices", "agreement", "error"} == json.loads(taste.to_json()).keys()
+    assert {"kind", "verifiers", "weights", "scales", "choices", "agreement", "error", "coin"} == json.loads(taste.to_json()).keys()
 
 
 @pytest.mark.parametrize(
