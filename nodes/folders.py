@@ -7,6 +7,7 @@ import folder_paths
 ADAPTERS = "fluxir_adapters"
 VERIFIERS = "fluxir_verifiers"
 CAPTIONERS = "fluxir_captioners"
+TASTES = "fluxir_tastes"
 MINIATURE = Path(__file__).resolve().parent.parent / "models" / "miniature"
 
 
@@ -22,6 +23,8 @@ def register_model_folders() -> None:
     folder_paths.add_model_folder_path(ADAPTERS, str(MINIATURE / ADAPTERS))
     for key in (VERIFIERS, CAPTIONERS):
         folder_paths.add_model_folder_path(key, str(Path(folder_paths.models_dir) / key))
+    folder_paths.add_model_folder_path(TASTES, str(Path(folder_paths.models_dir) / TASTES))
     # A new key starts without a list of extensions, which would offer every file of the folder.
-    paths, _ = folder_paths.folder_names_and_paths[ADAPTERS]
-    folder_paths.folder_names_and_paths[ADAPTERS] = (paths, {".safetensors"})
+    for key, ending in ((ADAPTERS, ".safetensors"), (TASTES, ".json")):
+        paths, _ = folder_paths.folder_names_and_paths[key]
+        folder_paths.folder_names_and_paths[key] = (paths, {ending})

@@ -39,16 +39,24 @@ def load_whole(patchers, memory_required=0):
         raise ValueError(f"a network of {size:.1f} GB does not fit into the GPU's memory; use a smaller one.") from None
 
 
+def current_server():
+    """ComfyUI's server, None outside it."""
+    try:
+        from server import PromptServer  # not before: outside the server this import can fail
+    except ImportError:
+        return None
+    return getattr(PromptServer, "instance", None)
+
+
 def speaker(node, level=logging.INFO):
     """A function that logs a text and shows it on the node, which asks for the hidden unique_id, also when that has finished."""
     identifier = node.hidden.unique_id if node.hidden is not None else None
 
     def say(text):
         logging.log(level, text)
-        if identifier:
-            from server import PromptServer  # not before: outside the server this import can fail
-
-            PromptServer.instance.send_progress_text(text, identifier)
+        server = current_server()
+        if identifier and server:
+            server.send_progress_text(text, identifier)
 
     return say
 

@@ -61,6 +61,7 @@ class SearchSampler:
         except ValueError as error:
             raise in_name_of(self.name, error) from None
         result.report["at_once"] = task.calls.size
+        result.report["remarks"] = [*result.report["remarks"], *self.verifier.ensemble.remarks()]
         result.finalists = torch.stack([task.to_vae(finalist) for finalist in result.finalists])
         self.result, found = result, result.latents.to(x)
         if callback is not None:
@@ -107,9 +108,7 @@ class ComfyTask:
             start=self.start,
             watch=self.watch,
             finish=settings.final_vae and partial(self.decode, settings.final_vae),
-            fidelity=None
-            if settings.degraded is None
-            else lambda images: downsampled_psnr(images, settings.degraded.repeat(len(images) // len(settings.degraded), 1, 1, 1)),
+            fidelity=None if settings.degraded is None else self.fidelity,
             held_out=held_out and LoadedVerifier(Ensemble([held_out])).measure,
             score_tile=self.score_tile,
         )
@@ -175,6 +174,13 @@ class ComfyTask:
 
     def score(self, images):
         return self.settings.verifier.measure(images, self.settings.degraded)
+
+    def fidelity(self, images):
+        """Closeness to the degraded image in dB; all alike where the verifier has judged that itself."""
+        if self.settings.verifier.ensemble.judges_fidelity:
+            return torch.zeros(len(images))
+        degraded = self.settings.degraded
+        return downsampled_psnr(images, degraded.repeat(len(images) // len(degraded), 1, 1, 1))
 
     def score_tile(self, crops, tile, full):
         """As `score`, of crops; the degraded image, of whatever size, is cropped to the same place."""

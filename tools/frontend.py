@@ -147,11 +147,15 @@ class Frontend:
         self.page = page
 
     def templates(self):
-        """Opens the template browser at this pack's workflows. Returns their cards."""
+        """Opens the template browser at this pack's workflows. Returns their cards, all of them: more come as one scrolls."""
         self.page.get_by_label("Templates").click()
         self.page.get_by_role("dialog").get_by_role("button", name="comfyui-fluxir").click()
         cards = self.page.locator("[data-testid^=template-workflow-]")
         cards.first.wait_for()
+        seen = 0
+        while seen < (seen := cards.count()):
+            cards.last.scroll_into_view_if_needed()
+            self.page.wait_for_timeout(1000)
         return cards
 
     def load_template(self, name):

@@ -1,22 +1,11 @@
-"""A graph described in Python: the frontend's JSON, laid out in titled groups, the API's, and a blueprint of it."""
+"""A graph described in Python: the frontend's JSON, laid out in titled groups, and the API's."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
+from .graph_layout import TITLE, layout
+
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-WIDTH, GAP, GROUP_GAP, TITLE, HEADER, EDGE = 340, 60, 80, 34, 50, 24
-"""Pixels: a node's width, between nodes, between groups, of a node's title, of a group's title, and between a group and its nodes."""
-IMAGES = {"LoadImage": 420, "SaveImage": 420, "PreviewImage": 420, "FluxIRBeforeAndAfter": 440, "FluxIRTTSSampler": 340}
-"""Pixels of height that a node needs for what it shows beside its slots and widgets."""
-TEXTS = {
-    "PreviewAny": 200,
-    "FluxIREvaluateRestoration": 330,
-    "FluxIRBudgetPlan": 170,
-    "CLIPTextEncode": 120,
-    "FluxIRCLIPScoreVerifier": 120,
-    "FluxIRSaveImagePairs": 120,
-}
-WIDE = {"FluxIRBeforeAndAfter": 560, "PreviewImage": 560, "SaveImage": 420, "FluxIREvaluateRestoration": 420}
 GROUP_COLORS = {"1": "#3f789e", "2": "#8a5a9e", "3": "#8a8a3f", "4": "#3f8a5a"}
 """By the number that a group's title begins with."""
 NODE_COLOR = {"color": "#1f3b47", "bgcolor": "#2b4f5e"}
@@ -135,7 +124,7 @@ class Graph:
                 values.append("image")
         return values
 
-    def _links(self):
+    def links(self):
         """[(origin, slot, target, slot, type)] of all links between nodes, in order."""
         links = []
         for node in self.nodes:
@@ -146,42 +135,8 @@ class Graph:
                     links.append((*linked, node, place, kind))
         return links
 
-    def height(self, node):
-        """Pixels that a node may take in either canvas, without its title."""
-        slots, widgets = self.slots(node), self.values(node)
-        rows = max(len(slots), len(self.library.outputs(node.kind)))
-        shown = IMAGES.get(node.kind, 0) + TEXTS.get(node.kind, 0)
-        return 24 + 24 * rows + 36 * len(widgets) + shown
-
-    def layout(self):
-        """({node id: (x, y, width, height)}, [(title, x, y, width, height)]): columns of nodes in groups from left to right.
-
-        The models stand below the photo, so that a graph is not much wider than a screen.
-        """
-        boxes, groups, x, y = {}, [], 0, 0
-        for index, title in enumerate(self.groups):
-            below = index > 0 and self.groups[index - 1][0] == "1"
-            if below:
-                _title, x, top, _width, height = groups[-1]
-                y = top + height + GAP
-            right, bottom = self._lay_out(index, x, y, boxes)
-            groups.append((title, x, y, right + EDGE - x, bottom + EDGE - y))
-            x, y = max(each[1] + each[3] for each in groups) + GROUP_GAP, 0
-        return boxes, groups
-
-    def _lay_out(self, group, x, y, boxes):
-        """Places the nodes of `group`, whose corner is at (x, y), into `boxes`; returns where they end, (right, bottom)."""
-        left, bottom = x + EDGE, y
-        for column in range(1 + max(node.place[1] for node in self.nodes if node.place[0] == group)):
-            own, top = [node for node in self.nodes if node.place == (group, column)], y + HEADER + TITLE
-            width = max(WIDE.get(node.kind, WIDTH) for node in own)
-            for node in own:
-                boxes[node.id] = (left, top, width, self.height(node))
-                top += self.height(node) + GAP
-            left, bottom = left + width + GAP, max(bottom, top - GAP)
-        return left - GAP, bottom
-
-    def _ui_node(self, node, order, box, links):
+    def ui_node(self, node, order, box, links):
+        """A node in the frontend's format, `order`-th of all, at `box` (x, y, width, height); `links` [(id, link)] of all."""
         slots = []
         for place, (name, kind, widget, optional, _linked) in enumerate(self.slots(node)):
             link = next((id for id, each in links if (each[2], each[3]) == (node, place)), None)
@@ -217,8 +172,8 @@ class Graph:
 
     def ui(self, id):
         """The graph in the frontend's format, its note at the left."""
-        links, (boxes, groups) = list(enumerate(self._links(), 1)), self.layout()
-        nodes = [self._ui_node(node, order, boxes[node.id], links) for order, node in enumerate(self.nodes)]
+        links, (boxes, groups) = list(enumerate(self.links(), 1)), layout(self)
+        nodes = [self.ui_node(node, order, boxes[node.id], links) for order, node in enumerate(self.nodes)]
         note = {
             "id": len(nodes) + 1,
             "type": "MarkdownNote",
@@ -285,94 +240,3 @@ class Graph:
     def result(self, name, node, slot=0):
         """An output of the blueprint."""
         self.results.append((name, node, slot))
-
-    def blueprint(self, name, make_id):
-        """The graph as a blueprint `name`: one node, with `ends` and promoted widgets as its inputs. Its note is its description."""
-        links, (boxes, groups) = list(enumerate(self._links(), 1)), self.layout()
-        for number, (node, widget, _label) in enumerate(self.promoted):
-            place = [each[0] for each in self.slots(node)].index(widget)
-            kind = self.slots(node)[place][1]
-            links.append((len(links) + 1, (Node(INPUT, "", None, {}, ()), len(self.ends) + number, node, place, kind)))
-        for number, (_name, node, slot) in enumerate(self.results):
-            kind = self.library.outputs(node.kind)[slot][1]
-            links.append((len(links) + 1, (node, slot, Node(OUTPUT, "", None, {}, ()), number, kind)))
-        own = [(each, kind, label, False) for each, kind, label in self.ends]
-        own += [
-            (widget, {each[0]: each[1] for each in self.slots(node)}[widget], label, True) for node, widget, label in self.promoted
-        ]
-        inputs, shown = [], []
-        for number, (each, kind, label, widget) in enumerate(own):
-            ids = [id for id, link in links if (link[0].id, link[1]) == (INPUT, number)]
-            named = {"label": label} if label else {}
-            inputs.append(
-                {
-                    "id": make_id(f"input {each}"),
-                    "name": each,
-                    "type": kind,
-                    "linkIds": ids,
-                    **named,
-                    "pos": [-140, 20 + 20 * number],
-                }
-            )
-            shown.append({"name": each, "type": kind, **named, **({"widget": {"name": each}} if widget else {}), "link": None})
-        right = max(x + width for _title, x, _y, width, _height in groups) + GAP
-        outputs = []
-        for number, (each, node, slot) in enumerate(self.results):
-            ids = [id for id, link in links if (link[2].id, link[3]) == (OUTPUT, number)]
-            kind = self.library.outputs(node.kind)[slot][1]
-            outputs.append(
-                {"id": make_id(f"output {each}"), "name": each, "type": kind, "linkIds": ids, "pos": [right + 20, 20 + 20 * number]}
-            )
-        inside = {
-            "id": make_id("graph"),
-            "version": 1,
-            "state": {"lastGroupId": 0, "lastNodeId": len(self.nodes), "lastLinkId": len(links), "lastRerouteId": 0},
-            "revision": 0,
-            "config": {},
-            "name": name,
-            "inputNode": {"id": INPUT, "bounding": [-260, 0, 120, 40 + 20 * len(inputs)]},
-            "outputNode": {"id": OUTPUT, "bounding": [right, 0, 120, 40 + 20 * len(outputs)]},
-            "inputs": inputs,
-            "outputs": outputs,
-            "widgets": [],
-            "nodes": [self._ui_node(node, order, boxes[node.id], links) for order, node in enumerate(self.nodes)],
-            "groups": [],
-            "links": [
-                {
-                    "id": id,
-                    "origin_id": link[0].id,
-                    "origin_slot": link[1],
-                    "target_id": link[2].id,
-                    "target_slot": link[3],
-                    "type": link[4],
-                }
-                for id, link in links
-            ],
-            "extra": {},
-            "category": "FluxIR",
-            "description": self.note,
-        }
-        node = {
-            "id": 1,
-            "type": inside["id"],
-            "pos": [0, 0],
-            "size": [WIDTH, 40 + 30 * len(own)],
-            "flags": {},
-            "order": 0,
-            "mode": 0,
-            "inputs": shown,
-            "outputs": [{"name": each["name"], "type": each["type"], "links": []} for each in outputs],
-            "properties": {"proxyWidgets": [[str(node.id), widget] for node, widget, _label in self.promoted]},
-            "widgets_values": [],
-            "title": name,
-        }
-        return {
-            "revision": 0,
-            "last_node_id": 1,
-            "last_link_id": 0,
-            "nodes": [node],
-            "links": [],
-            "version": 0.4,
-            "definitions": {"subgraphs": [inside]},
-            "extra": {"BlueprintDescription": self.note, "BlueprintSearchAliases": self.aliases},
-        }

@@ -1,4 +1,4 @@
-"""Writes the shipped graphs, `workflows` and `subgraphs`, from their descriptions in `graph_list` and `public_graphs`.
+"""Writes the shipped graphs, `workflows` and `subgraphs`, from their descriptions in `graph_list`.
 
     python -m comfyui_fluxir.tools.graphs [--port P]
 
@@ -14,8 +14,8 @@ import uuid
 from ..demo.comfyui import ROOT, ComfyUIError, ComfyUIServer
 from ..demo.environment import NEWEST, SetupError, comfyui_path
 from .graph import Library
+from .graph_blueprint import blueprint
 from .graph_list import BLUEPRINTS, GRAPHS
-from .public_graphs import PUBLIC
 
 NAMESPACE = uuid.UUID("5b0c1e64-6f1d-4a6e-9a52-1f0a6e1d0c01")
 
@@ -34,12 +34,12 @@ def main():
 def write(object_info):
     """Writes every graph for the frontend and for the API, and every blueprint."""
     library = Library(object_info)
-    for name, describe in (GRAPHS | PUBLIC).items():
+    for name, describe in GRAPHS.items():
         graph = describe(library)
         _write(f"workflows/{name}.json", graph.ui(str(uuid.uuid5(NAMESPACE, name))))
         _write(f"workflows/api/{name}.json", graph.api())
     for name, describe in BLUEPRINTS.items():
-        _write(f"subgraphs/{name}.json", describe(library).blueprint(name, lambda part, name=name: _id(name, part)))
+        _write(f"subgraphs/{name}.json", blueprint(describe(library), name, lambda part, name=name: _id(name, part)))
 
 
 def _id(*parts):

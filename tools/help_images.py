@@ -48,6 +48,14 @@ COMPANY = {
         "before": [["verifiers.verifier0", "FluxIRNaturalImageVerifier"], ["verifiers.verifier1", "FluxIRCLIPScoreVerifier"]],
         "after": [["verifier", "FluxIRTTSSampler", "verifier"]],
     },
+    "FluxIRChooseYourself": {
+        "before": [["verifier", "FluxIRNaturalImageVerifier"]],
+        "after": [["verifier", "FluxIRTTSSampler", "verifier"], ["verifier", "FluxIRScoreImages", "verifier"]],
+    },
+    "FluxIRMyTaste": {
+        "before": [["verifier", "FluxIRNaturalImageVerifier"]],
+        "after": [["verifier", "FluxIRTTSSampler", "verifier"], ["report", "PreviewAny", "source"]],
+    },
     "FluxIRDegradeImage": {
         "before": [["image", "LoadImage"]],
         "after": [["image", "FluxIRSaveImagePairs", "degraded"], ["image", "ImageCompare", "image_a"]],

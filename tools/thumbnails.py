@@ -17,7 +17,6 @@ from ..demo.environment import NEWEST, SetupError, comfyui_path
 from ..fluxir_core.image.compare import before_after
 from ..fluxir_core.image.files import load_image, save_image, to_pil
 from .graph_list import GRAPHS
-from .public_graphs import PUBLIC
 from .result_images import api_node, id_of, workflow_with
 from .samples import SAMPLES
 
@@ -31,11 +30,11 @@ def main():
     parser.add_argument("graphs", nargs="*", metavar="GRAPH", help="only these")
     parser.add_argument("--port", type=int, default=8199)
     arguments = parser.parse_args()
-    if unknown := set(arguments.graphs) - set(GRAPHS | PUBLIC):
-        parser.error(f"no graph {unknown.pop()!r}; there are {', '.join(GRAPHS | PUBLIC)}")
+    if unknown := set(arguments.graphs) - set(GRAPHS):
+        parser.error(f"no graph {unknown.pop()!r}; there are {', '.join(GRAPHS)}")
     try:
         with tempfile.TemporaryDirectory() as base, ComfyUIServer(comfyui_path(NEWEST), base, arguments.port) as server:
-            for name in arguments.graphs or GRAPHS | PUBLIC:
+            for name in arguments.graphs or GRAPHS:
                 path = ROOT / "workflows" / f"{name}.jpg"
                 thumbnail(server, name).save(path, quality=88)
                 print(path, flush=True)

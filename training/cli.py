@@ -16,6 +16,7 @@ COMMANDS = {
     "params": ("params", "count the adapter's parameters at FLUX.1-dev size"),
     "restore": ("restore", "restore images"),
     "eval": ("evaluate", "measure restored images"),
+    "study": ("study", "compare methods blind, by people's votes"),
     "plan": ("plan", "what a search costs before it runs"),
     "export": ("export", "write the file that the nodes load from a training run"),
     "convert": ("convert", "bring public weights into one safetensors file"),

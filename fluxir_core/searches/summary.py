@@ -1,5 +1,7 @@
 """What a search did, in words."""
 
+from ..verify.artist import CANDIDATE
+
 
 def summarize(report, image=0):
     """One sentence on what the search of `report` (see `search.search`) gained for one image of the batch."""
@@ -20,7 +22,8 @@ def summarize(report, image=0):
     winner, last = report["winner"][image], len(values) - 1
     if winner in (-1, last):
         return f"The normal result was the best: nothing was gained in {cost}."
-    gains = [f"{name} {_sign(own[image][winner], own[image][last])}" for name, own in report["finalist_scores"].items()]
+    scores = {name: own[image] for name, own in report["finalist_scores"].items() if name != CANDIDATE}
+    gains = [f"{name} {_sign(own[winner], own[last])}" for name, own in scores.items()]
     gains += [f"{name}, which was not searched on, {_gain(own, image)}" for name, own in report["held_out"].items()]
     return f"Better than the normal result ({', '.join(gains)}) in {cost}."
 

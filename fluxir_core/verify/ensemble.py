@@ -21,8 +21,11 @@ class Ensemble:
 
     Scoring and choosing are apart: `measure` scores images wherever they come from, `combine` values one cohort.
     A verifier that raises is left out of that measurement with a warning (its scores are NaN, which decide nothing), unless
-    all of them do; running out of memory is passed on.
+    all of them do; running out of memory is passed on. `judges_fidelity`: its last decision needs no check of how near the
+    result is to the degraded image.
     """
+
+    judges_fidelity = False
 
     def __init__(self, members, aggregate=mean_z, name="ensemble"):
         self.members, self.aggregate, self.name = tuple(members), aggregate, name
@@ -66,6 +69,10 @@ class Ensemble:
             else measured[member.name]
             for member in self.members
         }
+
+    def remarks(self):
+        """Sentences on what happened since the last call and whoever reads the report should know."""
+        return [remark for member in self.members if isinstance(member, Ensemble) for remark in member.remarks()]
 
     def __call__(self, images, reference=None):
         return self.combine(self.measure(images, reference))

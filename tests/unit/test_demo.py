@@ -13,7 +13,6 @@ from comfyui_fluxir.demo.run import ProgressBar, seed_of
 from comfyui_fluxir.fluxir_core.image.compare import side_by_side
 from comfyui_fluxir.tools import thumbnails
 from comfyui_fluxir.tools.graph_list import BLUEPRINTS, GRAPHS
-from comfyui_fluxir.tools.public_graphs import PUBLIC
 from comfyui_fluxir.tools.result_images import README_IMAGES, SHOWN
 from comfyui_fluxir.tools.samples import SAMPLES
 from comfyui_fluxir.tools.samples import SHOWN as SHOWN_SAMPLES
@@ -176,12 +175,12 @@ def test_the_readme_shows_the_images_that_the_demo_makes():
 
 
 def test_every_graph_is_described_and_every_description_shipped():
-    for folder, described in (("workflows", GRAPHS | PUBLIC), ("workflows/api", GRAPHS | PUBLIC), ("subgraphs", BLUEPRINTS)):
+    for folder, described in (("workflows", GRAPHS), ("workflows/api", GRAPHS), ("subgraphs", BLUEPRINTS)):
         assert sorted(path.stem for path in (environment.ROOT / folder).glob("*.json")) == sorted(described)
 
 
 def test_a_thumbnail_is_square_and_one_for_flux_shows_no_result():
-    for name in GRAPHS | PUBLIC:
+    for name in GRAPHS:
         with Image.open(environment.ROOT / "workflows" / f"{name}.jpg") as thumbnail:
             assert thumbnail.size == (SIDE, SIDE), name
     with Image.open(environment.ROOT / "workflows" / "12 FLUX Kontext - restore by instruction.jpg") as shown:

@@ -46,6 +46,8 @@ def add_arguments(parser):
     few_steps.add_argument(
         "--control", help="a model folder with a student of the uniform schedules (`fluxir train distill --uniform`)"
     )
+    taste = subparsers.add_parser("taste", help="how many choices My Taste needs, with simulated artists")
+    taste.add_argument("--model", default="miniature", help="'miniature' or a model folder")
     tiles = subparsers.add_parser("tiles", help="the seams of tiled restorations, by overlap")
     tiles.add_argument("--model", default="miniature", help="'miniature' or a model folder")
     subparsers.add_parser("training", help="what training needs at FLUX.1-dev's size, and how near plans are to runs")
@@ -76,6 +78,7 @@ def _measure(arguments):
         "ablation": lambda: tables.ablation(arguments.work, arguments.photos, arguments.steps),
         "curve": lambda: tables.curve(_labeled(arguments.models)),
         "cost": lambda: tables.cost(arguments.size),
+        "taste": lambda: tables.taste(arguments.model),
         "tiles": lambda: tables.tiles(arguments.model),
         "training": tables.training,
         "tts": lambda: tables.tts(arguments.model, arguments.degradations),

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 from ...fluxir_core.data.lock import locked
-from ..arguments import whole
+from ..arguments import text_file, whole
 from ..outputs import check_file, check_folder, deliver_data
 from ..recipes.few_step_schedules import COUNTS, GRID, choose
 
 
 def add_arguments(parser):
-    parser.add_argument("--config", type=Path, required=True, help="the YAML file of `fluxir train distill`")
+    parser.add_argument("--config", type=text_file, required=True, help="the YAML file of `fluxir train distill`")
     parser.add_argument("--work", type=Path, default=Path(".cache/distill"), help="its --work folder, with the encoded images")
     parser.add_argument("--steps", type=whole(1, GRID), nargs="+", default=COUNTS, help="schedules to find (default 1 2 4)")
     parser.add_argument("--batches", type=whole(1), default=8, help="batches of the configuration to measure on (default 8)")

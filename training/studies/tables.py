@@ -187,6 +187,15 @@ def tts(model, degradations):
     return [*({"dims": dims, **row} for dims in mixture for row in mixture[dims]), *rows], table(mixture, rows)
 
 
+def taste(model):
+    """(rows, Markdown) of `simulated_artists.measure` on the model folder `model`."""
+    from ..diffusers_host.restorer import Restorer
+    from .simulated_artists import measure, table
+
+    rows = measure(Restorer(model))
+    return rows, table(rows)
+
+
 def frontier(development, samples):
     """(rows, Markdown) of `frontier.measure`, on the mixtures that presets were chosen on where `development`."""
     from .frontier import DEVELOPMENT, HELD_OUT, measure, table

@@ -1,0 +1,131 @@
+"""The node that lets whoever looks at the images be the verifier."""
+
+import io as files
+import logging
+
+from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
+from PIL import Image
+
+from ..fluxir_core.verify.artist import ArtistsChoice, Unanswered
+from .kept_choices import keep
+from .questions import QUESTIONS
+from .runtime import current_server, speaker
+from .verifiers import LoadedVerifier, Verifier
+
+NODE = "Choose Yourself"
+BEST, RANKING = "the best", "a ranking"
+LARGEST = 2048
+"""Pixels of the longer side of what is shown."""
+
+
+class Asking:
+    """What ArtistsChoice asks with: the browser that queued the prompt. After a question that nobody answered, a run's others are
+    not asked."""
+
+    def __init__(self, rank, seconds, keep_choices, say):
+        self.rank, self.seconds, self.keep_choices, self.say = rank, seconds, keep_choices, say
+        self._missed = None
+
+    def __call__(self, offer):
+        try:
+            answer = self._answer(offer)
+        except Unanswered as reason:
+            self.say(f"{reason}, so the verifier decided.")
+            raise
+        self.say("Chosen.")
+        if self.keep_choices:
+            keep(QUESTIONS.user_of(client()), offer.scores, answer)
+        return answer
+
+    def _answer(self, offer):
+        page, run = client(), current_run()
+        if page is None:
+            raise Unanswered("No browser was there to choose in")
+        if run is not None and self._missed and self._missed[0] == run:
+            raise self._missed[1]
+        self.say(f"Waiting for your choice among {len(offer.images)} candidates, at most {self.seconds} s.")
+        images = {str(number): _jpeg(image) for number, image in enumerate(offer.images)}
+        if offer.degraded is not None:
+            images["degraded"] = _jpeg(offer.degraded)
+        height, width = offer.images[0].shape[1:]
+        try:
+            answer = QUESTIONS.ask(current_server(), page, images, self.rank, width / height, self.seconds)
+        except Unanswered as reason:
+            self._missed = run, reason
+            raise
+        if not answer:
+            raise Unanswered("It was left to the verifier")
+        return answer
+
+
+def client():
+    """The page that queued what runs, if it said that it can answer; else None."""
+    server = current_server()
+    page = server and server.client_id
+    return page if page is not None and QUESTIONS.knows(page) else None
+
+
+def current_run():
+    """The id of the prompt that runs, None outside one."""
+    context = get_executing_context()
+    return context and context.prompt_id
+
+
+def _jpeg(pixels):
+    """(3, H, W) uint8 as a JPEG file."""
+    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    file = files.BytesIO()
+    image.save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue()
+
+
+class ChooseYourself(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FluxIRChooseYourself",
+            display_name=NODE,
+            category="FluxIR/search",
+            description="Shows you the candidates beside the degraded image, and waits for your click. You are the judge.",
+            search_aliases=["image chooser", "pick image", "select", "preview chooser", "human", "pause", "fluxir"],
+            inputs=[
+                Verifier.Input(
+                    "verifier",
+                    tooltip="Decides where you do not: after the time limit, or when no browser is open. Its scores are what My "
+                    "Taste learns from.",
+                ),
+                io.Combo.Input(
+                    "ask_for",
+                    options=[BEST, RANKING],
+                    default=BEST,
+                    tooltip="the best: one click chooses. a ranking: click the candidates in order, as many as you like.",
+                ),
+                io.Int.Input(
+                    "seconds",
+                    default=120,
+                    min=5,
+                    max=86400,
+                    tooltip="How long to wait for you. After that the verifier decides, also all further rounds of this run.",
+                ),
+                io.Boolean.Input(
+                    "keep_choices",
+                    default=False,
+                    tooltip="Write down your choices with the verifier's scores, for My Taste. They stay in ComfyUI's user folder; no "
+                    "image is kept.",
+                ),
+            ],
+            outputs=[
+                Verifier.Output(
+                    display_name="verifier",
+                    tooltip="For TTS Sampler (test-time search), or for Score Images to choose from any batch.",
+                )
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, verifier, ask_for, seconds, keep_choices) -> io.NodeOutput:
+        asking = Asking(ask_for == RANKING, seconds, keep_choices, speaker(cls, logging.INFO))
+        return io.NodeOutput(LoadedVerifier(ArtistsChoice(verifier.ensemble, asking, current_run), verifier.patchers))

@@ -1,0 +1,69 @@
+"""The artist as verifier of the TTS Sampler node, in the ComfyUI of this process."""
+
+import torch
+
+from .search_host import Judge, run
+
+CANDIDATES = 3
+
+
+def judged_by(ask, inner=Judge):
+    from comfyui_fluxir.fluxir_core.verify.artist import ArtistsChoice
+    from comfyui_fluxir.fluxir_core.verify.ensemble import Ensemble
+    from comfyui_fluxir.nodes.verifiers import LoadedVerifier
+
+    return LoadedVerifier(ArtistsChoice(Ensemble([inner()]), ask))
+
+
+def candidates(degraded=None):
+    """Best of CANDIDATES, judged by whom `run` is given."""
+    from comfyui_fluxir.fluxir_core.searches.evolutionary import EvolutionarySearch
+
+    return {"search": EvolutionarySearch(lineages=CANDIDATES, children=0, rounds=()), "degraded": degraded}
+
+
+class Taking:
+    """Somebody who takes the candidate `number`; keeps what was offered."""
+
+    def __init__(self, number):
+        self.number, self.offers = number, []
+
+    def __call__(self, offer):
+        self.offers.append(offer)
+        return [self.number]
+
+
+def test_every_candidate_can_be_chosen_and_one_question_is_enough(host, vae):
+    found = []
+    for number in range(CANDIDATES):
+        ask = Taking(number)
+        best, _, report = run(host, vae, judge=judged_by(ask), **candidates())
+        assert len(ask.offers) == 1 and len(ask.offers[0].images) == CANDIDATES
+        assert report["winner"] in ([number], [-1]) and report["remarks"] == []
+        found.append(best["samples"])
+    assert all(not torch.equal(a, b) for i, a in enumerate(found) for b in found[i + 1 :])
+
+
+def test_the_artist_sees_the_degraded_image_and_overrules_the_check_of_closeness(host, vae):
+    _, finalists, _ = run(host, vae, judge=judged_by(Taking(0)), **candidates())
+    images = vae.decode(finalists["samples"])  # the baseline comes first, and again at the end
+    close_to_baseline = images[:1]
+    ask = Taking(1)
+    best, _, report = run(host, vae, judge=judged_by(ask), **candidates(close_to_baseline))
+    assert report["winner"] == [1] and torch.equal(best["samples"][0], finalists["samples"][1])
+    shown = ask.offers[0].degraded
+    torch.testing.assert_close(shown.float() / 255, close_to_baseline[0].permute(2, 0, 1).clamp(0, 1), atol=2 / 255, rtol=0)
+
+
+def test_where_nobody_is_there_the_closeness_is_checked_and_the_report_says_who_decided(host, vae):
+    from comfyui_fluxir.fluxir_core.verify.artist import Unanswered
+
+    def absent(_offer):
+        raise Unanswered("No browser was there to choose in")
+
+    _, finalists, _ = run(host, vae, judge=judged_by(Taking(0)), **candidates())
+    close_to_baseline = vae.decode(finalists["samples"])[:1]
+    _, _, report = run(host, vae, judge=judged_by(absent), **candidates(close_to_baseline))
+    _, _, alone = run(host, vae, **candidates(close_to_baseline))
+    assert report["remarks"] == ["No browser was there to choose in, so ensemble decided."]
+    assert report["winner"] == alone["winner"] and report["score"] == alone["score"]

@@ -1,0 +1,49 @@
+"""The blueprints: graphs that are one node. One function each."""
+
+from .restoration import Restoration
+
+
+def _blueprint(library, note, aliases):
+    g = Restoration(library, note, aliases)
+    g.image, g.mask = g.end("photo", "IMAGE"), g.end("mask", "MASK", "mask (optional)")
+    g.models_of()
+    g.group("3 Settings")
+    g.encode()
+    g.prompt = g.add("FluxIREmptyPrompt", adapter=g.adapter)
+    restorer = g.add("FluxIRApplyAdapter", model=g.model, adapter=g.adapter, degraded=g.latent)
+    tiled = g.add("FluxIRTileModel", model=restorer)
+    model = g.add("FluxIRRestorationFidelity", model=tiled, degraded=g.latent, fidelity=0.0)
+    g.column()
+    g.promote(restorer, "strength")
+    g.promote(model, "fidelity")
+    return g, model
+
+
+def restore_photo(library):
+    g, model = _blueprint(
+        library,
+        "Restores a photo of any size with the small model that comes with the pack. For FLUX.1-dev open it and choose its files.",
+        ["restore", "denoise", "repair", "enhance", "fluxir"],
+    )
+    samples = g.sample(model)
+    g.promote(samples, "seed")
+    g.group("4 Result")
+    g.result("IMAGE", g.decode(samples))
+    return g
+
+
+def restore_photo_by_search(library):
+    g, model = _blueprint(
+        library,
+        "Restores a photo of any size and searches for the best result. The budget says how long it may take: quick up to 3 times "
+        "a normal result, balanced up to 5 times, thorough up to 15 times. chart draws the search.",
+        ["restore", "best of n", "search", "better quality", "fluxir"],
+    )
+    g.searcher({"steps": 20, "denoise": 1.0}, model, g.prompt)
+    g.promote(g.search, "preset", "budget")
+    g.promote(g.noise, "noise_seed", "seed")
+    g.group("4 Result")
+    g.result("IMAGE", g.decode(g.search))
+    candidates = g.decode(g.search[1], "Decode the final candidates")
+    g.result("chart", g.add("FluxIRSearchReportChart", report=g.search[2], final_candidates=candidates))
+    return g
