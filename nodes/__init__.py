@@ -18,6 +18,7 @@ from .folders import register_model_folders
 from .lucidflux import ApplyLucidFlux, ApplyLucidFluxLoRA, LoadLucidFlux, LucidFluxSigmas
 from .peft_lora import ApplyPEFTLoRA, ApplyVAELoRA
 from .photo import DecodePhoto, EncodePhoto
+from .photo_folder import LoadNextPhotos, SavePhotoByName
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
 from .samples import place_samples
 from .search import SearchReportChart, TTSSampler, TTSSamplerSelect
@@ -57,6 +58,8 @@ class FluxIRExtension(ComfyExtension):
             NoisyStartLatent,
             EncodePhoto,
             DecodePhoto,
+            LoadNextPhotos,
+            SavePhotoByName,
             BeforeAndAfter,
             MatchColor,
             GiveBackDetail,

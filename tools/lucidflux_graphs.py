@@ -101,7 +101,6 @@ It takes as long as graph 15. Who is in the photo may change: lower *strength* o
     )
     g.photo_of("fluxir_dogs_noisy.jpg")
     whole = g.image
-    g.column()
     left, top, width, height = (
         g.add("PrimitiveInt", name, value=value) for name, value in (("left", 224), ("top", 208), ("width", 256), ("height", 256))
     )

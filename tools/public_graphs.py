@@ -58,7 +58,6 @@ Your card:
         vae=g.vae,
     )
     model = g.add("FluxIRTileModel", model=g.model)
-    g.column()
     steps = {"steps": 10, "denoise": 0.4}
     if search:
         samples = g.searcher(steps, model, controlled, latent=0)
@@ -112,7 +111,6 @@ It takes up to three times as long as 20 steps of FLUX with the photo's tokens, 
     g.encode()
     prompt = g.prompted("a photo of a mountain stream, sharp and detailed", 3.5)
     shown = g.add("FluxIRUMMFConditioning", conditioning=prompt, degraded=g.latent, strength=1.0)
-    g.column()
     g.searcher({"steps": 20, "denoise": 1.0}, lora, shown)
     g.group("4 Result")
     g.show(g.decode(g.search), "deblurred")
@@ -158,7 +156,6 @@ One step for each tile; 2048 x 2048 pixels are nine tiles.
     g.latent = g.add("FluxIREncodePhoto", photo=g.image, vae=encoder)
     prompt = g.prompted("", 1.0)
     model = g.add("FluxIRTileModel", model=model, tile=1024, overlap=0.5)
-    g.column()
     sigmas = g.add("ManualSigmas", "One step", sigmas="0.5051, 0")
     start = g.add("FluxIRNoisyStartLatent", "Start at the photo itself", model=model, sigmas=sigmas, degraded=g.latent)
     samples = g.custom(model, prompt, sigmas, start, noise=g.add("DisableNoise"))
@@ -205,7 +202,6 @@ It takes 20 steps, each about twice as long as FLUX's, because the photo's token
         "restore this photo: remove scratches, noise and blur, keep everyone and everything exactly as they are", 2.5
     )
     shown = g.add("ReferenceLatent", conditioning=prompt, latent=g.latent)
-    g.column()
     sigmas = g.add("BasicScheduler", model=model, scheduler="simple", steps=20, denoise=1.0)
     samples = g.custom(model, shown, sigmas, g.latent[1])
     g.group("4 Result")
@@ -254,7 +250,6 @@ Four steps for each tile; 2048 x 2048 pixels are nine tiles.
     )
     shown = g.add("ReferenceLatent", conditioning=text, latent=g.latent)
     model = g.add("FluxIRTileModel", model=model)
-    g.column()
     sigmas = g.add("Flux2Scheduler", steps=4, width=size[0], height=size[1])
     samples = g.custom(model, shown, sigmas, g.latent[1])
     g.group("4 Result")
