@@ -77,7 +77,7 @@ class EvaluateRestoration(io.ComfyNode):
         values = [{name: None if math.isnan(value) else value for name, value in row.items()} for row in rows]
         show(cls, plain(table))
         report = json.dumps({"values": values, "skipped": evaluation.skipped})
-        return io.NodeOutput(table, report, ui=ui.PreviewText(table))
+        return io.NodeOutput(table, report, ui=ui.PreviewText(plain(table)))
 
 
 def plain(table):

@@ -1,9 +1,9 @@
 """The blueprints: graphs that are one node. One function each."""
 
-from .restoration import Restoration
+from .restoration import FEW_STEPS, Restoration
 
 
-def _blueprint(library, note, aliases, enlarge=False):
+def _blueprint(library, note, aliases, enlarge=False, fast=False):
     g = Restoration(library, note, aliases)
     g.image, g.mask = g.end("photo", "IMAGE"), g.end("mask", "MASK", "mask (optional)")
     if enlarge:
@@ -15,6 +15,8 @@ def _blueprint(library, note, aliases, enlarge=False):
     g.group("3 Settings")
     g.encode()
     g.prompt = g.add("FluxIREmptyPrompt", adapter=g.adapter)
+    if fast:
+        g.model = g.add("LoraLoaderModelOnly", "The fast model", model=g.model, lora_name=FEW_STEPS, strength_model=1.0)[0]
     restorer = g.add("FluxIRApplyAdapter", model=g.model, adapter=g.adapter, degraded=g.latent)
     tiled = g.add("FluxIRTileModel", model=restorer)
     model = g.add("FluxIRRestorationFidelity", model=tiled, degraded=g.latent, fidelity=0.0)
@@ -73,4 +75,27 @@ def upscale_photo(library):
     g.promote(samples, "seed")
     g.group("4 Result")
     g.result("IMAGE", g.decode(samples))
+    return g
+
+
+def denoise(library):
+    g, model = _blueprint(
+        library,
+        "Removes noise and JPEG damage from a photo of any size in four steps, with the small model that comes with the pack. detail "
+        "gives back fine detail that the model cannot hold.",
+        ["denoise", "remove noise", "jpeg artifacts", "fast", "fluxir"],
+        fast=True,
+    )
+    noise = g.add("RandomNoise", noise_seed=0)
+    samples = g.add(
+        "SamplerCustomAdvanced",
+        noise=noise,
+        guider=g.add("BasicGuider", model=model, conditioning=g.prompt),
+        sampler=g.add("KSamplerSelect", sampler_name="euler"),
+        sigmas=g.add("FluxIRDistilledSigmas", file_name=FEW_STEPS, steps=4),
+        latent_image=g.latent,  # the student may start below pure noise
+    )
+    g.promote(noise, "noise_seed", "seed")
+    g.group("4 Result")
+    g.result("IMAGE", _with_detail(g, samples))
     return g

@@ -1,6 +1,6 @@
 """The shipped graphs and blueprints by name."""
 
-from .blueprints import restore_photo, restore_photo_by_search, upscale_photo
+from .blueprints import denoise, restore_photo, restore_photo_by_search, upscale_photo
 from .flux_graphs import any_model, kontext, ummf_flux
 from .lucidflux_graphs import lucidflux, lucidflux_large, lucidflux_part
 from .public_graphs import controlnet_once, controlnet_search, deblur, klein, kontext_lora, one_step
@@ -39,5 +39,7 @@ GRAPHS = {
 BLUEPRINTS = {
     "Restore Photo": restore_photo,
     "Restore Photo (best of search)": restore_photo_by_search,
-    "Upscale Photo": upscale_photo,
+    "Upscale": upscale_photo,
+    "Denoise (fast)": denoise,
 }
+"""By the name that node search finds: it ranks names before aliases, and among names those that are used most everywhere."""

@@ -28,8 +28,8 @@ jasperai's Upscaler ControlNet holds FLUX.1-dev at your photo; **Tile Model** sh
 
 {PRESS_R}
 
-- *controlnet*: `diffusion_pytorch_model.safetensors` of [jasperai/{CONTROLNET}]({HUB}/jasperai/{CONTROLNET}), renamed to \
-`{CONTROLNET}.safetensors`
+- *controlnet*: *diffusion_pytorch_model.safetensors* of [jasperai/{CONTROLNET}]({HUB}/jasperai/{CONTROLNET}), renamed to \
+*{CONTROLNET}.safetensors*
 
 Your card:
 
@@ -91,7 +91,7 @@ Say in the prompt what the photo shows. The LoRA was made for 512 x 512 pixels, 
 
 {PRESS_R}
 
-- *loras*: `experimental/{DEBLURRING}` of [Yuanshi/OminiControl]({HUB}/Yuanshi/OminiControl)
+- *loras*: *experimental/{DEBLURRING}* of [Yuanshi/OminiControl]({HUB}/Yuanshi/OminiControl)
 
 Your card:
 
@@ -128,10 +128,10 @@ its LoRA on FLUX goes from there to the finished image. No noise is added, so th
 
 {PRESS_R}
 
-- *loras/{ONE_STEP}*: the folders `flux_adapter` and `vae_encoder_adapter` of OMGSR-F-1024, which \
+- *loras/{ONE_STEP}*: the folders *flux_adapter* and *vae_encoder_adapter* of OMGSR-F-1024, which \
 [its page](https://github.com/wuer5/OMGSR) links
 
-It was made for the sigmas `0.5051, 0`, guidance 1, no prompt, and tiles of 1024 that overlap by half.
+It was made for the sigmas *0.5051, 0*, guidance 1, no prompt, and tiles of 1024 that overlap by half.
 
 Your card:
 

@@ -69,7 +69,29 @@ def test_a_blueprint_is_found_by_name_runs_and_shows_its_result(frontend, base, 
     frontend.run()
     restored = frontend.image(frontend.nodes("SaveImage")[0])
     with Image.open(base / "input" / PHOTO) as photo:
-        assert restored.size == photo.size and alike(restored, photo) > 0.8
+        larger = 2 if name == "Upscale" else 1
+        assert restored.size == tuple(larger * side for side in photo.size) and alike(restored, photo) > 0.8
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_a_widget_of_a_blueprint_reaches_the_node_inside(frontend, name):
+    frontend.add_blueprint(name)
+    frontend.surround(PHOTO)
+    values = {"strength": 0.5, "fidelity": 0.25, "seed": 4711, "detail": 0.75, "budget": "balanced", "times_larger": 3}
+    shown = frontend.page.evaluate(
+        """values => {
+          const node = app.graph.nodes.find(node => node.subgraph);
+          const own = node.widgets.filter(widget => widget.name in values);
+          for (const widget of own) widget.value = values[widget.name];
+          return own.map(widget => widget.name);
+        }""",
+        values,
+    )
+    blueprint = read(f"{name}.json", "subgraphs")["nodes"][0]
+    assert shown == [part["name"] for part in blueprint["inputs"] if "widget" in part]
+    sent = frontend.page.evaluate("async () => (await app.graphToPrompt()).output")
+    inside = [set(map(str, node["inputs"].values())) for node in sent.values()]
+    assert all(any(str(values[widget]) in own for own in inside) for widget in shown)
 
 
 def test_every_workflow_loads_without_a_node_that_nobody_has(frontend):

@@ -102,7 +102,8 @@ def test_a_search_shows_its_finalists_below_its_chart(stocked):
 def test_a_workflow_has_a_thumbnail_and_a_note(name):
     with Image.open((PACK / "workflows" / name).with_suffix(".jpg")) as thumbnail:
         assert 256 <= thumbnail.width <= 1024
-    assert any(node["type"] == "MarkdownNote" and len(node["widgets_values"][0]) > 100 for node in read(name)["nodes"])
+    (note,) = (node["widgets_values"][0] for node in read(name)["nodes"] if node["type"] == "MarkdownNote")
+    assert len(note) > 100 and "`" not in note  # Nodes 2.0 draws inline code unreadably
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -183,7 +184,7 @@ def test_an_evaluation_measures_the_restored_photo_against_the_one_before_it_was
         next(texts[node] for node, content in graph.items() if content["_meta"]["title"] == title)
         for title in ("The damaged photo", "The restored photo")
     )
-    found = [float(re.search(r"\| ssim ↑ \| ([\d.]+) \|", table)[1]) for table in (before, after)]
+    found = [float(re.search(r"ssim ↑ +([\d.]+)", table)[1]) for table in (before, after)]
     assert found[0] == 1.0 > found[1]
 
 
