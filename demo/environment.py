@@ -199,7 +199,7 @@ def install_browser():
     if not missing:
         return
     if not can_install_browser():
-        say(f"no {missing[0]}: browser tests will be skipped; install {' '.join(missing)} to run them.")
+        say(f"no {missing[0]}: the browser tests will be skipped; install {' '.join(missing)} to run them.")
         return
     say(f"installing {' '.join(missing)} for the browser tests")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

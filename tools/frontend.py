@@ -126,6 +126,17 @@ AREA = """id => {
 }"""
 
 
+DRAWN = """text => {
+  const context = new OffscreenCanvas(40, 40).getContext("2d", { willReadFrequently: true });
+  context.font = `24px ${getComputedStyle(document.body).fontFamily}`;
+  return [...text].map(letter => {
+    context.clearRect(0, 0, 40, 40);
+    context.fillText(letter, 4, 30);
+    return Array.from(context.getImageData(0, 0, 40, 40).data.filter((_, i) => i % 4 === 3));
+  });
+}"""
+
+
 AROUND = """photo => {
   const add = (type, x) => {
     const node = LiteGraph.createNode(type);
@@ -273,15 +284,23 @@ class Frontend:
         card.scroll_into_view_if_needed()  # it is not loaded before
         return self._image(card.locator("img"))
 
-    def help_images(self, kind):
-        """Opens the help of a node of class `kind`, closes it again. Returns its images as PIL images."""
+    def help(self, kind):
+        """Opens the help of a node of class `kind`. Returns the part of the page that it is in."""
         self.page.evaluate("kind => app.canvas.selectNode(app.graph.nodes.find(node => node.type === kind))", kind)
         self.page.get_by_test_id("info-button").click()
-        shown = self.page.locator(".node-help-content img")
-        shown.first.wait_for()
-        images = [self._image(img) for img in shown.all()]
+        shown = self.page.locator(".node-help-content")
+        shown.locator("img").first.wait_for()
+        return shown
+
+    def help_images(self, kind):
+        """Opens the help of a node of class `kind`, closes it again. Returns its images as PIL images."""
+        images = [self._image(img) for img in self.help(kind).locator("img").all()]
         self.page.get_by_label("Toggle properties panel").click()
         return images
+
+    def drawn(self, text):
+        """What the browser draws for each letter of `text` in the page's own font, as bytes."""
+        return [bytes(each) for each in self.page.evaluate(DRAWN, text)]
 
     def _until(self, act, seen):
         """Repeats `act` until `seen(milliseconds)`, which waits for what it does: a busy page misses a click now and then."""

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from comfyui_fluxir.tools.help_images import DOCS, IMAGES
+from PIL import Image
 
 from ..hosts.workflow_host import PACK, read
 
@@ -64,3 +66,25 @@ def test_a_node_is_shown_in_the_frontends_language(frontend):
     names |= {part["name"] for part in texts["outputs"].values()}
     assert names <= set(node.inner_text().splitlines())
     assert frontend.page.evaluate("LiteGraph.registered_node_types.FluxIRDistilledSigmas.category") == "FluxIR/少步采样"
+
+
+@pytest.mark.usefixtures("in_chinese")
+def test_the_help_is_in_chinese_with_its_image(frontend):
+    frontend.load(read("01 Restore a photo (works now).json"), "help")
+    shown = frontend.help("FluxIRTileModel")
+    page = (DOCS / "FluxIRTileModel" / "zh.md").read_text(encoding="utf-8")
+    text = shown.inner_text()
+    for line in page.splitlines():
+        if line.startswith(("# ", "## ")):
+            assert line.lstrip("# ") in text
+    width = shown.locator("img").first.evaluate("img => img.decode().then(() => img.naturalWidth)")
+    assert width == Image.open(IMAGES / "FluxIRTileModel.webp").width
+
+
+@pytest.mark.usefixtures("in_chinese")
+def test_the_browser_draws_chinese_and_no_boxes(frontend):
+    pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.glob("*/zh.md"))
+    letters = sorted({letter for letter in pages if "\u4e00" <= letter <= "\u9fff"})
+    (box,) = frontend.drawn("\U000fffff")
+    drawn = frontend.drawn("".join(letters))
+    assert len(letters) > 300 and box not in drawn and len(set(drawn)) == len(letters) and all(map(any, drawn))

@@ -92,7 +92,8 @@ def test_a_user_without_chromium_is_told_that_the_browser_tests_are_skipped(no_c
 def test_root_on_debian_gets_chromium(no_chromium):
     commands = no_chromium()
     environment.install_browser()
-    assert commands[0] == "dpkg --configure -a" and re.fullmatch("apt-get install -y .* chromium", commands[-1])
+    assert commands[0] == "dpkg --configure -a" and commands[-1].startswith("apt-get install -y ")
+    assert commands[-1].endswith(" chromium fontconfig fonts-wqy-microhei")
 
 
 def test_a_failing_update_does_not_keep_chromium_out(no_chromium):
@@ -103,8 +104,22 @@ def test_a_failing_update_does_not_keep_chromium_out(no_chromium):
 
 def test_a_chromium_that_cannot_be_installed_is_an_error(no_chromium):
     no_chromium(failing=("install",))
-    with pytest.raises(environment.SetupError, match="Chromium could not be installed .`apt-get install"):
+    with pytest.raises(
+        environment.SetupError, match="^chromium fontconfig fonts-wqy-microhei could not be installed .`apt-get install"
+    ):
         environment.install_browser()
+
+
+def test_the_newest_frontend_is_refused_if_it_is_another_file(monkeypatch, tmp_path):
+    def download(command, **_options):
+        (environment.Path(command[-1]) / "comfyui_frontend_package-9-py3-none-any.whl").write_bytes(b"something else")
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(environment, "CACHE", tmp_path)
+    monkeypatch.setattr(environment.subprocess, "run", download)
+    with pytest.raises(environment.SetupError, match="is not the file this pack was tested with"):
+        environment.frontend_path()
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_type_checker_finds_comfyui_and_the_pack(monkeypatch, tmp_path):
