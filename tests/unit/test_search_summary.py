@@ -3,7 +3,7 @@
 import pytest
 import torch
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
-from comfyui_fluxir.fluxir_core.image.montage import search_montage
+from comfyui_fluxir.fluxir_core.image.montage import in_words, search_montage
 from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
 from comfyui_fluxir.fluxir_core.searches.search import search
 from comfyui_fluxir.fluxir_core.searches.stepwise import StepwiseSearch
@@ -60,3 +60,15 @@ def test_the_best_candidate_is_shown_large_and_where_they_differ_below():
     sheet = search_montage(images, [0.0, 1.0, 3.0, 2.0], [1, 2], "best so far")
     assert sheet.width == 512 and sheet.getpixel((256, 100)) == (0, 255, 0)
     assert sheet.height > 512 * 64 / 96 + 512 / 2
+
+
+def test_the_best_candidate_is_told_from_the_others_in_words():
+    photo = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    soft = torch.nn.functional.avg_pool2d(photo, 3, 1, 1)
+    candidates = torch.cat([photo, soft])
+    assert in_words(candidates, 0, photo) == "sharper, closer to your photo"
+    assert in_words(candidates, 1, photo) == "softer, less close to your photo"
+    assert in_words(torch.cat([soft, soft]), 1, photo) == "as sharp, as close to your photo"
+    assert in_words(candidates, 0) == "sharper"
+    large = torch.nn.functional.interpolate(photo, scale_factor=2, mode="bicubic", antialias=True, align_corners=False)
+    assert in_words(candidates, 0, large) == "sharper, closer to your photo"
