@@ -1,6 +1,7 @@
 """What single nodes do in ComfyUI's own frontend: the preset beside a search, node search, and Chinese."""
 
 import json
+import re
 
 import pytest
 from comfyui_fluxir.tools.help_images import DOCS, IMAGES
@@ -53,6 +54,44 @@ def test_the_preset_is_grey_while_a_search_is_connected(frontend, canvas):
     assert gray()
     frontend.page.evaluate(DISCONNECT)
     assert not gray()
+
+
+RESULT = ("FluxIRBeforeAndAfter", "SaveImage", "PreviewImage")
+MUTED = {
+    "FluxIRBudgetPlan": ("FluxIRTTSSampler", "FluxIRDecodePhoto", "FluxIRSearchReportChart", *RESULT),
+    "FluxIREvaluateRestoration": RESULT,
+}
+"""What of a graph the answer needs not."""
+SAID = """id => {
+  const node = app.graph.getNodeById(id);
+  app.canvas.ds.scale = 1;
+  app.canvas.ds.offset = [100 - node.pos[0], 100 - node.pos[1]];
+  app.canvas.setDirty(true, true);
+  return node.widgets.map(widget => widget.value).filter(value => typeof value === "string").join("\\n");
+}"""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "answer"),
+    [
+        ("04 Search for the best result", "FluxIRBudgetPlan", r"times a normal result: \d+ model calls, \d+ judged images"),
+        ("06 Measure a restoration", "FluxIREvaluateRestoration", r"closeness ↑ +[\d.]+"),
+    ],
+)
+def test_a_node_shows_its_answer_in_words(frontend, canvas, name, kind, answer):
+    graph = read(f"{name}.json")
+    for node in graph["nodes"]:
+        if node["type"] in MUTED[kind]:
+            node["mode"] = 2
+    frontend.load(graph, kind)
+    frontend.run()
+    node = frontend.nodes(kind)[-1]
+    frontend.page.wait_for_timeout(1000)
+    said = frontend.page.evaluate(SAID, node)
+    frontend.page.wait_for_timeout(500)
+    (found,) = re.findall(answer, said)
+    assert "|" not in said and "{" not in said
+    assert frontend.page.get_by_text(re.compile(re.escape(found.split("  ")[0]))).first.is_visible()
 
 
 @pytest.mark.usefixtures("in_chinese")
