@@ -105,7 +105,7 @@ def encode(vae, planes, say=None):
     """The latents of images `planes` (B, 3, H, W) of any size, padded to whole tokens; `say` is told what it will take."""
     scale = vae.spacial_compression_encode()
     padded = pad_to_tokens(planes, PATCH * scale)
-    told = _teller(say, *(extent // scale for extent in padded.shape[-2:]), scale)
+    told = _teller(say, padded.shape[-2] // scale, padded.shape[-1] // scale, scale)
 
     def code(images):
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -117,7 +117,7 @@ def encode(vae, planes, say=None):
 def decode(vae, latents, say=None):
     """The images (B, 3, H, W) in [0, 1] of `latents`; `say` is told what it will take. Raises ValueError for a video's."""
     scale = vae.spacial_compression_decode()
-    told = _teller(say, *latents.shape[-2:], scale)
+    told = _teller(say, latents.shape[-2], latents.shape[-1], scale)
 
     def code(tile):
         comfy.model_management.throw_exception_if_processing_interrupted()

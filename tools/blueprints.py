@@ -16,7 +16,7 @@ def _blueprint(library, note, aliases, enlarge=False, fast=False):
     g.encode()
     g.prompt = g.add("FluxIREmptyPrompt", adapter=g.adapter)
     if fast:
-        g.model = g.add("LoraLoaderModelOnly", "The fast model", model=g.model, lora_name=FEW_STEPS, strength_model=1.0)[0]
+        g.model = g.add("LoraLoaderModelOnly", "The fast model", model=g.model, lora_name=FEW_STEPS, strength_model=1.0)
     restorer = g.add("FluxIRApplyAdapter", model=g.model, adapter=g.adapter, degraded=g.latent)
     tiled = g.add("FluxIRTileModel", model=restorer)
     model = g.add("FluxIRRestorationFidelity", model=tiled, degraded=g.latent, fidelity=0.0)
