@@ -11,7 +11,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..fluxir_core.image.files import LoadedImage, image_bytes, read_image
 from ..fluxir_core.image.folder import images_left
 from .inputs import checked_image
-from .runtime import show
+from .runtime import answer
 
 LOAD_NODE, SAVE_NODE = "Load Next Photos", "Save Photo by Name"
 CATEGORY = "FluxIR/image"
@@ -43,7 +43,6 @@ class LoadNextPhotos(io.ComfyNode):
                 io.Image.Output(display_name="photo", is_output_list=True, tooltip="The photos, each in its own size."),
                 io.String.Output(display_name="name", is_output_list=True, tooltip="Their names, for Save Photo by Name."),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -71,9 +70,9 @@ class LoadNextPhotos(io.ComfyNode):
                 break
         done = total - len(left)
         said = [f"{done} of {total} are done. Now: {', '.join(names)}." if names else f"All of {total} photos are done."]
-        show(cls, "\n".join([*said, *(f"Left out: {reason}" for reason in bad)]))
+        said += [f"Left out: {reason}" for reason in bad]
         nothing = [ExecutionBlocker(None)]
-        return io.NodeOutput(photos or nothing, names or nothing)
+        return io.NodeOutput(photos or nothing, names or nothing, ui=answer("\n".join(said)))
 
 
 class SavePhotoByName(io.ComfyNode):
@@ -92,7 +91,6 @@ class SavePhotoByName(io.ComfyNode):
                 io.String.Input("results", default="restored", tooltip="The folder inside ComfyUI's output folder."),
             ],
             outputs=[io.String.Output(display_name="path", tooltip="Where it was saved.")],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -101,8 +99,7 @@ class SavePhotoByName(io.ComfyNode):
         _source, out = _folders(SAVE_NODE, "", results)
         path = _inside(SAVE_NODE, "name", out, name)
         if path.exists():
-            show(cls, f"{name} is there already; it stays as it is.")
-            return io.NodeOutput(str(path))
+            return io.NodeOutput(str(path), ui=answer(f"{name} is there already; it stays as it is."))
         pixels = planes[:3].expand(3, -1, -1)
         try:
             content, remarks = image_bytes(LoadedImage(pixels, planes[3:] if len(planes) == 4 else None), path.suffix)
@@ -112,8 +109,7 @@ class SavePhotoByName(io.ComfyNode):
         partial = path.with_name(f"{path.name}.part")  # a run that is stopped leaves no half of a photo
         partial.write_bytes(content)
         os.replace(partial, path)
-        show(cls, "\n".join([f"Saved {name}.", *remarks]))
-        return io.NodeOutput(str(path))
+        return io.NodeOutput(str(path), ui=answer("\n".join([f"Saved {name}.", *remarks])))
 
 
 def _folders(node, folder, results):

@@ -12,7 +12,7 @@ from ..fluxir_core.image.candidates import draw_report
 from ..fluxir_core.searches.presets import PRESETS
 from ..fluxir_core.searches.summary import summarize
 from .inputs import checked_latent, given_planes
-from .runtime import pil_to_image, show
+from .runtime import answer, pil_to_image
 from .search_algorithms import SearchAlgorithm
 from .search_sampler import SearchSampler
 from .verifiers import Verifier
@@ -78,7 +78,7 @@ class TTSSampler(io.ComfyNode):
             description="Tries variants while it samples, and keeps what the verifier likes best (test-time search). Works with any "
             "flow-matching model.",
             search_aliases=["test-time scaling", "tts", "best of n", "better quality", "resflow", "verifier", "fluxir"],
-            hidden=[io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+            hidden=[io.Hidden.extra_pnginfo],
             inputs=[
                 io.Noise.Input(
                     "noise",
@@ -148,10 +148,10 @@ class TTSSampler(io.ComfyNode):
         report = {"preset": None if search else preset, **run.result.report}
         if cls.hidden is not None and cls.hidden.extra_pnginfo is not None:
             cls.hidden.extra_pnginfo[METADATA] = report
-        show(cls, summarize(report))
         finalists = run.result.finalists.flatten(0, 1).to(sampled)
         unmasked = {k: v for k, v in latent.items() if k not in ("noise_mask", "batch_index")}
-        return io.NodeOutput({**latent, "samples": sampled}, {**unmasked, "samples": finalists}, json.dumps(report))
+        best = {**latent, "samples": sampled}
+        return io.NodeOutput(best, {**unmasked, "samples": finalists}, json.dumps(report), ui=answer(summarize(report)))
 
 
 class TTSSamplerSelect(io.ComfyNode):

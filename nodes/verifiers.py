@@ -14,7 +14,7 @@ from ..fluxir_core.image.candidates import candidate_sheet
 from ..fluxir_core.verify.aggregate import mean_z, rank_sum
 from ..fluxir_core.verify.ensemble import DefaultEnsemble, Ensemble
 from .inputs import given_planes
-from .runtime import in_name_of, load_whole, pil_to_image, show
+from .runtime import answer, in_name_of, load_whole, pil_to_image
 
 AGGREGATORS = {"by score": mean_z, "by rank": rank_sum}
 Verifier = io.Custom("FLUXIR_VERIFIER")
@@ -136,7 +136,6 @@ class ScoreImages(io.ComfyNode):
                 io.String.Output(display_name="scores", tooltip="The value of each image and every verifier's scores, as JSON."),
                 io.Image.Output(display_name="sheet", tooltip="All images with their ranks and scores; the best is framed."),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -156,12 +155,12 @@ class ScoreImages(io.ComfyNode):
         if refused:
             said = f"the verifier refuses all of {len(planes)} images ({_refusals(scores)}): none is the best, the first is given"
             logging.warning("Score Images: %s.", said)
-            show(cls, said)
         columns = {"values": values, **scores}
         report = {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in columns.items()}
         report = {"values": report.pop("values"), "scores": report, **({"refused": said} if refused else {})}
         sheet = candidate_sheet(planes.cpu(), report["values"], report["scores"], None if refused else best)
-        return io.NodeOutput(images[best : best + 1], best, json.dumps(report), pil_to_image(sheet))
+        shown = {"ui": answer(said)} if refused else {}
+        return io.NodeOutput(images[best : best + 1], best, json.dumps(report), pil_to_image(sheet), **shown)
 
 
 def _refusals(scores):

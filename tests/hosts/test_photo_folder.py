@@ -14,14 +14,14 @@ def folders(comfy, monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_what_is_left_out_is_named_on_the_node(folders, monkeypatch):
-    from comfyui_fluxir.nodes import LoadNextPhotos, photo_folder
+def test_what_is_left_out_is_named_on_the_node(folders):
+    from comfyui_fluxir.nodes import LoadNextPhotos
 
-    said = []
-    monkeypatch.setattr(photo_folder, "show", lambda _node, text: said.append(text))
     Image.new("RGBA", (9, 7), (255, 0, 0, 128)).save(folders / "input" / "b.png")
     (folders / "input" / "a.jpg").write_bytes(b"no photo")
-    photos, names = LoadNextPhotos.execute("", "restored", 1).result
+    output = LoadNextPhotos.execute("", "restored", 1)
+    photos, names = output.result
+    said = output.ui["text"]
     assert names == ["b.png"] and photos[0].shape == (1, 7, 9, 4)
     assert said == [
         "0 of 2 are done. Now: b.png.\nLeft out: a.jpg cannot be read as an image (it is of no known format); give a PNG or JPEG file."

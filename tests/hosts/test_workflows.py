@@ -213,7 +213,7 @@ def test_the_budget_plan_is_kept_to(stocked):
     steps = []
     stocked.run(graph, progress=lambda node, step, total: steps.append((node, step, total)))
     (entry,) = list(stocked.get("/history?max_items=1").values())
-    report = json.loads(entry["outputs"][budget]["text"][0])
+    report = json.loads(entry["outputs"][budget]["report"][0])
     calls = report["model_calls"]
     each = report["decode_seconds"] + report["judge_seconds"]
     assert min(report["step_seconds"], report["decode_seconds"], report["judge_seconds"]) > 0

@@ -46,7 +46,10 @@ def broken_links(page):
         if re.match(r"[a-z]+:", link):
             continue
         path, _, anchor = link.partition("#")
-        target = (page.parent / path).resolve() if path else page
+        folder = (
+            page.parent.parent if page.name == "zh.md" else page.parent
+        )  # ComfyUI's frontend reads a language's page from there
+        target = (folder / path).resolve() if path else page
         if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
             yield link
 
