@@ -93,6 +93,8 @@ def test_a_node_shows_its_answer_in_words(frontend, canvas, name, kind, answer):
     assert "|" not in said and "{" not in said
     (shown,) = (box for box in frontend.page.locator("textarea").all() if box.input_value() == said)
     assert shown.is_visible() and found in said
+    frontend.fit()
+    assert frontend.overlaps(canvas) == []
 
 
 @pytest.mark.usefixtures("in_chinese")
