@@ -79,9 +79,14 @@ class EvaluateRestoration(io.ComfyNode):
 
 
 def plain(table):
-    """A Markdown table without its frame: the node shows text as it stands."""
-    lines = [line.strip("| ").replace(" | ", "   ") for line in table.splitlines()]
-    return "\n".join(line for line in lines if line.strip("-:| "))
+    """A Markdown table with columns in place of its frame: the node shows text as it stands, in letters of one width."""
+    lines = [line for line in table.splitlines() if line.strip("-:| ")]
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    cells = [row for row, line in zip(rows, lines) if line.startswith("|")]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return "\n".join(
+        "  ".join(map(str.ljust, row, widths)).rstrip() if line.startswith("|") else line for row, line in zip(rows, lines)
+    )
 
 
 def _image(images, number, device):

@@ -49,8 +49,8 @@ def restore_photo(library):
 def restore_photo_by_search(library):
     g, model = _blueprint(
         library,
-        "Restores a photo of any size and searches for the best result. The budget says how long it may take: quick up to 3 times "
-        "a normal result, balanced up to 5 times, thorough up to 15 times. chart draws the search.",
+        "Restores a photo of any size and searches for the best result. The budget says how often the model may run: quick up "
+        "to 3 times as often as for a normal result, balanced 5 times, thorough 15 times. chart draws the search.",
         ["restore", "best of n", "search", "better quality", "fluxir"],
     )
     g.searcher({"steps": 20, "denoise": 1.0}, model, g.prompt)

@@ -4,7 +4,7 @@ WIDTH, GAP, BETWEEN, TITLE, EDGE = 320, 60, 140, 34, 24
 """Pixels: a node's width, between nodes of a column, between columns, of a node's title, and between a group and its nodes."""
 SIGN, HEADER = 130, 250
 """Pixels: of a group's title, which web/js/groups.js writes large when zoomed out, and of that with the wires that run below it."""
-IMAGES = {"LoadImage": 420, "SaveImage": 420, "PreviewImage": 420, "FluxIRBeforeAndAfter": 440, "FluxIRTTSSampler": 340}
+IMAGES = {"LoadImage": 420, "SaveImage": 420, "PreviewImage": 420, "FluxIRBeforeAndAfter": 440, "FluxIRTTSSampler": 600}
 """Pixels of height that a node needs for what it shows beside its slots and widgets."""
 TEXTS = {
     "PreviewAny": 200,
@@ -16,7 +16,13 @@ TEXTS = {
     "FluxIRCLIPScoreVerifier": 120,
     "FluxIRSaveImagePairs": 120,
 }
-WIDE = {"FluxIRBeforeAndAfter": 560, "PreviewImage": 560, "SaveImage": 420, "FluxIREvaluateRestoration": 420}
+WIDE = {
+    "FluxIRBeforeAndAfter": 560,
+    "PreviewImage": 560,
+    "SaveImage": 420,
+    "FluxIREvaluateRestoration": 420,
+    "FluxIRTTSSampler": 420,
+}
 
 
 def height(graph, node):

@@ -136,3 +136,10 @@ def test_a_tiled_model_says_what_all_steps_will_take(nodes, host, monkeypatch):
     model = nodes.TileModel.execute(host.model, 64, 0.25).result[0]
     host.sample(model, noise=random_latent(1, 1, 12, 12))
     assert len(said) == 2 and said[1].startswith(f"{said[0]}: about ") and " a step, " in said[1] and said[1].endswith(" steps")
+
+
+def test_a_table_stands_on_a_node_in_columns(nodes):
+    from comfyui_fluxir.nodes.evaluate import plain
+
+    table = "| metric | value |\n|---|---|\n| psnr ↑ | 24.9 |\n| closeness ↑ | 31.93 |\n\n- lpips skipped: its weights are missing"
+    assert plain(table) == "metric       value\npsnr ↑       24.9\ncloseness ↑  31.93\n- lpips skipped: its weights are missing"
