@@ -1,6 +1,7 @@
 """Set-up and demo: every failure is one clear sentence."""
 
 import hashlib
+import json
 import re
 import socket
 import sys
@@ -192,6 +193,21 @@ def test_the_readme_shows_the_images_that_the_demo_makes():
 def test_every_graph_is_described_and_every_description_shipped():
     for folder, described in (("workflows", GRAPHS), ("workflows/api", GRAPHS), ("subgraphs", BLUEPRINTS)):
         assert sorted(path.stem for path in (environment.ROOT / folder).glob("*.json")) == sorted(described)
+
+
+def test_every_reroute_of_a_graph_carries_the_wires_that_pass_it():
+    for path in (environment.ROOT / "workflows").glob("*.json"):
+        graph = json.loads(path.read_text(encoding="utf-8"))
+        reroutes = {each["id"]: each for each in graph["extra"]["reroutes"]}
+        passed = {id: [] for id in reroutes}
+        for link in graph["extra"]["linkExtensions"]:
+            at = link["parentId"]
+            while at is not None:
+                passed[at].append(link["id"])
+                at = reroutes[at].get("parentId")
+        assert passed == {id: sorted(each["linkIds"]) for id, each in reroutes.items()}, path.stem
+        outputs = {link[0]: tuple(link[1:3]) for link in graph["links"]}
+        assert all(len({outputs[id] for id in each["linkIds"]}) == 1 for each in reroutes.values()), path.stem
 
 
 def test_a_thumbnail_is_square_and_one_for_flux_shows_no_result():
