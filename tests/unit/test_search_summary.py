@@ -24,6 +24,13 @@ def test_a_gain_is_said_by_verifier_with_its_sign_and_its_cost():
     assert said.startswith("Better than the normal result (judge +") and f"{found['nfe']} model calls" in said
 
 
+def test_a_score_that_all_share_is_no_gain():
+    found = report(lambda x: x.sum(1), PRESETS["best_of_n"])
+    veto = [[0.0 for _ in own] for own in found["finalist_scores"]["judge"]]
+    said = summarize({**found, "finalist_scores": {**found["finalist_scores"], "veto_noise": veto}})
+    assert said == summarize(found) and "veto" not in said
+
+
 def test_it_is_said_that_nothing_was_gained():
     assert summarize(report(lambda x: torch.zeros(len(x)))).startswith("The normal result was the best: nothing was gained")
 
