@@ -151,7 +151,7 @@ class ScoreImages(io.ComfyNode):
         scores = {name: values.float().cpu() for name, values in scores.items()}
         values = verifier.ensemble.combine(scores)
         best = int(values.nan_to_num(nan=-torch.inf).argmax())
-        refused = not torch.isfinite(values).any()
+        refused, said = not torch.isfinite(values).any(), f"Image {best + 1} of {len(planes)} is the best."
         if refused:
             said = f"the verifier refuses all of {len(planes)} images ({_refusals(scores)}): none is the best, the first is given"
             logging.warning("Score Images: %s.", said)
@@ -159,8 +159,7 @@ class ScoreImages(io.ComfyNode):
         report = {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in columns.items()}
         report = {"values": report.pop("values"), "scores": report, **({"refused": said} if refused else {})}
         sheet = candidate_sheet(planes.cpu(), report["values"], report["scores"], None if refused else best)
-        shown = {"ui": answer(said)} if refused else {}
-        return io.NodeOutput(images[best : best + 1], best, json.dumps(report), pil_to_image(sheet), **shown)
+        return io.NodeOutput(images[best : best + 1], best, json.dumps(report), pil_to_image(sheet), ui=answer(said))
 
 
 def _refusals(scores):
