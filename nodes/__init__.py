@@ -21,6 +21,7 @@ from .kept_choices import add_choices_routes
 from .lucidflux import ApplyLucidFlux, ApplyLucidFluxLoRA, LoadLucidFlux, LucidFluxSigmas
 from .peft_lora import ApplyPEFTLoRA, ApplyVAELoRA
 from .photo import DecodePhoto, EncodePhoto
+from .photo_folder import LoadNextPhotos, SavePhotoByName
 from .questions import add_question_routes
 from .reward_models import AestheticVerifier, CLIPScoreVerifier, ImageRewardVerifier, PyIQAVerifier
 from .runtime import current_server
@@ -68,6 +69,8 @@ class FluxIRExtension(ComfyExtension):
             NoisyStartLatent,
             EncodePhoto,
             DecodePhoto,
+            LoadNextPhotos,
+            SavePhotoByName,
             BeforeAndAfter,
             MatchColor,
             GiveBackDetail,

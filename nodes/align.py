@@ -9,7 +9,7 @@ from ..fluxir_core.image.align import measure_drift, move_back
 from ..fluxir_core.verify.drift import Drift
 from ..fluxir_core.verify.ensemble import Ensemble
 from .inputs import checked_image
-from .runtime import show, to_planes
+from .runtime import answer, to_planes
 from .verifiers import LoadedVerifier, Verifier
 
 NODE = "Align to Input"
@@ -43,7 +43,6 @@ class AlignToInput(io.ComfyNode):
                     tooltip="How many pixels the points of the image had moved: root mean square, of the worst.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -68,8 +67,8 @@ class AlignToInput(io.ComfyNode):
             drifts.append(drift)
             progress.update(1)
         distances = [drift.pixels(*restored.shape[1:3]) for drift in drifts]
-        show(cls, "\n".join(f"{d.right:+.2f} right, {d.down:+.2f} down, {100 * (d.scale - 1):+.2f} %" for d in drifts))
-        return io.NodeOutput(torch.cat(moved).contiguous(), max(distances))
+        said = "\n".join(f"{d.right:+.2f} right, {d.down:+.2f} down, {100 * (d.scale - 1):+.2f} %" for d in drifts)
+        return io.NodeOutput(torch.cat(moved).contiguous(), max(distances), ui=answer(said))
 
 
 class DriftVerifier(io.ComfyNode):

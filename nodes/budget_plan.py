@@ -14,7 +14,7 @@ from ..fluxir_core.searches.search import estimate_cost
 from ..fluxir_core.searches.summary import say_time
 from .degraded_latent import check_vae
 from .inputs import checked_latent
-from .runtime import in_name_of, show, to_planes
+from .runtime import answer, in_name_of, to_planes
 from .search_algorithms import SearchAlgorithm
 from .verifiers import Verifier
 
@@ -42,7 +42,6 @@ class BudgetPlan(io.ComfyNode):
                 io.Vae.Input("vae", optional=True, tooltip="The search's vae: decoding one image is timed, too."),
                 Verifier.Input("verifier", optional=True, tooltip="Together with vae: judging one image is timed, too."),
             ],
-            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Int.Output(
                     display_name="model_calls",
@@ -89,8 +88,8 @@ class BudgetPlan(io.ComfyNode):
                     raise in_name_of(NODE, error) from None
             each = report.get("decode_seconds", 0) + report.get("judge_seconds", 0)
             report["seconds"] = round(report["step_seconds"] * cost["nfe"] + each * cost["verifications"], 2)
-        show(cls, say_cost(report))
-        return io.NodeOutput(cost["nfe"], report["seconds"], json.dumps(report), ui={"text": [json.dumps(report)]})
+        shown = {**answer(say_cost(report)), "report": [json.dumps(report)]}
+        return io.NodeOutput(cost["nfe"], report["seconds"], json.dumps(report), ui=shown)
 
 
 def say_cost(report):

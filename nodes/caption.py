@@ -7,7 +7,7 @@ import comfy.model_management
 import comfy.utils
 import folder_paths
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch.nn import functional as F
 
 from ..fluxir_core.caption import MOST_TOKENS, Captioner
@@ -15,7 +15,7 @@ from ..fluxir_core.image.pixels import luma
 from ..fluxir_core.verify.removal_check import removal_check
 from .folders import CAPTIONERS
 from .inputs import checked_image, given_planes
-from .runtime import in_name_of, load_whole, make_patcher, show, to_planes
+from .runtime import answer, in_name_of, load_whole, make_patcher, to_planes
 
 CATEGORY = "FluxIR/conditioning"
 QWEN_FOLDER = "Qwen2.5-VL-7B-Instruct"
@@ -93,7 +93,6 @@ class DegradationCheck(io.ComfyNode):
                 io.Boolean.Output(display_name="usable", tooltip="Whether every image of the batch passes."),
                 io.String.Output(display_name="report", tooltip="What was measured for each image, and why it fails."),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -111,8 +110,7 @@ class DegradationCheck(io.ComfyNode):
             failed = [line for line, finding in zip(report.splitlines(), findings) if not finding.usable]
             logging.warning("Degradation Check: %s. There is no caption.", "; ".join(failed))
             cleaned = _replaced(cleaned, degraded, [finding.usable for finding in findings])
-        show(cls, report)
-        return io.NodeOutput(cleaned, (caption or "") if usable else "", usable, report, ui=ui.PreviewText(report))
+        return io.NodeOutput(cleaned, (caption or "") if usable else "", usable, report, ui=answer(report))
 
 
 class CaptionImage(io.ComfyNode):
@@ -133,7 +131,6 @@ class CaptionImage(io.ComfyNode):
                 ),
             ],
             outputs=[io.String.Output(display_name="caption", tooltip="For a text encoder or Degradation Check.")],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -155,5 +152,4 @@ class CaptionImage(io.ComfyNode):
             (caption,) = captioner(images, on_token)
         except (ValueError, ImportError) as error:
             raise in_name_of("Caption Image", error) from None
-        show(cls, caption)
-        return io.NodeOutput(caption, ui=ui.PreviewText(caption))
+        return io.NodeOutput(caption, ui=answer(caption))

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..fluxir_core.image.color import METHODS, check_pair, match_color
 from .inputs import checked_image
 
-NODE = "Match Color"
+NODE = "Color Match"
 COPIES = 12
 """Images of one size that matching holds at a time, about: what is asked of ComfyUI's memory management."""
 

@@ -5,11 +5,11 @@ import math
 
 import comfy.model_management
 import comfy.utils
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..fluxir_core.verify.evaluation import Evaluation, markdown
 from .inputs import checked_image
-from .runtime import make_patcher, show, to_planes
+from .runtime import answer, make_patcher, to_planes
 
 
 class EvaluateRestoration(io.ComfyNode):
@@ -45,7 +45,6 @@ class EvaluateRestoration(io.ComfyNode):
                 io.String.Output(display_name="table", tooltip="The values, or their means, as a Markdown table."),
                 io.String.Output(display_name="values", tooltip="Every image's values and what is skipped, as JSON."),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -75,15 +74,19 @@ class EvaluateRestoration(io.ComfyNode):
             raise ValueError(f"Evaluate Restoration: {error}") from None
         table = markdown(rows, evaluation)
         values = [{name: None if math.isnan(value) else value for name, value in row.items()} for row in rows]
-        show(cls, plain(table))
         report = json.dumps({"values": values, "skipped": evaluation.skipped})
-        return io.NodeOutput(table, report, ui=ui.PreviewText(table))
+        return io.NodeOutput(table, report, ui=answer(plain(table)))
 
 
 def plain(table):
-    """A Markdown table without its frame: the node shows text as it stands."""
-    lines = [line.strip("| ").replace(" | ", "   ") for line in table.splitlines()]
-    return "\n".join(line for line in lines if line.strip("-:| "))
+    """A Markdown table with columns in place of its frame: the node shows text as it stands, in letters of one width."""
+    lines = [line for line in table.splitlines() if line.strip("-:| ")]
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    cells = [row for row, line in zip(rows, lines) if line.startswith("|")]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return "\n".join(
+        "  ".join(map(str.ljust, row, widths)).rstrip() if line.startswith("|") else line for row, line in zip(rows, lines)
+    )
 
 
 def _image(images, number, device):

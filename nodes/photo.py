@@ -1,13 +1,15 @@
 """A photo of any size into a model and back out: padded to whole tokens, in tiles where it is large, cut to its own size."""
 
+import time
 from types import SimpleNamespace
 
 import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..fluxir_core.execution.tiled_vae import decode_in_tiles, encode_in_tiles
+from ..fluxir_core.execution.tiled_vae import decode_in_tiles, encode_in_tiles, tile_count
 from ..fluxir_core.image.padding import crop_back, pad_to_tokens
+from ..fluxir_core.searches.summary import say_time
 from .inputs import checked_image, checked_latent, given_planes
 from .runtime import show, to_planes
 
@@ -46,10 +48,8 @@ class EncodePhoto(io.ComfyNode):
     @classmethod
     def execute(cls, photo, vae) -> io.NodeOutput:
         planes = given_planes(ENCODE_NODE, "photo", photo)
-        if photo.shape[1] > TILE or photo.shape[2] > TILE:
-            show(cls, f"{photo.shape[2]} x {photo.shape[1]} pixels, in tiles of {TILE}")
         padded = pad_to_tokens(planes, PATCH * vae.spacial_compression_encode())
-        samples = encode(vae, padded)
+        samples = encode(vae, padded, lambda text: show(cls, text))
         return io.NodeOutput({"samples": samples}, {"samples": torch.zeros_like(samples)}, padded.movedim(1, -1))
 
 
@@ -73,6 +73,7 @@ class DecodePhoto(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The images, as large as the photo.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -81,7 +82,7 @@ class DecodePhoto(io.ComfyNode):
         latents = SimpleNamespace(latent_channels=vae.latent_channels, latent_dimensions=vae.latent_dim)
         given = checked_latent(DECODE_NODE, "samples", samples["samples"], latents, "this VAE's")
         try:
-            images = crop_back(decode(vae, given), photo.shape[1:3])
+            images = crop_back(decode(vae, given, lambda text: show(cls, text)), photo.shape[1:3])
         except ValueError as error:
             raise ValueError(f"{DECODE_NODE}: {error}") from None
         alpha = _alpha(photo, mask)
@@ -100,26 +101,44 @@ def _alpha(photo, mask):
     return torch.nn.functional.interpolate(planes, photo.shape[1:3], mode="bilinear", antialias=True).clamp(0, 1)
 
 
-def encode(vae, planes):
-    """The latents of images `planes` (B, 3, H, W) of any size, padded to whole tokens."""
+def encode(vae, planes, say=None):
+    """The latents of images `planes` (B, 3, H, W) of any size, padded to whole tokens; `say` is told what it will take."""
     scale = vae.spacial_compression_encode()
+    padded = pad_to_tokens(planes, PATCH * scale)
+    told = _teller(say, padded.shape[-2] // scale, padded.shape[-1] // scale, scale)
 
     def code(images):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        return vae.encode(images.movedim(1, -1).contiguous())
+        return told(lambda: vae.encode(images.movedim(1, -1).contiguous()))
 
-    return encode_in_tiles(code, pad_to_tokens(planes, PATCH * scale), TILE // scale, scale, OVERLAP)
+    return encode_in_tiles(code, padded, TILE // scale, scale, OVERLAP)
 
 
-def decode(vae, latents):
-    """The images (B, 3, H, W) in [0, 1] of `latents`. Raises ValueError for a video's."""
+def decode(vae, latents, say=None):
+    """The images (B, 3, H, W) in [0, 1] of `latents`; `say` is told what it will take. Raises ValueError for a video's."""
     scale = vae.spacial_compression_decode()
+    told = _teller(say, latents.shape[-2], latents.shape[-1], scale)
 
     def code(tile):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        images = vae.decode(tile)
+        images = told(lambda: vae.decode(tile))
         if images.ndim != 4:
             raise ValueError("the latent is a video's; decode it with VAE Decode.")
         return to_planes(images)
 
     return decode_in_tiles(code, latents, TILE // scale, scale, OVERLAP).clamp(0, 1)
+
+
+def _teller(say, height, width, scale):
+    """A function that calls what codes a tile; after the first of several, `say` is told how long all will take."""
+    left = [tile_count(height, width, TILE // scale, OVERLAP)] if say else []
+
+    def timed(work):
+        started = time.perf_counter()
+        result = work()
+        if left and (count := left.pop()) > 1:
+            seconds = count * (time.perf_counter() - started)
+            say(f"{width * scale} x {height * scale} pixels in {count} tiles of up to {TILE}: about {say_time(seconds)}")
+        return result
+
+    return timed

@@ -66,6 +66,14 @@ def show(node, text):
     speaker(node, logging.DEBUG)(text)
 
 
+def answer(text):
+    """`text` as NodeOutput's ui: what stays on the node when it is done, written there by web/js/answers.js.
+
+    What `show` says is gone then in newer frontends.
+    """
+    return {"text": [text]}
+
+
 def in_name_of(node, error):
     """A ValueError of `error` in the name of `node`, unless it bears another node's already; a class's or a subject's name is left out."""
     text = re.sub(r"^([A-Z]\w*|caption|degrade|verify): ", "", str(error))

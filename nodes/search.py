@@ -12,7 +12,7 @@ from ..fluxir_core.image.candidates import draw_report
 from ..fluxir_core.searches.presets import PRESETS
 from ..fluxir_core.searches.summary import summarize
 from .inputs import checked_latent, given_planes
-from .runtime import pil_to_image, show
+from .runtime import answer, pil_to_image
 from .search_algorithms import SearchAlgorithm
 from .search_metadata import SAMPLER, keep_report
 from .search_sampler import SearchSampler
@@ -145,10 +145,10 @@ class TTSSampler(io.ComfyNode):
             raise ValueError(f"{NODE}: the sigmas hold no step; use a scheduler with at least one step.")
         report = {"preset": None if search else preset, **run.result.report}
         keep_report(cls.hidden, report)
-        show(cls, summarize(report))
         finalists = run.result.finalists.flatten(0, 1).to(sampled)
         unmasked = {k: v for k, v in latent.items() if k not in ("noise_mask", "batch_index")}
-        return io.NodeOutput({**latent, "samples": sampled}, {**unmasked, "samples": finalists}, json.dumps(report))
+        best = {**latent, "samples": sampled}
+        return io.NodeOutput(best, {**unmasked, "samples": finalists}, json.dumps(report), ui=answer(summarize(report)))
 
 
 class TTSSamplerSelect(io.ComfyNode):

@@ -13,7 +13,7 @@ from comfy.samplers import KSAMPLER, Sampler
 
 from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.execution.tiles import crop_to_tile
-from ..fluxir_core.image.montage import search_montage
+from ..fluxir_core.image.montage import in_words, search_montage
 from ..fluxir_core.searches.search import SearchResult, estimate_cost, search
 from ..fluxir_core.searches.task import Task
 from ..fluxir_core.verify.ensemble import Ensemble
@@ -189,9 +189,10 @@ class ComfyTask:
 
     def watch(self, decided):
         """The first image's candidates on the node, the best of them large."""
-        values = decided.values[:, 0].tolist()
-        text = f"best so far, step {decided.step} of {len(self.sigmas) - 1}; below, where the candidates differ most"
-        sheet = search_montage(decided.images[:, 0], values, decided.chosen[:, 0].tolist(), text)
+        values, chosen = decided.values[:, 0].tolist(), decided.chosen[:, 0].tolist()
+        words = in_words(decided.images[:, 0], max(chosen, key=lambda i: values[i]), self.settings.degraded)
+        text = f"best so far: {words}\nstep {decided.step} of {len(self.sigmas) - 1}; below, where the candidates differ most"
+        sheet = search_montage(decided.images[:, 0], values, chosen, text)
         self.bar.update_absolute(self.nfe, self.planned, ("JPEG", sheet, 512))
         logging.debug("%s: step %d, values %s", self.settings.name, decided.step, values)
 

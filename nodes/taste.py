@@ -13,7 +13,7 @@ from .choose import client
 from .folders import TASTES
 from .kept_choices import choices_file, kept
 from .questions import QUESTIONS
-from .runtime import show
+from .runtime import answer
 from .verifiers import LoadedVerifier, Verifier
 
 NODE = "My Taste"
@@ -58,7 +58,6 @@ class MyTaste(io.ComfyNode):
                     tooltip="How often it agrees with you on pairs it had not seen, and what it weighs, as JSON.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -84,7 +83,6 @@ class MyTaste(io.ComfyNode):
             said.append(f"{broken} broken lines of {choices_file().name} were left out.")
         if save_as.strip():
             said.append(_save(found, save_as.strip()))
-        show(cls, " ".join(said))
         numbers = {"agreement": found.agreement, "error": found.error, "verifier_alone": theirs}
         report = {
             "knows": found.knows,
@@ -94,7 +92,7 @@ class MyTaste(io.ComfyNode):
             "said": " ".join(said),
         }
         judge = TasteEnsemble(verifier.ensemble, found)
-        return io.NodeOutput(LoadedVerifier(judge, verifier.patchers), json.dumps(report))
+        return io.NodeOutput(LoadedVerifier(judge, verifier.patchers), json.dumps(report), ui=answer(report["said"]))
 
 
 def _path_of(taste):

@@ -7,6 +7,7 @@ concatenated latents, masks and hooks are ComfyUI's own affair.
 
 import copy
 import logging
+import time
 import uuid
 from typing import Any
 
@@ -17,6 +18,7 @@ import comfy.utils
 import torch
 
 from ..fluxir_core.execution.tiles import SMALLEST, Tile, TiledRun, crop_to_tile, in_groups
+from ..fluxir_core.searches.summary import say_time
 from .degraded_latent import in_pixels
 from .tile_context import PLACE, TILE, TILES, TileLayout, TileMap, of_tile
 from .tile_patches import TilePatches
@@ -43,7 +45,7 @@ class TileHooks:
 
     def __init__(self, tile, overlap, say=logging.info):
         self.tile, self.overlap, self.say = tile, overlap, say
-        self._run = None
+        self._run, self._told = None, None
         self._controls, self._patches = {}, TilePatches()
 
     def cleanup(self, _model_patcher):
@@ -82,7 +84,8 @@ class TileHooks:
             raise ValueError(f"{NODE}: {error}") from None
         if count > 1:
             ratio = model.latent_format.spacial_downscale_ratio
-            self.say(f"{in_pixels(x, ratio)} pixels: {count} tiles of up to {ratio * tile} a side in every step")
+            self._told = f"{in_pixels(x, ratio)} pixels: {count} tiles of up to {ratio * tile} a side in every step"
+            self.say(self._told)
             logging.info(
                 "%s: %d tiles of %d latent pixels a side, %d at once, %.1f GB each by prediction, %.1f GB free",
                 NODE,
@@ -118,8 +121,10 @@ class TileHooks:
         at_once = 1 if self._patches.apart(options) else run.at_once
         layout = TileLayout(full, run.tile, at_once, len(by_tile))
         totals, counts = ([torch.zeros_like(x) for _ in conds] for _ in range(2))
-        for group in in_groups(list(by_tile.values()), at_once):
+        groups = list(in_groups(list(by_tile.values()), at_once))
+        for number, group in enumerate(groups):
             comfy.model_management.throw_exception_if_processing_interrupted()
+            started = time.perf_counter()
             own: list = [None if c is None else [] for c in conds]
             weights, tiles = [0.0 for _ in conds], {}
             for index, cond, tile, weight in (entry for entries in group for entry in entries):
@@ -132,10 +137,22 @@ class TileHooks:
             ratio = model.latent_format.spacial_downscale_ratio
             with self._patches.of(options, group[0][0][2], x, ratio) as of_tiles:
                 outputs = executor(model, own, x, timestep, {**model_options, "transformer_options": of_tiles})
+            if number == 0:
+                self._tell_time(outputs, time.perf_counter() - started, len(groups), options.get("sample_sigmas"))
             for index, output in enumerate(outputs):  # ComfyUI has divided each by the sum of its weights
                 totals[index] += output * weights[index]
                 counts[index] += weights[index]
         return [total / count.clamp(min=1e-37) for total, count in zip(totals, counts)]
+
+    def _tell_time(self, outputs, seconds, groups, sigmas):
+        """Says once a run, after its first tiles, what all of it will take; the rest of a device's work is waited for."""
+        if self._told is None or groups < 2 or sigmas is None:
+            return
+        started = time.perf_counter()
+        float(outputs[0].sum())
+        step, steps = groups * (seconds + time.perf_counter() - started), len(sigmas) - 1
+        self.say(f"{self._told}: about {say_time(step)} a step, {say_time(step * steps)} for {steps} steps")
+        self._told = None
 
     def _weights(self, run, cond, x, timestep):
         """(tile, its weight (B, ..., h, w)) of each tile of the part of x that `cond` is for; none where it does not act.

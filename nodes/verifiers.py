@@ -15,7 +15,7 @@ from ..fluxir_core.image.candidates import candidate_sheet
 from ..fluxir_core.verify.aggregate import mean_z, rank_sum
 from ..fluxir_core.verify.ensemble import DefaultEnsemble, Ensemble
 from .inputs import given_planes
-from .runtime import in_name_of, load_whole, pil_to_image, show
+from .runtime import answer, in_name_of, load_whole, pil_to_image
 
 AGGREGATORS = {"by score": mean_z, "by rank": rank_sum}
 SCORE_NODE = "Score Images"
@@ -153,7 +153,6 @@ class ScoreImages(io.ComfyNode):
                 io.Image.Output(display_name="sheet", tooltip="All images with their ranks and scores; the best is framed."),
                 io.Latent.Output(display_name="latents", is_output_list=True, tooltip="The latents of the best images."),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -178,8 +177,9 @@ class ScoreImages(io.ComfyNode):
         if refused:
             said = f"the verifier refuses all of {len(rows)} images ({_refusals(scores)}): none is the best, the first is given"
             logging.warning("%s: %s.", SCORE_NODE, said)
-            show(cls, said)
             order = [0]
+        else:
+            said = f"Image {order[0] + 1} of {len(rows)} is the best."
         columns = {"values": values, **scores}
         report = {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in columns.items()}
         report = {"values": report.pop("values"), "scores": report, "order": order, **({"refused": said} if refused else {})}
@@ -187,7 +187,7 @@ class ScoreImages(io.ComfyNode):
         kept = order[:keep]
         best = _joined([rows[i] for i in kept])
         chosen = [{"samples": samples} for samples in _joined([given[i] for i in kept])] if given else []
-        return io.NodeOutput(best, order[0], json.dumps(report), pil_to_image(sheet), chosen)
+        return io.NodeOutput(best, order[0], json.dumps(report), pil_to_image(sheet), chosen, ui=answer(said))
 
 
 def _latent_rows(latents, count):

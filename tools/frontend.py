@@ -60,23 +60,42 @@ PIXELS = """img => {
 }"""
 
 
-OVERLAPS = """() => {
-  const shown = document.querySelectorAll("[data-node-id]");
-  const nodes = Array.from(shown, node => [node.dataset.nodeId, node.getBoundingClientRect()]);
-  return nodes.flatMap(([a, p], i) => nodes.slice(i + 1)
-    .filter(([, q]) => p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1)
-    .map(([b]) => [a, b]));
+# [id, left, top, right, bottom] of every node as it is drawn, in the graph's own pixels.
+BOXES = """modern => {
+  if (!modern) return app.graph.nodes.map(node => {
+    const [width, height] = node.computeSize(), [left, top] = node.pos;
+    const [right, bottom] = [left + Math.max(width, node.size[0]), top + Math.max(height, node.size[1])];
+    return [String(node.id), left, top - LiteGraph.NODE_TITLE_HEIGHT, right, bottom];
+  });
+  const { scale, offset } = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
+  return Array.from(document.querySelectorAll("[data-node-id]"), node => {
+    const { left, top, right, bottom } = node.getBoundingClientRect();
+    const across = x => (x - canvas.x) / scale - offset[0], down = y => (y - canvas.y) / scale - offset[1];
+    return [node.dataset.nodeId, across(left), down(top), across(right), down(bottom)];
+  });
 }"""
 
 
-CLASSIC_OVERLAPS = """() => {
-  const boxes = app.graph.nodes.map(node => {
-    const [width, height] = node.computeSize(), title = LiteGraph.NODE_TITLE_HEIGHT, [left, top] = node.pos;
-    return [String(node.id), left, top - title, left + Math.max(width, node.size[0]), top + Math.max(height, node.size[1])];
+# The paths that the frontend has drawn last, of links and of reroutes, on a canvas of each node's size.
+BEHIND = """boxes => {
+  const INSIDE = 22; // where the classic canvas puts the slots
+  const parts = [...app.graph.links.values(), ...app.graph.reroutes.values()];
+  if (parts.some(part => !part.path)) throw "a wire is not drawn";
+  return boxes.flatMap(([node, left, top, right, bottom]) => {
+    const [width, height] = [right - left - 2 * INSIDE, bottom - top - 8].map(side => Math.ceil(side / 2));
+    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    const crossed = paths => {
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      context.clearRect(0, 0, width, height);
+      context.setTransform(0.5, 0, 0, 0.5, -(left + INSIDE) / 2, -(top + 4) / 2);
+      context.lineWidth = 3;
+      for (const path of paths) context.stroke(path);
+      return context.getImageData(0, 0, width, height).data.some(value => value > 60);
+    };
+    if (!crossed(parts.map(part => part.path))) return [];
+    const kind = part => part.origin_id === undefined ? `reroute ${part.id}` : `link ${part.id} from ${part.origin_id} to ${part.target_id}`;
+    return parts.filter(part => crossed([part.path])).map(part => `${kind(part)} behind node ${node}`);
   });
-  return boxes.flatMap(([a, l, t, r, b], i) => boxes.slice(i + 1)
-    .filter(([, l2, t2, r2, b2]) => l < r2 && l2 < r && t < b2 && t2 < b)
-    .map(([other]) => [a, other]));
 }"""
 
 
@@ -104,6 +123,17 @@ AREA = """id => {
   const node = app.graph.getNodeById(id), { scale, offset } = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
   const [x, y] = [0, 1].map(axis => (node.pos[axis] + offset[axis]) * scale);
   return { x: canvas.x + x, y: canvas.y + y, width: node.size[0] * scale, height: node.size[1] * scale };
+}"""
+
+
+DRAWN = """text => {
+  const context = new OffscreenCanvas(40, 40).getContext("2d", { willReadFrequently: true });
+  context.font = `24px ${getComputedStyle(document.body).fontFamily}`;
+  return [...text].map(letter => {
+    context.clearRect(0, 0, 40, 40);
+    context.fillText(letter, 4, 30);
+    return Array.from(context.getImageData(0, 0, 40, 40).data.filter((_, i) => i % 4 === 3));
+  });
 }"""
 
 
@@ -197,7 +227,23 @@ class Frontend:
 
     def overlaps(self, canvas="nodes 2.0"):
         """Pairs of nodes of which one covers a part of the other."""
-        return self.page.evaluate(CLASSIC_OVERLAPS if canvas == "classic" else OVERLAPS)
+        boxes = self.page.evaluate(BOXES, canvas != "classic")
+        return [
+            (a, b)
+            for number, (a, left, top, right, bottom) in enumerate(boxes)
+            for b, left2, top2, right2, bottom2 in boxes[number + 1 :]
+            if left < right2 - 1 and left2 < right - 1 and top < bottom2 - 1 and top2 < bottom - 1
+        ]
+
+    def wires_behind_nodes(self, canvas="nodes 2.0"):
+        """What wires the frontend has drawn behind which nodes, in words; the whole graph is brought on the screen."""
+        self.fit()
+        return self.page.evaluate(BEHIND, self.page.evaluate(BOXES, canvas != "classic"))
+
+    def fit(self):
+        """Brings the whole graph on the screen."""
+        self.page.get_by_label("Fit View").click()
+        self.page.wait_for_timeout(700)  # it glides
 
     def compare_colors(self, view):
         """A graph of one red and one green image in Before and After, in `view`. Returns that node's id."""
@@ -207,7 +253,11 @@ class Frontend:
 
     def area(self, node):
         """The pixels of the screen that a node covers, as a PIL image."""
-        with Image.open(io.BytesIO(self.page.screenshot(clip=self.page.evaluate(AREA, node)))) as image:
+        return self.screen(self.page.evaluate(AREA, node))
+
+    def screen(self, clip):
+        """The pixels of the screen in `clip` {x, y, width, height}, as a PIL image."""
+        with Image.open(io.BytesIO(self.page.screenshot(clip=clip))) as image:
             return image.convert("RGB")
 
     def complaints(self):
@@ -238,15 +288,23 @@ class Frontend:
         card.scroll_into_view_if_needed()  # it is not loaded before
         return self._image(card.locator("img"))
 
-    def help_images(self, kind):
-        """Opens the help of a node of class `kind`, closes it again. Returns its images as PIL images."""
+    def help(self, kind):
+        """Opens the help of a node of class `kind`. Returns the part of the page that it is in."""
         self.page.evaluate("kind => app.canvas.selectNode(app.graph.nodes.find(node => node.type === kind))", kind)
         self.page.get_by_test_id("info-button").click()
-        shown = self.page.locator(".node-help-content img")
-        shown.first.wait_for()
-        images = [self._image(img) for img in shown.all()]
+        shown = self.page.locator(".node-help-content")
+        shown.locator("img").first.wait_for()
+        return shown
+
+    def help_images(self, kind):
+        """Opens the help of a node of class `kind`, closes it again. Returns its images as PIL images."""
+        images = [self._image(img) for img in self.help(kind).locator("img").all()]
         self.page.get_by_label("Toggle properties panel").click()
         return images
+
+    def drawn(self, text):
+        """What the browser draws for each letter of `text` in the page's own font, as bytes."""
+        return [bytes(each) for each in self.page.evaluate(DRAWN, text)]
 
     def _until(self, act, seen):
         """Repeats `act` until `seen(milliseconds)`, which waits for what it does: a busy page misses a click now and then."""

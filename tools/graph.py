@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .graph_layout import TITLE, layout
+from .graph_wires import wires
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 GROUP_COLORS = {"1": "#3f789e", "2": "#8a5a9e", "3": "#8a8a3f", "4": "#3f8a5a"}
@@ -42,13 +43,13 @@ class Library:
 
 @dataclass
 class Node:
-    """One node: `inputs` {name: value, or (node, slot)}; `place` (group, column)."""
+    """One node: `inputs` {name: value, or (node, slot)}; `place` the number of its group."""
 
     id: int
     kind: str
     title: str | None
     inputs: dict
-    place: tuple
+    place: int
     mode: int = 0
     models: list = field(default_factory=list)
 
@@ -57,7 +58,7 @@ class Node:
 
 
 class Graph:
-    """A graph in the making: `group` and `column` say where the nodes that follow go."""
+    """A graph in the making: `group` says where the nodes that follow go."""
 
     def __init__(self, library, note="", aliases=()):
         self.library, self.note, self.aliases = library, note, list(aliases)
@@ -66,15 +67,11 @@ class Graph:
 
     def group(self, title):
         self.groups.append(title)
-        self.at = 0
-
-    def column(self):
-        self.at += 1
 
     def add(self, kind, title=None, mode: Any = 0, models: Any = (), **inputs):
         """A node of class `kind`; an input that is a node means its first output. Returns the Node."""
         inputs = {name: value[0] if isinstance(value, Node) else value for name, value in inputs.items()}
-        node = Node(len(self.nodes) + 1, kind, title, inputs, (len(self.groups) - 1, self.at), mode, list(models))
+        node = Node(len(self.nodes) + 1, kind, title, inputs, len(self.groups) - 1, mode, list(models))
         self.nodes.append(node)
         return node
 
@@ -173,6 +170,7 @@ class Graph:
     def ui(self, id):
         """The graph in the frontend's format, its note at the left."""
         links, (boxes, groups) = list(enumerate(self.links(), 1)), layout(self)
+        reroutes, parents = wires(self, boxes, links)
         nodes = [self.ui_node(node, order, boxes[node.id], links) for order, node in enumerate(self.nodes)]
         note = {
             "id": len(nodes) + 1,
@@ -201,13 +199,15 @@ class Graph:
                     "title": title,
                     "bounding": [x, y, width, height],
                     "color": GROUP_COLORS[title[0]],
-                    "font_size": 40,
-                    "flags": {},
+                    "flags": {"fluxir": True},
                 }
                 for number, (title, x, y, width, height) in enumerate(groups, 1)
             ],
             "config": {},
-            "extra": {},
+            "extra": {
+                "reroutes": reroutes,
+                "linkExtensions": [{"id": link, "parentId": reroute} for link, reroute in sorted(parents.items())],
+            },
             "version": 0.4,
         }
 
@@ -231,11 +231,11 @@ class Graph:
     def end(self, name, kind, label=None):
         """An input of the blueprint, as an output that nodes can be linked to."""
         self.ends.append((name, kind, label))
-        return Node(INPUT, "", None, {}, ()), len(self.ends) - 1
+        return Node(INPUT, "", None, {}, -1), len(self.ends) - 1
 
-    def promote(self, node, name, label=None):
-        """Shows the widget `name` of `node` on the blueprint."""
-        self.promoted.append((node, name, label))
+    def promote(self, node, widget, name=None):
+        """Shows the `widget` of `node` on the blueprint, as `name` or under its own."""
+        self.promoted.append((node, widget, name or widget))
 
     def result(self, name, node, slot=0):
         """An output of the blueprint."""

@@ -7,17 +7,16 @@ from .graph_layout import GAP, WIDTH, layout
 def blueprint(graph, name, make_id):
     """The graph as a blueprint `name`: one node, with `ends` and promoted widgets as its inputs. Its note is its description."""
     links, (boxes, groups) = list(enumerate(graph.links(), 1)), layout(graph)
-    for number, (node, widget, _label) in enumerate(graph.promoted):
+    for number, (node, widget, _name) in enumerate(graph.promoted):
         place = [each[0] for each in graph.slots(node)].index(widget)
         kind = graph.slots(node)[place][1]
-        links.append((len(links) + 1, (Node(INPUT, "", None, {}, ()), len(graph.ends) + number, node, place, kind)))
+        links.append((len(links) + 1, (Node(INPUT, "", None, {}, -1), len(graph.ends) + number, node, place, kind)))
     for number, (_name, node, slot) in enumerate(graph.results):
         kind = graph.library.outputs(node.kind)[slot][1]
-        links.append((len(links) + 1, (node, slot, Node(OUTPUT, "", None, {}, ()), number, kind)))
+        links.append((len(links) + 1, (node, slot, Node(OUTPUT, "", None, {}, -1), number, kind)))
     own = [(each, kind, label, False) for each, kind, label in graph.ends]
-    own += [
-        (widget, {each[0]: each[1] for each in graph.slots(node)}[widget], label, True) for node, widget, label in graph.promoted
-    ]
+    for node, widget, each in graph.promoted:
+        own.append((each, {slot[0]: slot[1] for slot in graph.slots(node)}[widget], None, True))
     inputs, shown = [], []
     for number, (each, kind, label, widget) in enumerate(own):
         ids = [id for id, link in links if (link[0].id, link[1]) == (INPUT, number)]
@@ -80,7 +79,7 @@ def blueprint(graph, name, make_id):
         "mode": 0,
         "inputs": shown,
         "outputs": [{"name": each["name"], "type": each["type"], "links": []} for each in outputs],
-        "properties": {"proxyWidgets": [[str(node.id), widget] for node, widget, _label in graph.promoted]},
+        "properties": {"proxyWidgets": [[str(node.id), widget] for node, widget, _name in graph.promoted]},
         "widgets_values": [],
         "title": name,
     }

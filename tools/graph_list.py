@@ -1,12 +1,12 @@
 """The shipped graphs and blueprints by name."""
 
 from .artist_graphs import choose, taste
-from .blueprints import restore_photo, restore_photo_by_search
+from .blueprints import denoise, restore_photo, restore_photo_by_search, upscale_photo
 from .flux_graphs import any_model, kontext, ummf_flux
 from .lucidflux_graphs import lucidflux, lucidflux_large, lucidflux_part
 from .public_graphs import controlnet_once, controlnet_search, deblur, klein, kontext_lora, one_step
 from .search_graphs import evolutionary, particles, search, stepwise
-from .small_graphs import evaluate, few_steps, fidelity, large, pairs, restore, ummf
+from .small_graphs import evaluate, few_steps, fidelity, folder, large, pairs, restore, ummf
 
 GRAPHS = {
     "01 Restore a photo (works now)": restore,
@@ -32,10 +32,17 @@ GRAPHS = {
     "21 FLUX dev - enlarge in one step": one_step,
     "22 FLUX Kontext - restore an old photo": kontext_lora,
     "23 FLUX klein - edit a large photo": klein,
+    "24 Restore a folder of photos": folder,
     "25 Choose yourself": choose,
     "26 Judge by my taste": taste,
 }
 """By the name that the template browser shows, in its order. Those with FLUX in it need downloads."""
 
 
-BLUEPRINTS = {"Restore Photo": restore_photo, "Restore Photo (best of search)": restore_photo_by_search}
+BLUEPRINTS = {
+    "Restore Photo": restore_photo,
+    "Restore Photo (best of search)": restore_photo_by_search,
+    "Upscale": upscale_photo,
+    "Denoise (fast)": denoise,
+}
+"""By the name that node search finds: it ranks names before aliases, and among names those that are used most everywhere."""

@@ -6,11 +6,11 @@ from .restoration import OWN_PHOTO
 
 LUCIDFLUX_FILES = f"""{PRESS_R}
 
-- *model_patches*: `lucidflux.pth` and `prompt_embeddings.pt` of [W2GenAI/LucidFlux]({HUB}/W2GenAI/LucidFlux)
-- *upscale_models*: `general_swinir_v1.ckpt` of [lxq007/DiffBIR]({HUB}/lxq007/DiffBIR)
-- *clip_vision*: `model.safetensors` of [google/siglip2-so400m-patch16-512]({HUB}/google/siglip2-so400m-patch16-512), renamed to \
-`siglip2-so400m-patch16-512.safetensors`"""
-LUCIDFLUX_CARDS = f"""- 8 GB: {GGUF}, and LucidFlux made half as large by `fluxir convert --precision fp8`
+- *model_patches*: *lucidflux.pth* and *prompt_embeddings.pt* of [W2GenAI/LucidFlux]({HUB}/W2GenAI/LucidFlux)
+- *upscale_models*: *general_swinir_v1.ckpt* of [lxq007/DiffBIR]({HUB}/lxq007/DiffBIR)
+- *clip_vision*: *model.safetensors* of [google/siglip2-so400m-patch16-512]({HUB}/google/siglip2-so400m-patch16-512), renamed to \
+*siglip2-so400m-patch16-512.safetensors*"""
+LUCIDFLUX_CARDS = f"""- 8 GB: {GGUF}, and LucidFlux made half as large by *fluxir convert --precision fp8*
 - 12 GB: FLUX in fp8, LucidFlux likewise
 - 24 GB: as it is"""
 
@@ -101,7 +101,6 @@ It takes as long as graph 15. Who is in the photo may change: lower *strength* o
     )
     g.photo_of("fluxir_dogs_noisy.jpg")
     whole = g.image
-    g.column()
     left, top, width, height = (
         g.add("PrimitiveInt", name, value=value) for name, value in (("left", 224), ("top", 208), ("width", 256), ("height", 256))
     )

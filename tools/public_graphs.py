@@ -28,8 +28,8 @@ jasperai's Upscaler ControlNet holds FLUX.1-dev at your photo; **Tile Model** sh
 
 {PRESS_R}
 
-- *controlnet*: `diffusion_pytorch_model.safetensors` of [jasperai/{CONTROLNET}]({HUB}/jasperai/{CONTROLNET}), renamed to \
-`{CONTROLNET}.safetensors`
+- *controlnet*: *diffusion_pytorch_model.safetensors* of [jasperai/{CONTROLNET}]({HUB}/jasperai/{CONTROLNET}), renamed to \
+*{CONTROLNET}.safetensors*
 
 Your card:
 
@@ -58,7 +58,6 @@ Your card:
         vae=g.vae,
     )
     model = g.add("FluxIRTileModel", model=g.model)
-    g.column()
     steps = {"steps": 10, "denoise": 0.4}
     if search:
         samples = g.searcher(steps, model, controlled, latent=0)
@@ -92,7 +91,7 @@ Say in the prompt what the photo shows. The LoRA was made for 512 x 512 pixels, 
 
 {PRESS_R}
 
-- *loras*: `experimental/{DEBLURRING}` of [Yuanshi/OminiControl]({HUB}/Yuanshi/OminiControl)
+- *loras*: *experimental/{DEBLURRING}* of [Yuanshi/OminiControl]({HUB}/Yuanshi/OminiControl)
 
 Your card:
 
@@ -112,7 +111,6 @@ It takes up to three times as long as 20 steps of FLUX with the photo's tokens, 
     g.encode()
     prompt = g.prompted("a photo of a mountain stream, sharp and detailed", 3.5)
     shown = g.add("FluxIRUMMFConditioning", conditioning=prompt, degraded=g.latent, strength=1.0)
-    g.column()
     g.searcher({"steps": 20, "denoise": 1.0}, lora, shown)
     g.group("4 Result")
     g.show(g.decode(g.search), "deblurred")
@@ -130,10 +128,10 @@ its LoRA on FLUX goes from there to the finished image. No noise is added, so th
 
 {PRESS_R}
 
-- *loras/{ONE_STEP}*: the folders `flux_adapter` and `vae_encoder_adapter` of OMGSR-F-1024, which \
+- *loras/{ONE_STEP}*: the folders *flux_adapter* and *vae_encoder_adapter* of OMGSR-F-1024, which \
 [its page](https://github.com/wuer5/OMGSR) links
 
-It was made for the sigmas `0.5051, 0`, guidance 1, no prompt, and tiles of 1024 that overlap by half.
+It was made for the sigmas *0.5051, 0*, guidance 1, no prompt, and tiles of 1024 that overlap by half.
 
 Your card:
 
@@ -158,7 +156,6 @@ One step for each tile; 2048 x 2048 pixels are nine tiles.
     g.latent = g.add("FluxIREncodePhoto", photo=g.image, vae=encoder)
     prompt = g.prompted("", 1.0)
     model = g.add("FluxIRTileModel", model=model, tile=1024, overlap=0.5)
-    g.column()
     sigmas = g.add("ManualSigmas", "One step", sigmas="0.5051, 0")
     start = g.add("FluxIRNoisyStartLatent", "Start at the photo itself", model=model, sigmas=sigmas, degraded=g.latent)
     samples = g.custom(model, prompt, sigmas, start, noise=g.add("DisableNoise"))
@@ -205,7 +202,6 @@ It takes 20 steps, each about twice as long as FLUX's, because the photo's token
         "restore this photo: remove scratches, noise and blur, keep everyone and everything exactly as they are", 2.5
     )
     shown = g.add("ReferenceLatent", conditioning=prompt, latent=g.latent)
-    g.column()
     sigmas = g.add("BasicScheduler", model=model, scheduler="simple", steps=20, denoise=1.0)
     samples = g.custom(model, shown, sigmas, g.latent[1])
     g.group("4 Result")
@@ -254,7 +250,6 @@ Four steps for each tile; 2048 x 2048 pixels are nine tiles.
     )
     shown = g.add("ReferenceLatent", conditioning=text, latent=g.latent)
     model = g.add("FluxIRTileModel", model=model)
-    g.column()
     sigmas = g.add("Flux2Scheduler", steps=4, width=size[0], height=size[1])
     samples = g.custom(model, shown, sigmas, g.latent[1])
     g.group("4 Result")

@@ -51,7 +51,6 @@ class PublicRestoration(Restoration):
         )
         if tiles:
             self.restorer = self.add("FluxIRTileModel", model=self.restorer)
-        self.column()
         self.sigmas = self.add("FluxIRLucidFluxSigmas", latent=self.latent[1], steps=20)
 
     def custom(self, model, positive, sigmas, latent, noise=None):

@@ -58,7 +58,6 @@ class Restoration(Graph):
         return self.add("FluxIRDecodePhoto", title, samples=samples, vae=self.vae, photo=self.image, mask=self.mask)
 
     def show(self, image, prefix, before=None, view="side by side"):
-        self.column()
         self.add("FluxIRBeforeAndAfter", before=before or self.image, after=image, view=view)
         self.add("SaveImage", "Save the restored photo", images=image, filename_prefix=f"fluxir/{prefix}")
 
@@ -69,7 +68,6 @@ class Restoration(Graph):
         scheduled = isinstance(steps, dict)
         self.sigmas = self.add("BasicScheduler", model=model, scheduler="simple", **steps) if scheduled else steps
         self.verifier = verifier or self.add("FluxIRNaturalImageVerifier")
-        self.column()
         inputs = {"search": search} if search else {"preset": preset}
         self.search = self.add(
             "FluxIRTTSSampler",
@@ -86,7 +84,6 @@ class Restoration(Graph):
 
     def drawn(self, candidates=True):
         """The chart of the search, with its final candidates below."""
-        self.column()
         inputs = {"final_candidates": self.decode(self.search[1], "Decode the final candidates")} if candidates else {}
         chart = self.add("FluxIRSearchReportChart", report=self.search[2], **inputs)
         self.add("PreviewImage", "The search", images=chart)

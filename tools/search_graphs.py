@@ -16,7 +16,6 @@ def search(library):
     g.encode()
     prompt = g.add("FluxIREmptyPrompt", adapter=g.adapter)
     model = g.adapt()
-    g.column()
     g.searcher({"steps": 20, "denoise": 1.0}, model, prompt)
     g.add(
         "FluxIRBudgetPlan",
@@ -46,7 +45,6 @@ def _own_search(library, photo, prefix, note, make):
     g.encode()
     prompt = g.add("FluxIREmptyPrompt", adapter=g.adapter)
     model = g.adapt()
-    g.column()
     natural = g.add("FluxIRNaturalImageVerifier")
     clip = g.add(
         "FluxIRCLIPScoreVerifier",
@@ -57,7 +55,6 @@ def _own_search(library, photo, prefix, note, make):
     )
     verifier = g.add("FluxIRVerifierEnsemble", **{"verifiers.verifier0": natural, "verifiers.verifier1": clip})
     algorithm = make(g, prompt)
-    g.column()
     g.searcher({"steps": 8, "denoise": 1.0}, model, prompt, verifier=verifier, search=algorithm)
     g.group("4 Result")
     image = g.decode(g.search)
@@ -75,7 +72,6 @@ def _evolutionary(g, prompt):
     fast = g.adapt(student, tiles=False, title="Apply FluxIR Adapter to it")
     guider = g.add("BasicGuider", "The fast model's guider", model=fast, conditioning=prompt)
     sigmas = g.add("FluxIRDistilledSigmas", file_name=FEW_STEPS, steps=2)
-    g.column()
     return g.add(
         "FluxIREvolutionarySearch",
         children=2,

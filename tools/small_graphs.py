@@ -16,7 +16,6 @@ def restore(library):
     g.encode()
     g.prompt = g.add("FluxIREmptyPrompt", adapter=g.adapter)
     model = g.adapt()
-    g.column()
     samples = g.sample(model)
     g.group("4 Result")
     image = g.decode(samples)
@@ -37,7 +36,6 @@ def fidelity(library):
     g.encode()
     g.prompt = g.add("FluxIREmptyPrompt", adapter=g.adapter)
     model = g.adapt()
-    g.column()
     model = g.add("FluxIRRestorationFidelity", model=model, degraded=g.latent, fidelity=0.5)
     samples = g.sample(model)
     g.group("4 Result")
@@ -62,12 +60,10 @@ def few_steps(library):
     g.encode()
     prompt = g.add("FluxIREmptyPrompt", adapter=g.adapter)
     model = g.adapt(student)
-    g.column()
     guider = g.add("BasicGuider", model=model, conditioning=prompt)
     noise = g.add("RandomNoise", noise_seed=0)
     sampler = g.add("KSamplerSelect", sampler_name="euler")
     sigmas = g.add("FluxIRDistilledSigmas", file_name=FEW_STEPS, steps=4)
-    g.column()
     samples = g.add("SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=g.latent)
     g.group("4 Result")
     image = g.decode(samples)
@@ -89,7 +85,6 @@ def large(library):
     g.encode()
     g.prompt = g.add("FluxIREmptyPrompt", adapter=g.adapter)
     model = g.adapt()
-    g.column()
     samples = g.sample(model, steps=8)
     g.group("4 Result")
     image = g.decode(samples)
@@ -112,16 +107,13 @@ def evaluate(library):
     g.encode()
     g.prompt = g.add("FluxIREmptyPrompt", adapter=g.adapter)
     model = g.adapt()
-    g.column()
     samples = g.sample(model)
     g.group("4 Result")
     restored = g.decode(samples)
     image = g.add("FluxIRMatchColor", image=restored, reference=g.image)
-    g.column()
     g.add("FluxIREvaluateRestoration", "The damaged photo", restored=g.image, original=good)
     g.add("FluxIREvaluateRestoration", "The restored photo", restored=image, degraded=g.image, original=good)
     g.show(image, "evaluated")
-    g.column()
     batch = g.add(
         "BatchImagesNode",
         "Damaged, restored, color-matched",
@@ -147,11 +139,33 @@ def ummf(library):
     prompt = g.add("FluxIREmptyPrompt", adapter=g.adapter)
     g.prompt = g.add("FluxIRUMMFConditioning", conditioning=prompt, degraded=g.latent, strength=1.0)
     model = g.add("FluxIRTileModel", model=lora)
-    g.column()
     samples = g.sample(model)
     g.group("4 Result")
     image = g.decode(samples)
     g.show(image, "ummf")
+    return g
+
+
+def folder(library):
+    g = Restoration(
+        library,
+        "## A folder of photos\n\nPut photos into a folder inside ComfyUI's *input* folder and name it in **Load Next Photos**; empty "
+        "means the *input* folder itself. The results keep the photos' names and go to *output/restored*.\n\nEach Run restores the next "
+        "*count* photos. Set the number beside Run as high as you like: when all are done, a run does nothing. Stop at any time; "
+        "the next Run goes on where you stopped. A file that cannot be read is left out, and named on the node.\n\n" + STAND_IN,
+    )
+    g.group("1 Photo")
+    g.photo = g.add("FluxIRLoadNextPhotos", folder="", results="restored", count=1)
+    g.image, g.mask = g.photo[0], None
+    g.models_of()
+    g.group("3 Settings")
+    g.encode()
+    g.prompt = g.add("FluxIREmptyPrompt", adapter=g.adapter)
+    samples = g.sample(g.adapt())
+    g.group("4 Result")
+    image = g.decode(samples)
+    g.add("FluxIRBeforeAndAfter", before=g.image, after=image, view="side by side")
+    g.add("FluxIRSavePhotoByName", image=image, name=g.photo[1], results="restored")
     return g
 
 
@@ -181,7 +195,6 @@ def pairs(library):
         negative=prompt,
         latent_image=latent,
     )
-    g.column()
     images = g.add("VAEDecode", samples=samples, vae=vae)
     verifier = g.add("FluxIRNaturalImageVerifier")
     chosen = g.add("FluxIRSelectImages", images=images, verifier=verifier, keep=0.8)
@@ -189,6 +202,5 @@ def pairs(library):
     g.group("4 Result")
     g.add("FluxIRSaveImagePairs", good=chosen, degraded=degraded, filename_prefix="fluxgen/pairs", prompt="")
     g.add("FluxIRBeforeAndAfter", "Good and degraded", before=chosen, after=degraded)
-    g.column()
     g.add("SaveImage", "Which were chosen, and why", images=chosen[2], filename_prefix="fluxgen/selection")
     return g

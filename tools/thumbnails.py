@@ -23,6 +23,8 @@ from .samples import SAMPLES
 SIDE = 320
 """Pixels: thumbnails are square, and so is the part of the photo that the graph is run on."""
 BAND = 48
+FROM_FOLDER = SAMPLES / "fluxir_brushes_jpeg.jpg"
+"""Of a graph that restores a folder."""
 
 
 def main():
@@ -51,6 +53,10 @@ def thumbnail(server, name):
             return with_band(to_pil(photo), f"needs {'FLUX.2' if 'klein' in name else 'FLUX.1'}, a download")
         node["image"] = f"square_{node['image']}.png"
         save_image(photo, server.base / "input" / node["image"])
+    for node in (node["inputs"] for node in graph.values() if node["class_type"] == "FluxIRLoadNextPhotos"):
+        node["folder"] = "a folder"
+        (server.base / "input" / node["folder"]).mkdir(parents=True, exist_ok=True)
+        save_image(square(load_image(FROM_FOLDER)), server.base / "input" / node["folder"] / "photo.png")
     compared = graph[id_of(graph, "FluxIRBeforeAndAfter")]["inputs"]
     for label in ("before", "after"):
         graph[label] = api_node("SaveImage", images=compared[label], filename_prefix=f"thumbnail_{label}")

@@ -65,6 +65,11 @@ def decode_in_tiles(decode, latents, tile, scale=LATENT, overlap=OVERLAP) -> tor
     return images
 
 
+def tile_count(height, width, tile, overlap=OVERLAP):
+    """How many tiles of at most `tile` a side an image of `height` and `width`, all in latent pixels, is coded in."""
+    return 1 if max(height, width) <= tile else len(_grid(height, width, tile, overlap).tiles)
+
+
 def _grid(height, width, tile, overlap):
     """The TileGrid of as few tiles as `tile` allows, and these no larger than so few must be: overlaps cost time."""
     grid = TileGrid(height, width, tile, overlap)

@@ -13,6 +13,9 @@ TALLEST, SMALLEST, LARGEST = 2, 8, 8192
 """A cell's height over its width at most, its least width, and a contact sheet's width at most: sheets stay small whatever the
 images' number and shape."""
 
+SAME_SHARPNESS, SAME_CLOSENESS = 0.02, 0.1
+"""A share, and decibels: differences that nobody sees."""
+
 
 def montage(images, labels, chosen=(), width=512):
     """Shows images in a grid, each above its label.
@@ -70,6 +73,29 @@ def search_montage(images, values, chosen, text, width=512):
     sheet.paste(large, (0, 0))
     sheet.paste(places, (0, large.height))
     return sheet
+
+
+def in_words(images, best, photo=None):
+    """How the image `best` of the candidates `images` (n, 3, H, W) differs from them all: "sharper, as close to your photo".
+
+    `photo` (1 or more, 3, h, w) of any size is the degraded photo; without it closeness is left out. A difference of less than
+    SAME_SHARPNESS or SAME_CLOSENESS is none.
+    """
+    sharpness = [_sharpness(image) for image in images]
+    ratio = sharpness[best] / max(sum(sharpness) / len(sharpness), 1e-9)
+    words = ["sharper" if ratio > 1 + SAME_SHARPNESS else "softer" if ratio < 1 - SAME_SHARPNESS else "as sharp"]
+    if photo is not None:
+        given = F.interpolate(photo[:1].float(), images.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
+        errors = (images.float().clamp(0, 1) - given).square().mean((1, 2, 3)).clamp(min=1e-9)
+        nearer = 10 * (errors.mean() / errors[best]).log10().item()  # dB
+        closeness = "closer" if nearer > SAME_CLOSENESS else "less close" if nearer < -SAME_CLOSENESS else "as close"
+        words.append(f"{closeness} to your photo")
+    return ", ".join(words)
+
+
+def _sharpness(image):
+    """The mean step between neighboring pixels of `image` (3, H, W)."""
+    return sum(image.float().diff(dim=axis).abs().mean().item() for axis in (1, 2))
 
 
 def contact_sheet(groups, labels, chosen=(), side=256):

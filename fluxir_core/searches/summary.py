@@ -23,7 +23,8 @@ def summarize(report, image=0):
     if winner in (-1, last):
         return f"The normal result was the best: nothing was gained in {cost}."
     scores = {name: own[image] for name, own in report["finalist_scores"].items() if name != CANDIDATE}
-    gains = [f"{name} {_sign(own[winner], own[last])}" for name, own in scores.items()]
+    signs = {name: _sign(own[winner], own[last]) for name, own in scores.items()}
+    gains = [f"{name} {sign}" for name, sign in signs.items() if sign != "+0"]  # as that of a veto that nobody got
     gains += [f"{name}, which was not searched on, {_gain(own, image)}" for name, own in report["held_out"].items()]
     return f"Better than the normal result ({', '.join(gains)}) in {cost}."
 

@@ -13,7 +13,16 @@ BLUEPRINTS = sorted(path.stem for path in (PACK / "subgraphs").glob("*.json"))
 WORKFLOWS = {
     "Restore Photo": "01 Restore a photo (works now)",
     "Restore Photo (best of search)": "04 Search for the best result",
+    "Denoise (fast)": "03 Restore a photo in four steps",
+    "Upscale": "05 Large photo in tiles",
 }
+SHOWN = {
+    "Restore Photo": ["strength", "fidelity", "seed", "detail"],
+    "Restore Photo (best of search)": ["strength", "fidelity", "budget", "seed", "detail"],
+    "Denoise (fast)": ["strength", "fidelity", "seed", "detail"],
+    "Upscale": ["times_larger", "strength", "fidelity", "seed"],
+}
+"""Widgets on each blueprint."""
 
 
 def in_a_graph(blueprint):
@@ -69,9 +78,19 @@ def test_a_blueprint_restores_as_its_workflow_does(server, tmp_path, name):
     stock(server.base, tmp_path)
     graph = read(f"{WORKFLOWS[name]}.json", "workflows/api")
     graph[node_of(graph, "LoadImage")]["inputs"]["image"] = PHOTO
-    (saved,) = server.run(graph)[node_of(graph, "SaveImage")]
-    with Image.open(saved) as restored:
-        assert restored.size == SIZE and np.asarray(restored).std() > 0
+    saver = node_of(graph, "SaveImage")
+    saved = graph[saver]["inputs"]
+    if "detail" in SHOWN[name]:
+        decoded = graph[saved["images"][0]]["inputs"]
+        inputs = {"restored": saved["images"], "degraded": decoded["photo"], "vae": decoded["vae"], "strength": 0.5}
+        graph["detail"] = {"class_type": "FluxIRGiveBackDetail", "inputs": inputs}
+        saved["images"] = ["detail", 0]
+    if name == "Upscale":
+        graph[node_of(graph, "KSampler")]["inputs"]["steps"] = 20
+    (path,) = server.run(graph)[saver]
+    with Image.open(path) as restored:
+        larger = 2 if name == "Upscale" else 1
+        assert restored.size == tuple(larger * side for side in SIZE) and np.asarray(restored).std() > 0
         assert np.array_equal(run(server, name), np.asarray(restored))
 
 
@@ -84,10 +103,12 @@ def test_a_blueprint_shows_its_own_name_and_the_widgets_that_it_promotes(name):
     assert [part["name"] for part in shown["inputs"]] == [part["name"] for part in inside["inputs"]]
     assert [part["name"] for part in shown["outputs"]] == [part["name"] for part in inside["outputs"]]
     links = {link["id"]: link for link in inside["links"]}
+    nodes = {node["id"]: node for node in inside["nodes"]}
     promoted = [
-        [str(links[link]["target_id"]), part["name"]]
+        [str(links[link]["target_id"]), nodes[links[link]["target_id"]]["inputs"][links[link]["target_slot"]]["widget"]["name"]]
         for part, outer in zip(inside["inputs"], shown["inputs"])
         if "widget" in outer
         for link in part["linkIds"]
     ]
     assert promoted == shown["properties"]["proxyWidgets"]
+    assert [part["name"] for part in shown["inputs"] if "widget" in part] == SHOWN[name]

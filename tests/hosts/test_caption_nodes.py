@@ -71,7 +71,7 @@ def test_a_bad_one_is_replaced_by_the_degraded_one_with_a_warning(nodes, caplog)
     cleaned, caption, usable, report = output.result
     assert torch.equal(cleaned, noisy) and caption == "" and usable is False
     assert report.startswith("image 1: not usable, because its large shapes agree with the degraded image's by -")
-    assert output.ui.as_dict() == {"text": (report,)}
+    assert output.ui == {"text": [report]}
     assert f"Degradation Check: {report.strip()}. There is no caption." in caplog.text
 
 
@@ -161,7 +161,7 @@ def test_an_image_is_captioned_once_through_comfyuis_memory_management(nodes, mo
         assert len(loaded) == 1 and loaded[0] in comfy.model_management.loaded_models()
         again, other = (nodes.CaptionImage.execute(photo(name)[0], FOLDER).result[0] for name in ("astronaut", "coffee"))
     assert first.result[0] == again != other and other
-    assert first.ui.as_dict() == {"text": (again,)} and len(loaded) == 2
+    assert first.ui == {"text": [again]} and len(loaded) == 2
 
 
 def test_a_network_that_does_not_fit_is_refused_in_one_sentence(nodes, monkeypatch):

@@ -1,4 +1,4 @@
-"""Match Color in the real ComfyUI of this process, and in a graph on servers of both releases."""
+"""Color Match in the real ComfyUI of this process, and in a graph on servers of both releases."""
 
 import numpy as np
 import pytest
@@ -105,12 +105,12 @@ def test_it_can_be_interrupted(nodes, photo):
 
 
 def test_what_cannot_be_matched_is_refused_in_one_sentence(nodes, photo):
-    sentence = r"^Match Color: 2 references for a batch of 1; give one for each image, or one for all\.$"
+    sentence = r"^Color Match: 2 references for a batch of 1; give one for each image, or one for all\.$"
     with pytest.raises(ValueError, match=sentence):
         run(nodes, photo, photo.repeat(2, 1, 1, 1))
-    with pytest.raises(ValueError, match=r"^Match Color: the image has 1 channels; give 3, or 4 with alpha\.$"):
+    with pytest.raises(ValueError, match=r"^Color Match: the image has 1 channels; give 3, or 4 with alpha\.$"):
         run(nodes, photo[..., :1], photo)
-    sentence = r"^Match Color: reference holds NaN or infinity in image 1; give images without\.$"
+    sentence = r"^Color Match: reference holds NaN or infinity in image 1; give images without\.$"
     with pytest.raises(ValueError, match=sentence):
         run(nodes, photo, photo * torch.nan)
 

@@ -1,10 +1,14 @@
 """Every node's help page in web/docs, against the node as the real ComfyUI knows it."""
 
+import json
 import re
 
 from comfyui_fluxir.tools.help_images import COMPANY, DOCS, IMAGES, richest_workflow
+from comfyui_fluxir.tools.locales import LOCALES
 from PIL import Image
 
+CORE = {"加载LoRA", "Flux引导", "CLIP文本编码"}
+"""ComfyUI's own nodes that Chinese pages name."""
 IMAGE = re.compile(r"!\[(.*?)\]\((.*?)\)")
 
 
@@ -31,6 +35,24 @@ def test_every_page_shows_its_node_and_says_in_words_what_is_shown(schemas):
             with Image.open(DOCS / file) as image:
                 image.load()
                 assert image.format == "WEBP" and min(image.size) > 100 and max(image.size) < 1000, file
+
+
+def test_every_page_has_a_chinese_one_with_the_same_title_image_and_names(schemas):
+    chinese = json.loads((LOCALES / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert {page.parent.name for page in DOCS.glob("*/zh.md")} == set(schemas)
+    for name, schema in schemas.items():
+        page = (DOCS / name / "zh.md").read_text(encoding="utf-8")
+        assert page.splitlines()[0] == f"# {chinese[name]['display_name']}"
+        assert f"](images/{name}.webp)" in page and "\n## 提示\n\n- " in page, name
+        told = set(re.findall(r"^\| `(\w+)`", page, re.M))
+        assert told == {part.id for part in schema.inputs} | {part.display_name or part.id for part in schema.outputs}, name
+
+
+def test_a_chinese_page_names_other_nodes_as_the_frontend_does():
+    chinese = json.loads((LOCALES / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
+    names = {node["display_name"] for node in chinese.values()} | CORE
+    for page in DOCS.glob("*/zh.md"):
+        assert set(re.findall(r"\*\*(.+?)\*\*", page.read_text(encoding="utf-8"))) <= names, page.parent.name
 
 
 def test_no_image_is_left_over_and_all_are_small():

@@ -107,3 +107,39 @@ def test_an_empty_latent_with_distilled_sigmas_is_known(nodes, latent, warned):
     }
     assert _starts_empty(graph, SimpleNamespace(hidden=SimpleNamespace(unique_id="1"))) == warned
     assert not _starts_empty(graph, SimpleNamespace(hidden=SimpleNamespace(unique_id="9")))
+
+
+def test_a_large_photo_is_told_what_it_will_take_after_its_first_tile(nodes, vae, monkeypatch):
+    from comfyui_fluxir.nodes import photo
+
+    said = []
+    monkeypatch.setattr(photo, "show", lambda _node, text: said.append(text))
+    monkeypatch.setattr(photo, "TILE", 64)
+    clock = iter(range(0, 1000, 20))  # every look at it 20 s later
+    monkeypatch.setattr(photo.time, "perf_counter", lambda: next(clock))
+    image = torch.rand(1, 100, 140, 3)
+    latent = nodes.EncodePhoto.execute(image, vae).result[0]
+    nodes.DecodePhoto.execute(latent, vae, image)
+    count = photo.tile_count(112 // 8, 144 // 8, 64 // 8, photo.OVERLAP)
+    text = f"144 x 112 pixels in {count} tiles of up to 64: about {round(20 * count / 60)} min"
+    assert count > 5 and said == [text, text]
+    nodes.EncodePhoto.execute(image[:, :64, :64], vae)
+    assert len(said) == 2
+
+
+def test_a_tiled_model_says_what_all_steps_will_take(nodes, host, monkeypatch):
+    from comfyui_fluxir.nodes import tile_hooks, tiles
+
+    said = []
+    monkeypatch.setattr(tiles, "speaker", lambda _node: said.append)
+    monkeypatch.setattr(tile_hooks, "MOST_AT_ONCE", 1)
+    model = nodes.TileModel.execute(host.model, 64, 0.25).result[0]
+    host.sample(model, noise=random_latent(1, 1, 12, 12))
+    assert len(said) == 2 and said[1].startswith(f"{said[0]}: about ") and " a step, " in said[1] and said[1].endswith(" steps")
+
+
+def test_a_table_stands_on_a_node_in_columns(nodes):
+    from comfyui_fluxir.nodes.evaluate import plain
+
+    table = "| metric | value |\n|---|---|\n| psnr ↑ | 24.9 |\n| closeness ↑ | 31.93 |\n\n- lpips skipped: its weights are missing"
+    assert plain(table) == "metric       value\npsnr ↑       24.9\ncloseness ↑  31.93\n- lpips skipped: its weights are missing"

@@ -54,8 +54,8 @@ IMAGE_INPUTS = [
     ("Degradation Check", "degraded"),
     ("Degradation Check", "cleaned"),
     ("Caption Image", "image"),
-    ("Match Color", "image"),
-    ("Match Color", "reference"),
+    ("Color Match", "image"),
+    ("Color Match", "reference"),
     ("Invented Detail", "restored"),
     ("Invented Detail", "degraded"),
     ("Search Report Chart", "final_candidates"),
@@ -151,7 +151,7 @@ def run(host, vae, tmp_path_factory):
         ),
         "Degradation Check": (caption.DegradationCheck.execute, {"degraded": image, "cleaned": image}),
         "Caption Image": (lambda image: caption.CaptionImage.execute(image, "nowhere"), {}),
-        "Match Color": (
+        "Color Match": (
             lambda image, reference: color.MatchColor.execute(image, reference, "wavelet", 1.0),
             {"image": image, "reference": image},
         ),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import urllib.request
 
 import numpy as np
@@ -14,6 +15,9 @@ from .workflow_host import PACK, PROMPT, SIZE, node_of, on_miniature_weights, re
 
 WORKFLOWS = sorted(path.name for path in (PACK / "workflows").glob("*.json"))
 LARGE = "05 Large photo in tiles.json"
+FOLDER = "24 Restore a folder of photos.json"
+ONE = [name for name in WORKFLOWS if name != FOLDER]
+"""Those that restore one photo, and save it as ComfyUI does."""
 SHEETS = {"11 Make pairs to train on.json": (784, 552)}
 """Of what is saved, where it is no photo: a contact sheet of six images."""
 SCALED = {
@@ -50,7 +54,7 @@ def test_a_workflow_and_its_api_twin_are_one_graph(server, name):
     assert graph(convert_ui_to_api(read(name), server.get("/object_info"))) == graph(read(name, "workflows/api"))
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
+@pytest.mark.parametrize("name", ONE)
 def test_a_workflow_runs_as_shipped(stocked, name):
     graph = on_miniature_weights(read(name, "workflows/api"))
     (saved,) = stocked.run(graph, ui=read(name))[node_of(graph, "SaveImage")]
@@ -61,7 +65,7 @@ def test_a_workflow_runs_as_shipped(stocked, name):
     assert pixels.std() > 0
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
+@pytest.mark.parametrize("name", ONE)
 def test_before_and_after_are_compared(name):
     graph = read(name, "workflows/api")
     shown = graph[node_of(graph, "FluxIRBeforeAndAfter")]["inputs"]
@@ -80,7 +84,7 @@ def test_the_photo_of_a_graph_comes_with_the_pack(server, name):
 def test_neighboring_graphs_show_different_photos():
     photos = [
         {node["inputs"]["image"] for node in read(name, "workflows/api").values() if node["class_type"] == "LoadImage"}
-        for name in WORKFLOWS
+        for name in ONE
     ]
     assert all(a != b for a, b in zip(photos, photos[1:]))
 
@@ -98,7 +102,8 @@ def test_a_search_shows_its_finalists_below_its_chart(stocked):
 def test_a_workflow_has_a_thumbnail_and_a_note(name):
     with Image.open((PACK / "workflows" / name).with_suffix(".jpg")) as thumbnail:
         assert 256 <= thumbnail.width <= 1024
-    assert any(node["type"] == "MarkdownNote" and len(node["widgets_values"][0]) > 100 for node in read(name)["nodes"])
+    (note,) = (node["widgets_values"][0] for node in read(name)["nodes"] if node["type"] == "MarkdownNote")
+    assert len(note) > 100 and "`" not in note  # Nodes 2.0 draws inline code unreadably
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -126,6 +131,8 @@ def texts_of(stocked, graph):
 
 def test_the_caption_of_the_cleaned_image_is_the_prompt(stocked):
     graph = on_miniature_weights(read("13 FLUX dev - photo, caption and search.json", "workflows/api"))
+    # Of no other test: what comes from ComfyUI's cache shows nothing.
+    graph[node_of(graph, "LoadImage")]["inputs"]["image"] = "fluxir_dogs_original.jpg"
     texts = texts_of(stocked, graph)
     assert texts[PROMPT] == texts[node_of(graph, "FluxIRCaptionImage")] and texts[PROMPT].strip()
 
@@ -207,7 +214,7 @@ def test_an_evaluation_measures_the_restored_photo_against_the_one_before_it_was
         next(texts[node] for node, content in graph.items() if content["_meta"]["title"] == title)
         for title in ("The damaged photo", "The restored photo")
     )
-    found = [float(re.search(r"\| ssim ↑ \| ([\d.]+) \|", table)[1]) for table in (before, after)]
+    found = [float(re.search(r"ssim ↑ +([\d.]+)", table)[1]) for table in (before, after)]
     assert found[0] == 1.0 > found[1]
 
 
@@ -236,7 +243,7 @@ def test_the_budget_plan_is_kept_to(stocked):
     steps = []
     stocked.run(graph, progress=lambda node, step, total: steps.append((node, step, total)))
     (entry,) = list(stocked.get("/history?max_items=1").values())
-    report = json.loads(entry["outputs"][budget]["text"][0])
+    report = json.loads(entry["outputs"][budget]["report"][0])
     calls = report["model_calls"]
     each = report["decode_seconds"] + report["judge_seconds"]
     assert min(report["step_seconds"], report["decode_seconds"], report["judge_seconds"]) > 0
@@ -271,6 +278,50 @@ def test_photos_of_different_sizes_in_a_list_keep_their_sizes(stocked):
     graph[node_of(graph, "KSampler")]["inputs"]["steps"] = 1
     saved = stocked.run(graph)[node_of(graph, "SaveImage")]
     assert {Image.open(path).size for path in saved} == sizes and len(saved) == 3
+
+
+def test_a_folder_of_photos_is_restored_under_their_names(stocked):
+    folder, out = stocked.base / "input" / "holiday", stocked.base / "output" / "holiday done"
+    (folder / "day 2").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    sizes = {"a dog.jpg": (77, 101), "broken.jpg": None, "day 2/sea.png": (64, 48), "day 2/sun.png": (50, 90)}
+    for name, size in sizes.items():
+        if size:
+            Image.effect_noise(size, 40).convert("RGB").save(folder / name)
+        else:
+            (folder / name).write_bytes(b"no photo")
+    graph = read(FOLDER, "workflows/api")
+    loader = node_of(graph, "FluxIRLoadNextPhotos")
+    graph[loader]["inputs"] |= {"folder": "holiday", "results": "holiday done"}
+    graph[node_of(graph, "FluxIRSavePhotoByName")]["inputs"]["results"] = "holiday done"
+    graph[node_of(graph, "KSampler")]["inputs"]["steps"] = 1
+
+    def results():
+        return {path.relative_to(out).as_posix(): Image.open(path).size for path in out.rglob("*") if path.is_file()}
+
+    stocked.run(graph)
+    assert results() == {"a dog.jpg": sizes["a dog.jpg"]}  # one photo a run
+    first = (out / "a dog.jpg").read_bytes()
+    graph[loader]["inputs"]["count"] = 10
+    stocked.run(graph)  # goes on, past the file that cannot be read
+    assert results() == {name: size for name, size in sizes.items() if size}
+    assert (out / "a dog.jpg").read_bytes() == first
+    stocked.run(graph)  # nothing is left but that file: nothing happens
+    assert results() == {name: size for name, size in sizes.items() if size}
+
+
+def test_a_folder_without_photos_and_one_outside_are_refused(stocked):
+    graph = read(FOLDER, "workflows/api")
+    loader = node_of(graph, "FluxIRLoadNextPhotos")
+    (stocked.base / "input" / "empty").mkdir(exist_ok=True)
+    for folder, message in (
+        ("empty", "Load Next Photos: there is no photo in "),
+        ("missing", "Load Next Photos: there is no folder "),
+        ("../output", "Load Next Photos: folder is '../output', which lies outside "),
+    ):
+        graph[loader]["inputs"]["folder"] = folder
+        with pytest.raises(ComfyUIError, match=message):
+            stocked.run(graph)
 
 
 def test_a_wrong_latent_size_reaches_the_artist_as_one_sentence(stocked):

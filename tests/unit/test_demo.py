@@ -1,6 +1,7 @@
 """Set-up and demo: every failure is one clear sentence."""
 
 import hashlib
+import json
 import re
 import socket
 import sys
@@ -92,7 +93,8 @@ def test_a_user_without_chromium_is_told_that_the_browser_tests_are_skipped(no_c
 def test_root_on_debian_gets_chromium(no_chromium):
     commands = no_chromium()
     environment.install_browser()
-    assert commands[0] == "dpkg --configure -a" and re.fullmatch("apt-get install -y .* chromium", commands[-1])
+    assert commands[0] == "dpkg --configure -a" and commands[-1].startswith("apt-get install -y ")
+    assert commands[-1].endswith(" chromium fontconfig fonts-wqy-microhei")
 
 
 def test_a_failing_update_does_not_keep_chromium_out(no_chromium):
@@ -103,8 +105,22 @@ def test_a_failing_update_does_not_keep_chromium_out(no_chromium):
 
 def test_a_chromium_that_cannot_be_installed_is_an_error(no_chromium):
     no_chromium(failing=("install",))
-    with pytest.raises(environment.SetupError, match="Chromium could not be installed .`apt-get install"):
+    with pytest.raises(
+        environment.SetupError, match="^chromium fontconfig fonts-wqy-microhei could not be installed .`apt-get install"
+    ):
         environment.install_browser()
+
+
+def test_the_newest_frontend_is_refused_if_it_is_another_file(monkeypatch, tmp_path):
+    def download(command, **_options):
+        (environment.Path(command[-1]) / "comfyui_frontend_package-9-py3-none-any.whl").write_bytes(b"something else")
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(environment, "CACHE", tmp_path)
+    monkeypatch.setattr(environment.subprocess, "run", download)
+    with pytest.raises(environment.SetupError, match="is not the file this pack was tested with"):
+        environment.frontend_path()
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_type_checker_finds_comfyui_and_the_pack(monkeypatch, tmp_path):
@@ -177,6 +193,21 @@ def test_the_readme_shows_the_images_that_the_demo_makes():
 def test_every_graph_is_described_and_every_description_shipped():
     for folder, described in (("workflows", GRAPHS), ("workflows/api", GRAPHS), ("subgraphs", BLUEPRINTS)):
         assert sorted(path.stem for path in (environment.ROOT / folder).glob("*.json")) == sorted(described)
+
+
+def test_every_reroute_of_a_graph_carries_the_wires_that_pass_it():
+    for path in (environment.ROOT / "workflows").glob("*.json"):
+        graph = json.loads(path.read_text(encoding="utf-8"))
+        reroutes = {each["id"]: each for each in graph["extra"]["reroutes"]}
+        passed = {id: [] for id in reroutes}
+        for link in graph["extra"]["linkExtensions"]:
+            at = link["parentId"]
+            while at is not None:
+                passed[at].append(link["id"])
+                at = reroutes[at].get("parentId")
+        assert passed == {id: sorted(each["linkIds"]) for id, each in reroutes.items()}, path.stem
+        outputs = {link[0]: tuple(link[1:3]) for link in graph["links"]}
+        assert all(len({outputs[id] for id in each["linkIds"]}) == 1 for each in reroutes.values()), path.stem
 
 
 def test_a_thumbnail_is_square_and_one_for_flux_shows_no_result():

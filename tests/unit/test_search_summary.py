@@ -3,7 +3,7 @@
 import pytest
 import torch
 from comfyui_fluxir.fluxir_core.flow.rectified_flow import flux_sigmas
-from comfyui_fluxir.fluxir_core.image.montage import search_montage
+from comfyui_fluxir.fluxir_core.image.montage import in_words, search_montage
 from comfyui_fluxir.fluxir_core.searches.presets import PRESETS
 from comfyui_fluxir.fluxir_core.searches.search import search
 from comfyui_fluxir.fluxir_core.searches.stepwise import StepwiseSearch
@@ -22,6 +22,13 @@ def test_a_gain_is_said_by_verifier_with_its_sign_and_its_cost():
     found = report(lambda x: x.sum(1), PRESETS["best_of_n"])
     said = summarize(found)
     assert said.startswith("Better than the normal result (judge +") and f"{found['nfe']} model calls" in said
+
+
+def test_a_score_that_all_share_is_no_gain():
+    found = report(lambda x: x.sum(1), PRESETS["best_of_n"])
+    veto = [[0.0 for _ in own] for own in found["finalist_scores"]["judge"]]
+    said = summarize({**found, "finalist_scores": {**found["finalist_scores"], "veto_noise": veto}})
+    assert said == summarize(found) and "veto" not in said
 
 
 def test_it_is_said_that_nothing_was_gained():
@@ -60,3 +67,15 @@ def test_the_best_candidate_is_shown_large_and_where_they_differ_below():
     sheet = search_montage(images, [0.0, 1.0, 3.0, 2.0], [1, 2], "best so far")
     assert sheet.width == 512 and sheet.getpixel((256, 100)) == (0, 255, 0)
     assert sheet.height > 512 * 64 / 96 + 512 / 2
+
+
+def test_the_best_candidate_is_told_from_the_others_in_words():
+    photo = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    soft = torch.nn.functional.avg_pool2d(photo, 3, 1, 1)
+    candidates = torch.cat([photo, soft])
+    assert in_words(candidates, 0, photo) == "sharper, closer to your photo"
+    assert in_words(candidates, 1, photo) == "softer, less close to your photo"
+    assert in_words(torch.cat([soft, soft]), 1, photo) == "as sharp, as close to your photo"
+    assert in_words(candidates, 0) == "sharper"
+    large = torch.nn.functional.interpolate(photo, scale_factor=2, mode="bicubic", antialias=True, align_corners=False)
+    assert in_words(candidates, 0, large) == "sharper, closer to your photo"

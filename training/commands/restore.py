@@ -12,7 +12,8 @@ from ...fluxir_core.execution.oom import is_out_of_memory
 from ...fluxir_core.execution.tiled_vae import LATENT
 from ...fluxir_core.execution.tiles import TiledRun
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
-from ...fluxir_core.image.files import SUFFIXES, WRITTEN, LoadedImage, check_suffix, image_bytes, image_size, read_image
+from ...fluxir_core.image.files import SUFFIXES, LoadedImage, check_suffix, image_bytes, image_size, read_image
+from ...fluxir_core.image.folder import images_under, result_name
 from ...fluxir_core.image.lost_detail import give_back_detail
 from ...fluxir_core.image.padding import TOKEN
 from ...fluxir_core.searches.presets import PRESETS
@@ -118,7 +119,7 @@ def _restore_folder(arguments):
     """Restores every image under the input folder, in so far as the output folder lacks it."""
     source, out, rank = arguments.input, arguments.output, Rank.here()
     check_folder("OUT", out)
-    places = {path: out / _output_name(path.relative_to(source)) for path in _images_under(source, out)}
+    places = {path: out / result_name(path.relative_to(source)) for path in images_under(source, out)}
     if not places:
         raise ValueError(f"IN: {source} holds no image ({', '.join(sorted(SUFFIXES))}); give another folder.")
     settings = {name: getattr(arguments, name) for name in SETTINGS}
@@ -172,20 +173,6 @@ def _pixels(path):
         return height * width
     except ValueError:
         return 0  # it is skipped
-
-
-def _images_under(folder, out):
-    """The image files in `folder` and below, in order, without what is in `out`."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file() and out.resolve() not in path.resolve().parents
-    ]
-
-
-def _output_name(name):
-    """Where the result of `name` goes, relative to the output folder: a format that is not written becomes PNG."""
-    return name if name.suffix.lower() in WRITTEN else name.with_name(f"{name.name}.png")
 
 
 def _tell(path, report):
