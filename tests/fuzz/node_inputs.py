@@ -17,7 +17,7 @@ FILLED = (
 )
 DEPTH = 2
 """How many nodes of the pack may stand behind each other in a drawn graph."""
-MOST_CALLS = 150
+MOST_CALLS = 40
 """Model calls of a search that is run; the widgets allow millions."""
 TEXTS = (
     "",
