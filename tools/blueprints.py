@@ -3,7 +3,7 @@
 from .restoration import FEW_STEPS, Restoration
 
 
-def _blueprint(library, note, aliases, enlarge=False, fast=False):
+def _blueprint(library, note, aliases, enlarge=False, few_steps=False):
     g = Restoration(library, note, aliases)
     g.image, g.mask = g.end("photo", "IMAGE"), g.end("mask", "MASK", "mask (optional)")
     if enlarge:
@@ -15,8 +15,8 @@ def _blueprint(library, note, aliases, enlarge=False, fast=False):
     g.group("3 Settings")
     g.encode()
     g.prompt = g.add("FluxIREmptyPrompt", adapter=g.adapter)
-    if fast:
-        g.model = g.add("LoraLoaderModelOnly", "The fast model", model=g.model, lora_name=FEW_STEPS, strength_model=1.0)
+    if few_steps:
+        g.model = g.add("LoraLoaderModelOnly", "The few-step model", model=g.model, lora_name=FEW_STEPS, strength_model=1.0)
     restorer = g.add("FluxIRApplyAdapter", model=g.model, adapter=g.adapter, degraded=g.latent)
     tiled = g.add("FluxIRTileModel", model=restorer)
     model = g.add("FluxIRRestorationFidelity", model=tiled, degraded=g.latent, fidelity=0.0)
@@ -84,7 +84,7 @@ def denoise(library):
         "Removes noise and JPEG damage from a photo of any size in four steps, with the small model that comes with the pack. detail "
         "gives back fine detail that the model cannot hold.",
         ["denoise", "remove noise", "jpeg artifacts", "fast", "fluxir"],
-        fast=True,
+        few_steps=True,
     )
     noise = g.add("RandomNoise", noise_seed=0)
     samples = g.add(

@@ -43,6 +43,6 @@ BLUEPRINTS = {
     "Restore Photo": restore_photo,
     "Restore Photo (best of search)": restore_photo_by_search,
     "Upscale": upscale_photo,
-    "Denoise (fast)": denoise,
+    "Denoise (few steps)": denoise,
 }
 """By the name that node search finds: it ranks names before aliases, and among names those that are used most everywhere."""

@@ -68,9 +68,9 @@ def _stepwise(g, _prompt):
 
 
 def _evolutionary(g, prompt):
-    student = g.add("LoraLoaderModelOnly", "The fast model", model=g.model, lora_name=FEW_STEPS, strength_model=1.0)
-    fast = g.adapt(student, tiles=False, title="Apply FluxIR Adapter to it")
-    guider = g.add("BasicGuider", "The fast model's guider", model=fast, conditioning=prompt)
+    student = g.add("LoraLoaderModelOnly", "The few-step model", model=g.model, lora_name=FEW_STEPS, strength_model=1.0)
+    adapted = g.adapt(student, tiles=False, title="Apply FluxIR Adapter to it")
+    guider = g.add("BasicGuider", "The few-step model's guider", model=adapted, conditioning=prompt)
     sigmas = g.add("FluxIRDistilledSigmas", file_name=FEW_STEPS, steps=2)
     return g.add(
         "FluxIREvolutionarySearch",
@@ -94,7 +94,7 @@ def stepwise(library):
 
 def evolutionary(library):
     note = (
-        "## Evolution\n\n**Evolutionary Search** lets variants compete at some steps, judged by how they would end. A fast model "
+        "## Evolution\n\n**Evolutionary Search** lets variants compete at some steps, judged by how they would end. A few-step model "
         "shows that in two large steps; without it the slow model looks ahead itself."
     )
     return _own_search(library, "fluxir_brushes_jpeg.jpg", "evolution", note, _evolutionary)

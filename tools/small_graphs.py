@@ -49,8 +49,8 @@ def fidelity(library):
 def few_steps(library):
     g = Restoration(
         library,
-        f"## Restore in four steps\n\nPress Run. {OWN_PHOTO}\n\n**Load LoRA** makes the model fast; **Distilled Sigmas** knows the 1, "
-        "2 or 4 steps it was made for. Keep the sampler at euler.\n\nThe slow model draws more texture, the fast one stays "
+        f"## Restore in four steps\n\nPress Run. {OWN_PHOTO}\n\n**Load LoRA** lets the model do with few steps; **Distilled Sigmas** knows the 1, "
+        "2 or 4 steps it was made for. Keep the sampler at euler.\n\nThe slow model draws more texture, the few-step one stays "
         "closer to the original.",
     )
     g.photo_of("fluxir_room_dark.jpg")

@@ -48,7 +48,7 @@ def choosing(colors=COLORS, **inputs):
         "choose": {"class_type": "FluxIRChooseYourself", "inputs": {"verifier": ["judge", 0], **settings}},
         "score": {
             "class_type": "FluxIRScoreImages",
-            "inputs": {"images": batch, "verifier": ["choose", 0], "degraded": [next(iter(colors)), 0]},
+            "inputs": {"images": batch, "verifier": ["choose", 0], "keep": 1, "degraded": [next(iter(colors)), 0]},
         },
         "save": {"class_type": "SaveImage", "inputs": {"images": ["score", 0], "filename_prefix": f"chosen{width}"}},
         "text": {"class_type": "PreviewAny", "inputs": {"source": ["score", 2]}},

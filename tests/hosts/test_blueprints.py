@@ -13,13 +13,13 @@ BLUEPRINTS = sorted(path.stem for path in (PACK / "subgraphs").glob("*.json"))
 WORKFLOWS = {
     "Restore Photo": "01 Restore a photo (works now)",
     "Restore Photo (best of search)": "04 Search for the best result",
-    "Denoise (fast)": "03 Restore a photo in four steps",
+    "Denoise (few steps)": "03 Restore a photo in four steps",
     "Upscale": "05 Large photo in tiles",
 }
 SHOWN = {
     "Restore Photo": ["strength", "fidelity", "seed", "detail"],
     "Restore Photo (best of search)": ["strength", "fidelity", "budget", "seed", "detail"],
-    "Denoise (fast)": ["strength", "fidelity", "seed", "detail"],
+    "Denoise (few steps)": ["strength", "fidelity", "seed", "detail"],
     "Upscale": ["times_larger", "strength", "fidelity", "seed"],
 }
 """Widgets on each blueprint."""
