@@ -276,7 +276,7 @@ def test_my_taste_knows_nothing_first_and_then_judges_as_the_choices_say(server,
     async def judged(name):
         async with page_of(server) as page:
             outputs = await page.finished(await page.queue(taste_graph(name)))
-            return json.loads(outputs["report"]["text"][0]), page.texts
+            return json.loads(outputs["report"]["text"][0]), outputs["choose"]["text"]
 
     own, texts = asyncio.run(judged(f"taste {uuid.uuid4().hex[:8]}"))
     assert not own["knows"] and own["choices"] == 0 and own["agreement"] is None
