@@ -7,13 +7,19 @@ from .runtime import to_planes
 SIDES = {1: "length", 2: "height, width", 3: "frames, height, width"}
 
 
+def plain_samples(node, name, samples):
+    """`samples` of the LATENT `name`. Raises ValueError in `node`'s name where they are not one tensor."""
+    if getattr(samples, "is_nested", False):
+        raise ValueError(f"{node}: {name} holds sound and video together; give the latent of an image.")
+    return samples
+
+
 def checked_latent(node, name, samples, latents, whose="this model's"):
     """`samples` of the LATENT `name`, which are images (B, C, H, W), or whatever the latent format `latents` says.
 
     Raises ValueError in `node`'s name where they have another shape, are empty, or hold NaN or infinity.
     """
-    if getattr(samples, "is_nested", False):
-        raise ValueError(f"{node}: {name} holds sound and video together; give the latent of an image.")
+    plain_samples(node, name, samples)
     shape = list(samples.shape)
     if len(shape) != 2 + latents.latent_dimensions or shape[1] != latents.latent_channels:
         raise ValueError(

@@ -14,7 +14,7 @@ from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.image.candidates import candidate_sheet
 from ..fluxir_core.verify.aggregate import mean_z, rank_sum
 from ..fluxir_core.verify.ensemble import DefaultEnsemble, Ensemble
-from .inputs import given_planes
+from .inputs import given_planes, plain_samples
 from .runtime import answer, in_name_of, load_whole, pil_to_image
 
 AGGREGATORS = {"by score": mean_z, "by rank": rank_sum}
@@ -192,7 +192,7 @@ class ScoreImages(io.ComfyNode):
 
 def _latent_rows(latents, count):
     """The samples of LATENTs, one row for each of `count` images; none where there are no LATENTs."""
-    rows = [row for latent in latents or () for row in latent["samples"].split(1)]
+    rows = [row for latent in latents or () for row in plain_samples(SCORE_NODE, "latents", latent["samples"]).split(1)]
     if rows and len(rows) != count:
         raise ValueError(f"{SCORE_NODE}: {len(rows)} latents for {count} images; give one for each, or none.")
     return rows

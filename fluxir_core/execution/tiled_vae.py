@@ -22,7 +22,7 @@ def encode_in_tiles(encode, images, tile, scale=LATENT, overlap=OVERLAP) -> torc
         (B, C, H / scale, W / scale).
 
     Raises:
-        ValueError: tiles are needed and `tile` is under 2 PATCH, or `overlap` outside [0, 0.5].
+        ValueError: tiles are needed and `tile` is under PATCH, or `overlap` outside [0, 0.5].
     """
     height, width = (extent // scale for extent in images.shape[-2:])
     if tile is None or max(height, width) <= tile:
@@ -50,7 +50,7 @@ def decode_in_tiles(decode, latents, tile, scale=LATENT, overlap=OVERLAP) -> tor
         (B, 3, scale h, scale w), as `decode` gives them.
 
     Raises:
-        ValueError: tiles are needed and `tile` is under 2 PATCH, or `overlap` outside [0, 0.5].
+        ValueError: tiles are needed and `tile` is under PATCH, or `overlap` outside [0, 0.5].
     """
     height, width = latents.shape[-2:]
     if tile is None or max(height, width) <= tile:
@@ -66,13 +66,22 @@ def decode_in_tiles(decode, latents, tile, scale=LATENT, overlap=OVERLAP) -> tor
 
 
 def tile_count(height, width, tile, overlap=OVERLAP):
-    """How many tiles of at most `tile` a side an image of `height` and `width`, all in latent pixels, is coded in."""
+    """Counts the tiles that an image is coded in.
+
+    Args:
+        height, width: of the image, in latent pixels.
+        tile: the most latent pixels a side of a tile.
+        overlap: share of a tile, 0 to 0.5.
+
+    Returns:
+        The number of tiles.
+    """
     return 1 if max(height, width) <= tile else len(_grid(height, width, tile, overlap).tiles)
 
 
 def _grid(height, width, tile, overlap):
     """The TileGrid of as few tiles as `tile` allows, and these no larger than so few must be: overlaps cost time."""
     grid = TileGrid(height, width, tile, overlap)
-    while len((smaller := TileGrid(height, width, grid.tile - PATCH, overlap)).tiles) == len(grid.tiles):
+    while grid.tile >= 2 * PATCH and len((smaller := TileGrid(height, width, grid.tile - PATCH, overlap)).tiles) == len(grid.tiles):
         grid = smaller
     return grid

@@ -33,7 +33,7 @@ def calls(comfy, vae, tmp_path_factory):
         "Invented Detail": lambda: fidelity.InventedDetail.execute(one, other),
         "Match Color": lambda: color.MatchColor.execute(one, other, "wavelet", 1.0),
         "Save Image Pairs": lambda: fluxgen.SaveImagePairs.execute(one, other, "pairs"),
-        "Score Images": lambda: ScoreImages.execute(torch.rand(IMAGES, 600, 600, 3), verifier),
+        "Score Images": lambda: ScoreImages.execute([torch.rand(IMAGES, 600, 600, 3)], [verifier], [1]),
         "Select Images": lambda: fluxgen.SelectImages.execute(one, verifier, 1.0),
     }
 

@@ -12,6 +12,7 @@ from comfyui_fluxir.training import cli
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.commands import plan
 from comfyui_fluxir.training.engine.stopping import StopSignal
+from comfyui_fluxir.training.recipes.config import CONFIGS
 
 
 def refused(capsys, *arguments, status=2):
@@ -57,8 +58,8 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(capsys, arguments, sent
         ["restore", "IN", "OUT.png", "--model", "nowhere"],
         ["restore", "IN", "OUT.png", "--model", os.devnull],
         ["fluxgen", "generate", "OUT", "--count", 1, "--model", "nowhere"],
-        ["schedule", "--model", "nowhere"],
-        ["train", "reinforce", "--model", "nowhere"],
+        ["schedule", "--config", CONFIGS / "distill-24gb.yaml", "--work", "OUT"],
+        ["train", "reinforce", "--config", CONFIGS / "reinforce-24gb.yaml", "--work", "OUT", "--out", "OUT.safetensors"],
         ["results", "miniature", "--model", "nowhere"],
     ],
 )
@@ -66,7 +67,12 @@ def test_an_unknown_model_folder_is_refused_in_one_sentence(capsys, tmp_path, ar
     from PIL import Image
 
     Image.new("RGB", (16, 16)).save(tmp_path / "in.png")
-    places = {"IN": tmp_path / "in.png", "OUT": tmp_path / "out", "OUT.png": tmp_path / "out.png"}
+    places = {
+        "IN": tmp_path / "in.png",
+        "OUT": tmp_path / "out",
+        "OUT.png": tmp_path / "out.png",
+        "OUT.safetensors": tmp_path / "o.safetensors",
+    }
     said = refused(capsys, *(places.get(argument, argument) for argument in arguments))
     assert "--model: there is no model folder" in said and not (tmp_path / "out.png").exists()
 

@@ -24,7 +24,11 @@ def study_page(title, images, degraded=None, suffix=".png"):
         degraded: {name: (3, h, w)} shown between the two, or None.
         suffix: `.png`, or `.webp` (quality 95) for a smaller page.
 
-    Raises ValueError where methods or sizes differ.
+    Returns:
+        The page's text.
+
+    Raises:
+        ValueError: methods or sizes differ.
     """
     methods = sorted({method for own in images.values() for method in own})
     if len(methods) < 2:
