@@ -1,4 +1,4 @@
-"""A folder of photos, one after the other: names are kept, a bad file is left out, and a stopped run goes on where it was."""
+"""A folder of photos, one after the other: names are kept, a bad file is skipped, and a stopped run goes on where it was."""
 
 import os
 from pathlib import Path
@@ -24,8 +24,8 @@ class LoadNextPhotos(io.ComfyNode):
             node_id="FluxIRLoadNextPhotos",
             display_name=LOAD_NODE,
             category=CATEGORY,
-            description="Gives the next photos of a folder whose results are not there yet. Run again for the next ones. A file that "
-            "cannot be read is left out and named.",
+            description="Gives the next photos of a folder that have no result yet. Run again for the next ones. A file that cannot be read "
+            "is skipped, and the node says which.",
             search_aliases=["load images from folder", "batch folder", "directory", "restore photo", "fluxir"],
             inputs=[
                 io.String.Input(
@@ -48,8 +48,9 @@ class LoadNextPhotos(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, folder, results, count):
         try:
-            return [str(path) for path, _name in images_left(*_folders(LOAD_NODE, folder, results))[0]]
-        except ValueError:
+            left = [path for path, _name in images_left(*_folders(LOAD_NODE, folder, results))[0]]
+            return [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in left]
+        except (ValueError, OSError):
             return []  # execute says why
 
     @classmethod
@@ -69,8 +70,9 @@ class LoadNextPhotos(io.ComfyNode):
             if len(photos) == count:
                 break
         done = total - len(left)
-        said = [f"{done} of {total} are done. Now: {', '.join(names)}." if names else f"All of {total} photos are done."]
-        said += [f"Left out: {reason}" for reason in bad]
+        rest = "the others cannot be read." if bad else "there is nothing left to do."
+        said = [f"{done} of {total} are done. Now: {', '.join(names)}." if names else f"{done} of {total} are done; {rest}"]
+        said += [f"Skipped: {reason}" for reason in bad]
         nothing = [ExecutionBlocker(None)]
         return io.NodeOutput(photos or nothing, names or nothing, ui=answer("\n".join(said)))
 
@@ -94,6 +96,10 @@ class SavePhotoByName(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **_inputs):
+        return float("nan")  # looks whether the file is still there at every run
+
+    @classmethod
     def execute(cls, image, name, results) -> io.NodeOutput:
         planes = checked_image(SAVE_NODE, "image", image)[0].float().movedim(-1, 0)
         _source, out = _folders(SAVE_NODE, "", results)
@@ -114,17 +120,17 @@ class SavePhotoByName(io.ComfyNode):
 
 def _folders(node, folder, results):
     """The folders of the photos and of the results."""
-    source = _inside(node, "folder", Path(folder_paths.get_input_directory()), folder)
+    source = _inside(node, "folder", Path(folder_paths.get_input_directory()), folder.strip())
     if not source.is_dir():
         raise ValueError(f"{node}: there is no folder {source}; make it, or choose another.")
     if not results.strip():
         raise ValueError(f"{node}: results is empty; name a folder, such as restored.")
-    return source, _inside(node, "results", Path(folder_paths.get_output_directory()), results)
+    return source, _inside(node, "results", Path(folder_paths.get_output_directory()), results.strip())
 
 
 def _inside(node, which, root, name):
     """The path `name` inside the folder `root`, or `root` where it is empty."""
-    path = (root / name.strip()).resolve()
+    path = (root / name).resolve()
     if path != root.resolve() and root.resolve() not in path.parents:
         raise ValueError(f"{node}: {which} is {name!r}, which lies outside {root}; name a folder or file inside it.")
     return path

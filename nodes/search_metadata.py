@@ -52,7 +52,12 @@ def _signature(graph, node, known=None):
     each, inputs = graph[node], {}
     for name, value in each.get("inputs", {}).items():
         link = isinstance(value, list) and len(value) == 2
-        inputs[name] = [_signature(graph, str(value[0]), known), value[1]] if link else value
+        inputs[name] = [_signature(graph, str(value[0]), known), value[1]] if link else _number(value)
     text = json.dumps([each.get("class_type"), inputs], sort_keys=True, default=str)
     known[node] = hashlib.sha256(text.encode()).hexdigest()
     return known[node]
+
+
+def _number(value):
+    """`value`, a whole number as an int: ComfyUI turns the 1 that a browser sends for a FLOAT into 1.0 before it runs the graph."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -137,7 +137,9 @@ class ScoreImages(io.ComfyNode):
                 io.Image.Input("degraded", optional=True, tooltip="The degraded input they should stay true to. Any size."),
                 io.Int.Input("keep", default=1, min=1, max=4096, tooltip="How many of the best images to give."),
                 io.Latent.Input(
-                    "latents", optional=True, tooltip="What the images were decoded from, one latent each: the same ones are kept."
+                    "latents",
+                    optional=True,
+                    tooltip="What the images were decoded from, one for each image; those of the best images are given.",
                 ),
             ],
             outputs=[
@@ -157,6 +159,8 @@ class ScoreImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, verifier, keep, degraded=None, latents=None) -> io.NodeOutput:
+        if len(verifier) > 1 or len(keep) > 1:
+            raise ValueError(f"{SCORE_NODE}: {len(verifier)} verifiers and {len(keep)} numbers to keep; connect one of each.")
         [verifier], [keep] = verifier, keep
         rows = [row for batch in images for row in batch.split(1)]
         planes = [given_planes(SCORE_NODE, "images", batch, finite=False) for batch in images]
@@ -168,7 +172,9 @@ class ScoreImages(io.ComfyNode):
             found = [verifier.measure(batch, *references) for batch in planes]
         except ValueError as error:
             raise in_name_of(SCORE_NODE, error) from None
-        scores = {name: torch.cat([own[name].float().cpu() for own in found]) for name in found[0]}
+        names = dict.fromkeys(name for own in found for name in own)  # a verifier that failed on one batch gives none there
+        unknown = [torch.full((len(batch),), torch.nan) for batch in planes]
+        scores = {name: torch.cat([own.get(name, none).float().cpu() for own, none in zip(found, unknown)]) for name in names}
         values = verifier.ensemble.combine(scores)
         order = [
             i for i in values.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True).tolist() if values[i].isfinite()

@@ -24,7 +24,7 @@ def test_what_is_left_out_is_named_on_the_node(folders):
     said = output.ui["text"]
     assert names == ["b.png"] and photos[0].shape == (1, 7, 9, 4)
     assert said == [
-        "0 of 2 are done. Now: b.png.\nLeft out: a.jpg cannot be read as an image (it is of no known format); give a PNG or JPEG file."
+        "0 of 2 are done. Now: b.png.\nSkipped: a.jpg cannot be read as an image (it is of no known format); give a PNG or JPEG file."
     ]
 
 
@@ -41,3 +41,23 @@ def test_a_photo_comes_back_with_its_transparency_under_its_name(folders):
     assert LoadNextPhotos.fingerprint_inputs("", "restored", 1) == []
     with pytest.raises(ValueError, match="^Save Photo by Name: name is '../b.png', which lies outside"):
         SavePhotoByName.execute(photos[0], "../b.png", "restored")
+
+
+def test_what_cannot_be_read_is_not_called_done(folders):
+    from comfyui_fluxir.nodes import LoadNextPhotos
+
+    (folders / "input" / "a.jpg").write_bytes(b"no photo")
+    output = LoadNextPhotos.execute("", "restored", 1)
+    assert output.ui["text"][0].startswith("0 of 1 are done; the others cannot be read.\nSkipped: a.jpg cannot be read")
+
+
+def test_a_photo_that_changed_and_a_result_that_was_deleted_are_looked_at_again(folders):
+    from comfyui_fluxir.nodes import LoadNextPhotos, SavePhotoByName
+
+    photo = folders / "input" / "b.png"
+    photo.write_bytes(b"no photo")
+    before = LoadNextPhotos.fingerprint_inputs("", "restored", 1)
+    Image.new("RGB", (9, 7)).save(photo)
+    assert LoadNextPhotos.fingerprint_inputs("", "restored", 1) != before
+    own = SavePhotoByName.fingerprint_inputs(name="b.png")
+    assert own != own  # never the same: ComfyUI runs it each time

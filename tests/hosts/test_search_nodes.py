@@ -234,7 +234,8 @@ def test_a_kept_report_belongs_to_what_the_search_is_made_of(comfy):
 
     keep_report(SimpleNamespace(extra_pnginfo=None, prompt=graph(1, "a", "b"), unique_id="b"), {"nfe": 7})
     assert added(graph(1, "c", "d")) == {"d": {"nfe": 7}}
-    assert added(graph(2, "a", "b")) is None
+    assert added(graph(1.0, "a", "b")) == {"b": {"nfe": 7}}  # a browser's 1 is ComfyUI's 1.0
+    assert added(graph(2, "a", "b")) is None and added(graph(2**60 + 1, "a", "b")) is None
     assert added({"a": {"class_type": SAMPLER, "inputs": {"noise": ["a", 0]}}}) is None
     both = add_known_reports({"prompt": graph(1, "a", "b"), "extra_data": {"extra_pnginfo": {"workflow": {}}}})
     assert both["extra_data"]["extra_pnginfo"] == {"workflow": {}, METADATA: {"b": {"nfe": 7}}}

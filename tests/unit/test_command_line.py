@@ -58,7 +58,6 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(capsys, arguments, sent
         ["restore", "IN", "OUT.png", "--model", "nowhere"],
         ["restore", "IN", "OUT.png", "--model", os.devnull],
         ["fluxgen", "generate", "OUT", "--count", 1, "--model", "nowhere"],
-        ["schedule", "--config", CONFIGS / "distill-24gb.yaml", "--work", "OUT"],
         ["train", "reinforce", "--config", CONFIGS / "reinforce-24gb.yaml", "--work", "OUT", "--out", "OUT.safetensors"],
         ["results", "miniature", "--model", "nowhere"],
     ],
@@ -75,6 +74,11 @@ def test_an_unknown_model_folder_is_refused_in_one_sentence(capsys, tmp_path, ar
     }
     said = refused(capsys, *(places.get(argument, argument) for argument in arguments))
     assert "--model: there is no model folder" in said and not (tmp_path / "out.png").exists()
+
+
+def test_schedules_of_a_file_that_is_not_there_are_refused(capsys, tmp_path):
+    said = refused(capsys, "schedule", "--config", CONFIGS / "distill-24gb.yaml", "--work", tmp_path)
+    assert "start: there is no file output/reinforce.safetensors; train it first, or name another in" in said.replace(os.sep, "/")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs a file without an end")

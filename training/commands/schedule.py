@@ -29,6 +29,8 @@ def run(arguments):
 
     config = DistillConfig.load(arguments.config)
     path = start_path(config)
+    if not path.is_file():
+        raise ValueError(f"start: there is no file {path}; train it first, or name another in {arguments.config}.")
     check_file("start", path, (".safetensors",))
     grid = flux_sigmas(GRID, shift=0)
     with locked(arguments.work, "--work"):
