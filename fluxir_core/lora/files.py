@@ -31,6 +31,8 @@ KIND = "ummf_lora"
 
 
 FEW_STEPS = "few_step_lora"
+PLAIN = "plain_lora"
+"""The kinds of LoRAs that change the base's every token and show it no image."""
 PEFT = "lora_adapter_metadata"
 """Where diffusers keeps peft's configuration in a file's header."""
 _KEY = re.compile(r"(.+?)(\.lora[._]|\.lora_linear_layer\.|_lora[12]?\.)(A|B|down|up)(?:\.default)?(?:\.weight)?")

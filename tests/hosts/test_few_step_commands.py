@@ -13,6 +13,7 @@ from comfyui_fluxir.fluxir_core.lora.few_steps import add_schedules, read_schedu
 from comfyui_fluxir.fluxir_core.lora.files import load_lora
 from comfyui_fluxir.training.cli import main
 from comfyui_fluxir.training.diffusers_host.restorer import Restorer
+from comfyui_fluxir.training.recipes.adapters import open_start
 from comfyui_fluxir.training.recipes.few_step_schedules import GRID
 from PIL import Image
 
@@ -93,7 +94,7 @@ def test_a_part_of_what_was_can_be_kept(stages, tmp_path):
     for name, before in weights(stages.folder / ADAPTER).items():
         expected = (before.float() + weights(stages.teacher)[name].float()) / 2
         assert torch.allclose(half[name].float(), expected, atol=1e-2, rtol=1e-2), name
-    with pytest.raises(SystemExit, match=r"keep is 0.5; use 0 to 1, and more than 0 with a start only"):
+    with pytest.raises(SystemExit, match=r"keep is 0.5; use 0 or more, below 1, and more than 0 with a start only"):
         train("fluxir", stages.folder, tmp_path / "new", keep=0.5, adapter={"rank": 4})
 
 
@@ -110,6 +111,37 @@ def test_a_lora_on_the_base_can_be_reinforced_instead(stages, tmp_path):
     out = train("reinforce", stages.folder, tmp_path, start=str(stages.teacher), recipe=REINFORCE, adapter={"rank": 2})
     lora = load_lora(out)
     assert lora.shapes["proj_out"][2] == 2 and all(value.any() for value in lora.state_dict.values())
+    with pytest.raises(SystemExit, match="is a LoRA that shows the model no image"):
+        train("distill", stages.folder, tmp_path / "student", start=str(out), **DISTILL)
+    with pytest.raises(SystemExit, match="keep is 0.5, but a LoRA beside the start begins with nothing"):
+        train("reinforce", stages.folder, tmp_path / "kept", start=str(stages.teacher), adapter={"rank": 2}, keep=0.5)
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ({"recipe": {**REINFORCE, "reward": ["clip_score"]}}, "the reward clip_score needs a prompt"),
+        ({"recipe": {**REINFORCE, "reward": ["natural_image"]}}, "the reward natural_image compares images with each other"),
+        ({"run": {"sharding": "fsdp"}}, "sharding is 'fsdp', which this recipe does not run under; use 'ddp'"),
+    ],
+)
+def test_what_cannot_be_reinforced_by_is_refused_at_once(stages, tmp_path, sections, why):
+    with pytest.raises(SystemExit, match=why):
+        train("reinforce", stages.folder, tmp_path, start=str(stages.teacher), **sections)
+    assert not (tmp_path / "prompts").exists()
+
+
+def test_the_result_does_not_replace_what_it_starts_from(stages, tmp_path):
+    config = configuration(stages.folder, start=str(stages.teacher), recipe=REINFORCE)
+    with pytest.raises(SystemExit, match="--out and start are the same"):
+        main(["train", "reinforce", "--config", str(config), "--work", str(tmp_path), "--out", str(stages.teacher)])
+
+
+def test_a_start_is_told_by_its_weights_whatever_its_file_says_beside(stages, tmp_path):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(stages.reinforced.read_bytes())
+    add_schedules(copy, {1: [0.5, 0.0]})
+    assert open_start(copy).digest == open_start(stages.reinforced).digest != open_start(stages.teacher).digest
 
 
 def test_a_ummf_lora_is_reinforced_and_distilled(stages, tmp_path):
@@ -124,11 +156,13 @@ def test_a_ummf_lora_is_reinforced_and_distilled(stages, tmp_path):
 
 
 def test_a_file_of_another_recipe_is_not_started_from(stages, tmp_path):
-    for recipe, start, kind in (("fluxir", stages.student, "a FluxIR adapter"), ("ummf", stages.teacher, "a UMMF LoRA")):
-        with pytest.raises(SystemExit, match=f"is no file of {kind}; choose one, or train it by its own recipe"):
+    for recipe, start, why in (
+        ("ummf", stages.teacher, "is no file of a UMMF LoRA; choose one, or train it by its own recipe"),
+        ("reinforce", stages.student, "is a LoRA that shows the model no image; name the FluxIR adapter or the UMMF LoRA"),
+        ("reinforce", "none.safetensors", "start: there is no file none.safetensors; train it first, or name another"),
+    ):
+        with pytest.raises(SystemExit, match=why):
             train(recipe, stages.folder, tmp_path, start=str(start))
-    with pytest.raises(SystemExit, match="none.safetensors"):
-        train("reinforce", stages.folder, tmp_path, start="none.safetensors")
 
 
 def test_another_starts_checkpoints_and_lessons_are_refused(stages, tmp_path):

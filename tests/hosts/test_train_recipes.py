@@ -325,7 +325,7 @@ def test_the_shipped_configurations_are_the_papers_the_presets_and_the_miniature
         ({"data": {"degradation": {"snow": 0}}}, "no degradation has a share above 0; give one, such as mixture: 1."),
         ({"data": {"degradation": {"snow": "much"}}}, "degradation: snow is 'much', but a float is expected"),
         ({"data": {"degradation": "tasks"}}, "degradation is 'tasks'"),
-        ({"keep": 0.5}, "keep is 0.5; use 0 to 1, and more than 0 with a start only"),
+        ({"keep": 0.5}, "keep is 0.5; use 0 or more, below 1, and more than 0 with a start only"),
         ({"data": {"held_out": 9}}, "with 9 held out"),
         ({"run": {"sharding": "fsdp"}, "optimizer": {"name": "prodigy"}}, "fsdp does not go with precision float32 and prodigy"),
         ({"run": {"sharding": "fsdp"}, "base": {"precision": "nf4"}}, "fsdp does not go with precision nf4 and adamw"),

@@ -39,7 +39,7 @@ def refused(capsys, *arguments, status=2):
         (["fluxgen", "generate", "out", "--count", 1, "--seed", 2**64], f"fluxir fluxgen: --seed is {2**64}; use at most"),
         (["fluxgen", "degrade", "in", "out", "--seed", 2**70], f"fluxir fluxgen: --seed is {2**70}; use at most"),
         (["fluxgen", "select", "in", "out", "--keep", 0], "fluxir fluxgen: --keep is 0; use a value from 1e-06 to 1"),
-        (["schedule", "--model", "x", "--steps", 99], "fluxir schedule: --steps is 99; use at most 24"),
+        (["schedule", "--config", "x", "--steps", 99], "fluxir schedule: --steps is 99; use at most 23"),
         (["plan", "--shift", "nan"], "fluxir plan: --shift is nan; use a value from -20 to 20"),
         (["params", "--rank", "²"], "fluxir params: --rank is '²'; use a whole number of at least 1"),
         (["params", "--adapter", "ummf", "--rank", "full"], "fluxir params: --rank is full, which --adapter ummf does not have"),
@@ -58,7 +58,7 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(capsys, arguments, sent
         ["restore", "IN", "OUT.png", "--model", "nowhere"],
         ["restore", "IN", "OUT.png", "--model", os.devnull],
         ["fluxgen", "generate", "OUT", "--count", 1, "--model", "nowhere"],
-        ["train", "reinforce", "--config", CONFIGS / "reinforce-24gb.yaml", "--work", "OUT", "--out", "OUT.safetensors"],
+        ["train", "fluxir", "--config", CONFIGS / "fluxir-24gb.yaml", "--work", "OUT", "--out", "OUT.safetensors"],
         ["results", "miniature", "--model", "nowhere"],
     ],
 )
@@ -78,7 +78,7 @@ def test_an_unknown_model_folder_is_refused_in_one_sentence(capsys, tmp_path, ar
 
 def test_schedules_of_a_file_that_is_not_there_are_refused(capsys, tmp_path):
     said = refused(capsys, "schedule", "--config", CONFIGS / "distill-24gb.yaml", "--work", tmp_path)
-    assert "start: there is no file output/reinforce.safetensors; train it first, or name another in" in said.replace(os.sep, "/")
+    assert "start: there is no file output/reinforce.safetensors; train it first, or name another." in said.replace(os.sep, "/")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs a file without an end")

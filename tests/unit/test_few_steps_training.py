@@ -247,6 +247,8 @@ def test_lessons_hold_the_teachers_trajectory_and_are_made_once(tmp_path):
     assert host.calls == 0 and torch.equal(lesson.noise, again.noise)
     with pytest.raises(ValueError, match=r"holds another run's checkpoints .its schedules differ.; give another --work"):
         made_lessons(host, tmp_path, {1: [0.75, 0.0], 2: [0.5, 0.125, 0.0]}, 3)
+    with pytest.raises(ValueError, match="the time 0.3 of a schedule is none of the teacher's 16 steps"):
+        made_lessons(host, tmp_path / "off", {2: [0.5, 0.3, 0.0]}, 1)
     with pytest.raises(ValueError, match="its model differ"):
         made_lessons(host, tmp_path, schedules, 3, identity={"model": "another"})
 

@@ -44,7 +44,7 @@ def add_arguments(parser):
     few_steps.add_argument("--model", default="miniature", help="'miniature' or a model folder, with a few-step LoRA")
     few_steps.add_argument("--teacher", required=True, help="the model folder before reinforcement")
     few_steps.add_argument(
-        "--control", help="a model folder with a student of the uniform schedules (`fluxir train distill --uniform`)"
+        "--control", help="a model folder with a student of the uniform schedules (`schedules: uniform` in its recipe)"
     )
     taste = subparsers.add_parser("taste", help="how many choices My Taste needs, with simulated artists")
     taste.add_argument("--model", default="miniature", help="'miniature' or a model folder")

@@ -12,7 +12,7 @@ from ..recipes.few_step_schedules import COUNTS, GRID, choose
 def add_arguments(parser):
     parser.add_argument("--config", type=text_file, required=True, help="the YAML file of `fluxir train distill`")
     parser.add_argument("--work", type=Path, default=Path(".cache/distill"), help="its --work folder, with the encoded images")
-    parser.add_argument("--steps", type=whole(1, GRID), nargs="+", default=COUNTS, help="schedules to find (default 1 2 4)")
+    parser.add_argument("--steps", type=whole(1, GRID - 1), nargs="+", default=COUNTS, help="schedules to find (default 1 2 4)")
     parser.add_argument("--batches", type=whole(1), default=8, help="batches of the configuration to measure on (default 8)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the grid, all costs and the schedules")
 
@@ -23,14 +23,13 @@ def run(arguments):
     check_folder("--work", arguments.work)
     from ...fluxir_core.flow.rectified_flow import flux_sigmas
     from ...fluxir_core.lora.few_steps import add_schedules
-    from ..recipes.adapters import start_path
+    from ..recipes.adapters import check_start, start_path
     from ..recipes.config import DistillConfig
     from ..recipes.train import jumps_of
 
     config = DistillConfig.load(arguments.config)
     path = start_path(config)
-    if not path.is_file():
-        raise ValueError(f"start: there is no file {path}; train it first, or name another in {arguments.config}.")
+    check_start(path)
     check_file("start", path, (".safetensors",))
     grid = flux_sigmas(GRID, shift=0)
     with locked(arguments.work, "--work"):

@@ -48,6 +48,9 @@ def run(arguments):
     check_folder("--work", arguments.work)
     if arguments.recipe in WHAT:
         check_file("--out", arguments.out, (".safetensors",), make_folder=True)
+        config = _config(arguments)
+        if config.start:
+            check_apart({"--out": arguments.out}, {"start": config.start})
     else:
         check_folder("--out", arguments.out)
         check_apart({"--work": arguments.work, "--out": arguments.out})

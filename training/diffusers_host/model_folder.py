@@ -12,7 +12,7 @@ from ...fluxir_core.adapter.model import FluxIRAdapter
 from ...fluxir_core.execution.oom import is_out_of_memory
 from ...fluxir_core.execution.tiled_vae import decode_in_tiles, encode_in_tiles
 from ...fluxir_core.lora.few_steps import read_schedules
-from ...fluxir_core.lora.files import FEW_STEPS, check_lora_base, load_lora
+from ...fluxir_core.lora.files import FEW_STEPS, PLAIN, check_lora_base, load_lora
 from ...fluxir_core.lora.lora import LoRA
 from ...fluxir_core.ummf.mode import ConditionMode
 from ..bundled import find
@@ -143,6 +143,10 @@ def _load_loras(folder, dims):
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
         loaded = load_lora(path)
+        if loaded.metadata.get("kind") == PLAIN:
+            raise ValueError(
+                f"--model: {path} is a LoRA for ComfyUI's own Load LoRA, which this command does not read; take it out."
+            )
         check_lora_base(loaded, dims)
         student = loaded.metadata.get("kind") == FEW_STEPS
         if student in found:

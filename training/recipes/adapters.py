@@ -13,8 +13,8 @@ from ...fluxir_core.adapter.checkpoint import KIND as FLUXIR
 from ...fluxir_core.adapter.checkpoint import check_base, load_adapter, save_adapter
 from ...fluxir_core.adapter.model import AdapterConfig, FluxIRAdapter
 from ...fluxir_core.flux.weight_files import read_metadata
-from ...fluxir_core.lora.few_steps import read_schedules, save_few_steps
-from ...fluxir_core.lora.files import check_lora_base, load_lora, save_layers, save_lora
+from ...fluxir_core.lora.few_steps import save_few_steps
+from ...fluxir_core.lora.files import FEW_STEPS, PLAIN, check_lora_base, load_lora, save_layers, save_lora
 from ...fluxir_core.lora.lora import LoRA, linear_sizes, lora_targets
 from ...fluxir_core.ummf.mode import ConditionMode
 from ..diffusers_host.fluxir_host import FluxIRHost
@@ -38,22 +38,14 @@ class Trained(NamedTuple):
 
 
 class Start(NamedTuple):
-    """An adapter or UMMF LoRA from the file `path`: the module and its form; `mode` is a LoRA's, None for an adapter."""
+    """An adapter or UMMF LoRA from the file `path`: the module and its form; `mode` is a LoRA's, None for an adapter. `digest` names
+    the file's weights, whatever else it says."""
 
     path: Path
     module: nn.Module
     form: dict
     mode: ConditionMode | None
-
-    @property
-    def digest(self):
-        """A name for the file's content."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
-
-    @property
-    def schedules(self):
-        """{steps: sigmas} that the file states."""
-        return read_schedules(self.path)
+    digest: str
 
 
 def start_path(config):
@@ -67,6 +59,7 @@ def open_start(path, dims=None):
     Raises ValueError, in one sentence, on a file that is neither adapter nor LoRA, or is for another base.
     """
     path = Path(path)
+    check_start(path)
     if read_metadata(path).get("kind") == FLUXIR:
         file = load_adapter(path)
         check_base(file.config, dims or file.config.dims)
@@ -80,7 +73,24 @@ def open_start(path, dims=None):
         adapter, mode = LoRA(file.shapes, dims), file.mode
         form = _lora_form(adapter, mode=asdict(mode))
     adapter.load_state_dict(file.state_dict)
-    return Start(path, adapter.float(), form, mode)
+    return Start(path, adapter.float(), form, mode, _digest(adapter))
+
+
+def check_start(path):
+    """Raises ValueError, in one sentence, unless `path` is a file that shows a model images. Reads its header only."""
+    if not Path(path).is_file():
+        raise ValueError(f"start: there is no file {path}; train it first, or name another.")
+    if read_metadata(path).get("kind") in (FEW_STEPS, PLAIN):
+        raise ValueError(
+            f"start: {path} is a LoRA that shows the model no image; name the FluxIR adapter or the UMMF LoRA that it was trained beside."
+        )
+
+
+def _digest(module):
+    found = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        found.update(name.encode() + value.contiguous().numpy().tobytes())
+    return found.hexdigest()[:12]
 
 
 def new_adapter(config, transformer, empty=None):
@@ -172,7 +182,7 @@ def write_file(path, module, form, metadata):
     elif form.get("schedules"):
         save_few_steps(path, module, form["schedules"], metadata)
     else:
-        save_layers(path, module, metadata)
+        save_layers(path, module, {**metadata, "kind": PLAIN})
 
 
 @torch.no_grad()

@@ -142,7 +142,11 @@ class TrainConfig:
 
     def __post_init__(self):
         if not 0 <= self.keep < 1 or (self.keep and self.starts_new and not self.start):
-            raise ValueError(f"keep is {self.keep}; use 0 to 1, and more than 0 with a start only.")
+            raise ValueError(f"keep is {self.keep}; use 0 or more, below 1, and more than 0 with a start only.")
+        if self.keep and isinstance(self.adapter, BesideConfig) and self.adapter.rank is not None:
+            raise ValueError(f"keep is {self.keep}, but a LoRA beside the start begins with nothing; leave keep out.")
+        if self.run.sharding == "fsdp" and not self.starts_new:
+            raise ValueError("run: sharding is 'fsdp', which this recipe does not run under; use 'ddp'.")
         if self.run.sharding == "fsdp" and (self.base.precision in ("fp8", "nf4") or self.optimizer.name != "adamw"):
             raise ValueError(
                 f"run: sharding fsdp does not go with precision {self.base.precision} and {self.optimizer.name}; "
@@ -165,7 +169,7 @@ class TrainConfig:
         values = asdict(self)
         run = {name: values["run"][name] for name in ("batch", "seed")}
         values["base"].pop("gradient_checkpointing")
-        return {**{name: value for name, value in values.items() if name != "log"}, "run": run}
+        return {**{name: value for name, value in values.items() if name not in ("log", "keep")}, "run": run}
 
     def metadata(self):
         """The configuration as the strings that an exported file carries."""

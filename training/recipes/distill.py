@@ -102,10 +102,15 @@ class Lessons:
             autocast: dtype that the teacher computes in, or None for full precision.
 
         Raises:
-            ValueError: the folder holds lessons of another run.
+            ValueError: the folder holds lessons of another run, or a schedule has a time that the grid has not.
         """
         kept = sorted({t for sigmas in self.schedules.values() for t in sigmas[1:]}, reverse=True)
         places = [min(range(len(grid)), key=lambda i, t=t: abs(grid[i].item() - t)) for t in kept]
+        for t, place in zip(kept, places):
+            if abs(grid[place].item() - t) > 1e-4:
+                raise ValueError(
+                    f"the time {t:.4g} of a schedule is none of the teacher's {len(grid) - 1} steps; use other schedules."
+                )
         identity = {**(identity or {}), "schedules": kept}
         for number in range(process, self.count, processes):
             saved = read_or_none(self._path(number))

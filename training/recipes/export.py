@@ -50,7 +50,12 @@ def write_adapter(work, out, step=None, weights="average", dtype="bf16", license
         for parameter, value in zip(trained, saved["average"]["values"], strict=True):
             parameter.data.copy_(value)
     if described["start"]:
-        keep_some(adapter, open_start(described["start"], dims).module, config["keep"])
+        start = open_start(described["start"], dims)
+        if start.digest != saved["identity"]["start"]:
+            raise ValueError(
+                f"{start.path} is no longer the file that the training started from; put that back, to keep a part of it."
+            )
+        keep_some(adapter, start.module, config["keep"])
     metadata = {
         **{name: described[name] for name in CARRIED if name in described},
         "base_model": own.title if (own := find(config["base"]["folder"])) else Path(config["base"]["folder"]).name,

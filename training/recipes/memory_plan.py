@@ -25,7 +25,7 @@ from .adapters import FLUXIR, open_start, rebuilt, start_path
 from .config import DistillConfig, FluxIRAdapterConfig, ReinforceConfig
 from .distill import Lesson
 from .few_step_schedules import GRID
-from .reinforce import call, rollout_sigmas
+from .reinforce import CLOSENESS, call, rollout_sigmas
 
 NF4_BYTES = 0.5 + 4 / 64
 """Of a weight: four bits, and one float32 for every 64."""
@@ -68,8 +68,9 @@ def plan_memory(config):
     from torch._subclasses import FakeTensorMode
 
     form = start_form(config)
-    if isinstance(config, ReinforceConfig):  # numbers cannot be read from tensors without data, so these are read before
-        rollout_sigmas(config.recipe.rollout_steps, config.recipe.shift)
+    if isinstance(config, ReinforceConfig):
+        rollout_sigmas(config.recipe.rollout_steps, config.recipe.shift)  # numbers cannot be read from tensors without data
+        config = replace(config, recipe=replace(config.recipe, reward=[CLOSENESS]))  # nor can verifiers be loaded among them
     with FakeTensorMode():
         # No kernel of another library runs without data: a quantized base counts as bfloat16, but for its weights.
         computed = config.base.precision if config.base.precision == "float32" else "bf16"
@@ -88,7 +89,7 @@ def plan_memory(config):
     flops = operations.get_total_flops() * config.run.batch / config.run.micro_batch
     sizes = {**static, "gradients": gradients, "activations": activations}
     return {
-        "model": config.base.folder if find(config.base.folder) else "FLUX.1-dev",
+        "model": config.base.folder if _bundled(config) else "FLUX.1-dev",
         "precision": config.base.precision,
         "base_parameters": sum(p.numel() for p in objective.transformer.parameters()),
         "trained_parameters": sum(p.numel() for p in trained),
@@ -100,16 +101,24 @@ def plan_memory(config):
     }
 
 
+def _bundled(config):
+    """The bundled model that `config` trains on, or on another one of its kind; None for FLUX.1-dev."""
+    return find(config.base.folder) or find(config.data.images)
+
+
 def start_form(config):
     """(form, ConditionMode or None) of what a run of `config` starts from: its file's, or of an adapter of the usual rank where the
     file is not there yet; None where it starts new."""
-    if config.starts_new and not config.start:
-        return None
+    if config.starts_new:
+        return None  # its own adapter section says the form
     try:
-        start = open_start(start_path(config))
-    except (OSError, ValueError):
+        path = start_path(config)
+    except ValueError:  # the model folder is not there yet
+        path = None
+    if path is None or not path.is_file():
         adapter = {**asdict(FluxIRAdapterConfig()), "text_tokens": config.data.text_tokens}
         return {"kind": FLUXIR, "config": adapter}, None
+    start = open_start(path)
     return start.form, start.mode
 
 
@@ -159,7 +168,6 @@ class StandIn(NamedTuple):
     module: torch.nn.Module
     form: dict
     mode: ConditionMode | None
-    schedules: dict = SCHEDULES
 
 
 def random_objective(config, device="cpu", form=None):
@@ -171,7 +179,7 @@ def random_objective(config, device="cpu", form=None):
     from .train import make_objective, make_trained
 
     dtype = torch.float32 if config.base.precision == "float32" else torch.bfloat16
-    own = find(config.base.folder)
+    own = _bundled(config)
     with _default_dtype(dtype):  # float32 on the way would be 48 GB
         sizes: dict[str, Any] = own.transformer() if own else {"guidance_embeds": FLUX_DEV.guidance_embed}
         transformer = FluxTransformer2DModel(**sizes)
@@ -179,7 +187,7 @@ def random_objective(config, device="cpu", form=None):
             vae = own.vae() if own else AutoencoderKL(**FLUX_VAE)
     with torch.device(device):
         start = form and StandIn(rebuilt(form[0], flux_dimensions(transformer)), *form)
-        trained = make_trained(config, transformer, start, device=device)
+        trained = make_trained(config, transformer, start, device=device, schedules=SCHEDULES)
     vae = NetworkSpaceVAE(vae.eval().requires_grad_(False))
     dims = _dimensions(config)
     empty = torch.zeros(config.data.text_tokens, dims.context_dim), torch.zeros(dims.vec_dim)
@@ -228,7 +236,7 @@ def random_batch(config, device="cpu"):
 
 
 def _dimensions(config):
-    own = find(config.base.folder)
+    own = _bundled(config)
     if own is None:
         return FLUX_DEV
     sizes = own.transformer()

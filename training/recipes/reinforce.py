@@ -10,7 +10,7 @@ from ...fluxir_core.flow.exploration import sample_gammas, trajectory
 from ...fluxir_core.flow.rectified_flow import clean_estimate, flux_sigmas, interpolate, sample_timesteps
 from ...fluxir_core.flux.tokens import unpack_latents
 from ...fluxir_core.verify.aggregate import mean_z
-from ...fluxir_core.verify.named import verifier_named
+from ...fluxir_core.verify.named import DEFAULT, PROMPTED, verifier_named
 from ..engine.average import MovingAverage
 from ..engine.fit import Objective
 
@@ -59,6 +59,14 @@ def closeness(latents, batch):
 def rollout_sigmas(steps, shift):
     """`flux_sigmas` as numbers, a tuple."""
     return tuple(flux_sigmas(steps, shift).tolist())
+
+
+def check_rewards(recipe):
+    """Raises ValueError where a reward of `recipe` (ReinforceRecipe) cannot judge one image by itself, without a prompt."""
+    for name in recipe.reward:
+        if name in (*PROMPTED, DEFAULT):
+            why = "needs a prompt" if name in PROMPTED else "compares images with each other"
+            raise ValueError(f"recipe: the reward {name} {why}; use {CLOSENESS}, aesthetic, or metrics such as niqe and musiq.")
 
 
 def rewards_named(recipe, decode, device="cpu"):

@@ -1,5 +1,6 @@
 """`fluxir train`: from a configuration to a file that the nodes load."""
 
+import hashlib
 import json
 from dataclasses import asdict
 from functools import cache
@@ -9,22 +10,23 @@ from typing import Any
 import torch
 
 from ...fluxir_core.flow.rectified_flow import flux_sigmas
-from ...fluxir_core.flux.weight_files import read_metadata
+from ...fluxir_core.flux.weight_files import read_metadata, read_safetensors
+from ...fluxir_core.lora.few_steps import read_schedules
 from ..bundled import find
 from ..data.batches import ImageBatches
 from ..data.prompts import load_prompt_encoder
-from ..diffusers_host.model_folder import model_folder, open_transformer, open_vae
+from ..diffusers_host.model_folder import model_folder, only_file, open_transformer, open_vae
 from ..diffusers_host.transformer import flux_dimensions
 from ..engine.fit import fit
 from ..engine.processes import make_accelerator
 from ..engine.quantize import quantize
-from .adapters import lora_beside, new_adapter, on_base, open_start, start_path
+from .adapters import check_start, lora_beside, new_adapter, on_base, open_start, start_path
 from .config import DistillConfig, FluxIRConfig, ReinforceConfig, UMMFConfig
 from .distill import Lessons, StudentObjective
 from .export import write_adapter
 from .few_step_schedules import GRID, measure_jumps, uniform_schedules
 from .fluxir import FluxIRObjective
-from .reinforce import ReinforceObjective, rewards_named
+from .reinforce import ReinforceObjective, check_rewards, rewards_named
 from .ummf import UMMFObjective
 from .validation import Validation
 
@@ -35,6 +37,7 @@ def train(config, work, out):
     Started by torchrun or `accelerate launch`, all processes share `work`. A run that was asked to stop writes no file: Stopped is raised.
     """
     work = Path(work)
+    check_before(config)
     accelerator, vae, batches, transformer = open_base(config, work)
     start = opened(config, transformer)
     trained = make_trained(config, transformer, start, batches.empty, accelerator.device)
@@ -60,6 +63,17 @@ def train(config, work, out):
         accelerator.end_training()
     if accelerator.is_main_process:
         write_adapter(work, out)
+
+
+def check_before(config):
+    """Raises ValueError for what would stop a run of `config` after hours of encoding: its start, or its reward."""
+    if config.start or not config.starts_new:
+        path = start_path(config)
+        check_start(path)
+        if isinstance(config, DistillConfig):
+            schedules_of(config, path)
+    if isinstance(config, ReinforceConfig):
+        check_rewards(config.recipe)
 
 
 def open_base(config, work):
@@ -118,8 +132,8 @@ def before(start):
     metadata = read_metadata(start.path)
     own = [json.loads(metadata["training_config"])] if "training_config" in metadata else []
     earlier = [*json.loads(metadata.get("trained_before", "[]")), *own]
-    license = {"license": metadata["license"]} if "license" in metadata else {}
-    return {"trained_before": json.dumps(earlier, sort_keys=True), **license}
+    license = metadata.get("license", "not stated by the file that the training started from")
+    return {"trained_before": json.dumps(earlier, sort_keys=True), "license": license}
 
 
 def make_batches(config, vae, work, accelerator, dtype):
@@ -165,12 +179,16 @@ def make_batches(config, vae, work, accelerator, dtype):
 
 def _files(folder):
     """What the images' latents and the prompts' embeddings depend on: the files of `folder` that make them."""
-    parts = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "fluxir_adapters")
+    parts = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
     files = sorted(path for part in parts for path in (folder / part).rglob("*") if path.is_file())
-    return [(path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    found = [(path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    if not (folder / "text_encoder").is_dir():  # the empty prompt is the adapter's then, whatever schedules its file is given
+        null = read_safetensors(only_file(folder / "fluxir_adapters"))[1].get("null_text")
+        found.append(("null_text", hashlib.sha256(b"" if null is None else null.float().numpy().tobytes()).hexdigest(), 0))
+    return found
 
 
-def make_trained(config, transformer, start, empty=None, device="cpu"):
+def make_trained(config, transformer, start, empty=None, device="cpu", schedules=None):
     """Makes what a run trains, on the frozen base.
 
     Args:
@@ -179,6 +197,7 @@ def make_trained(config, transformer, start, empty=None, device="cpu"):
         start: what `opened` gave.
         empty: the empty prompt's (text, pooled), for a new adapter's file.
         device: of what is trained, and of the base unless it is sharded.
+        schedules: {steps: sigmas} of a student; None for those of the start's file.
 
     Returns:
         Trained.
@@ -194,15 +213,16 @@ def make_trained(config, transformer, start, empty=None, device="cpu"):
     rank = getattr(config.adapter, "rank", None) if isinstance(config, (ReinforceConfig, DistillConfig)) else None
     if rank is None:
         return trained
-    schedules = schedules_of(config, start) if isinstance(config, DistillConfig) else None
+    schedules = schedules or schedules_of(config, start.path) if isinstance(config, DistillConfig) else None
     return lora_beside(trained.host, rank, config.run.seed, schedules)
 
 
-def schedules_of(config, start):
-    """{steps: sigmas} that the student of `config` (DistillConfig) learns. Raises ValueError where the start's file has none."""
-    if not start.schedules:
-        raise ValueError(f"start: {start.path.name} has no schedules; run `fluxir schedule` with the same configuration first.")
-    return uniform_schedules(start.schedules) if config.recipe.schedules == "uniform" else start.schedules
+def schedules_of(config, path):
+    """{steps: sigmas} that the student of `config` (DistillConfig) learns. Raises ValueError where the start's file `path` has none."""
+    schedules = read_schedules(path)
+    if not schedules:
+        raise ValueError(f"start: {Path(path).name} has no schedules; run `fluxir schedule` with the same configuration first.")
+    return uniform_schedules(schedules) if config.recipe.schedules == "uniform" else schedules
 
 
 def make_lessons(config, teacher, start, batches, work, accelerator):
@@ -220,9 +240,10 @@ def make_lessons(config, teacher, start, batches, work, accelerator):
         Lessons, the batches for `fit`.
     """
     recipe, device = config.recipe, accelerator.device
-    lessons = Lessons(work / f"lessons-{recipe.schedules}", schedules_of(config, start), recipe.lessons, batches, device)
-    identity = {"base": asdict(config.base), "start": start.digest, "images": batches.fingerprint, "batch": config.run.batch}
+    lessons = Lessons(work / f"lessons-{recipe.schedules}", schedules_of(config, start.path), recipe.lessons, batches, device)
+    identity = {"base": asdict(config.base), "data": asdict(config.data), "start": start.digest, "images": batches.fingerprint}
     identity["base"].pop("gradient_checkpointing")
+    identity["batch"] = config.run.batch
     lessons.make(
         teacher,
         batches,
