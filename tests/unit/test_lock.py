@@ -12,6 +12,7 @@ import pytest
 from comfyui_fluxir.fluxir_core.data import lock as locking
 from comfyui_fluxir.fluxir_core.data.lock import locked
 from comfyui_fluxir.training.cli import main
+from comfyui_fluxir.training.recipes.config import CONFIGS
 
 HOLD = """
 import sys, time
@@ -36,10 +37,11 @@ def test_who_comes_second_is_told_who_holds_the_folder(tmp_path, holder):
     told = rf"--work: .*work is in use by process {holder.pid} on {re.escape(socket.gethostname())} since \d{{4}}-.*; wait for it"
     with pytest.raises(ValueError, match=told), locked(tmp_path / "work", "--work"):
         pass
+    out = ["--out", str(tmp_path / "out.safetensors")]
     with pytest.raises(SystemExit, match=f"^fluxir train: {told}"):
         main(["train", "miniature", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit, match=f"^fluxir train: {told}"):
-        main(["train", "distill", "--model", "miniature", "--work", str(tmp_path / "work")])
+        main(["train", "distill", "--config", str(CONFIGS / "distill-24gb.yaml"), "--work", str(tmp_path / "work"), *out])
     assert not (tmp_path / "out").exists()
 
 
