@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 
 
 def test_the_nodes_pass_their_tests_on_the_oldest_supported_comfyui():
-    subjects = ("nodes", "nodes_injection", "nodes_company", "two_hosts", "ummf_nodes", "tiles", "help_pages")
+    subjects = ("nodes", "nodes_injection", "nodes_company", "two_hosts", "ummf_nodes", "ummf_references", "tiles", "help_pages")
     files = [HERE / f"test_{subject}.py" for subject in subjects]
     environment = {**os.environ, "COMFYUI_PATH": str(comfyui_path(OLDEST))}
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *map(str, files)]

@@ -89,7 +89,7 @@ def plan_memory(config):
     flops = operations.get_total_flops() * config.run.batch / config.run.micro_batch
     sizes = {**static, "gradients": gradients, "activations": activations}
     return {
-        "model": config.base.folder if _bundled(config) else "FLUX.1-dev",
+        "model": config.base.folder if bundled(config) else "FLUX.1-dev",
         "precision": config.base.precision,
         "base_parameters": sum(p.numel() for p in objective.transformer.parameters()),
         "trained_parameters": sum(p.numel() for p in trained),
@@ -101,7 +101,7 @@ def plan_memory(config):
     }
 
 
-def _bundled(config):
+def bundled(config):
     """The bundled model that `config` trains on, or on another one of its kind; None for FLUX.1-dev."""
     return find(config.base.folder) or find(config.data.images)
 
@@ -179,7 +179,7 @@ def random_objective(config, device="cpu", form=None):
     from .train import make_objective, make_trained
 
     dtype = torch.float32 if config.base.precision == "float32" else torch.bfloat16
-    own = _bundled(config)
+    own = bundled(config)
     with _default_dtype(dtype):  # float32 on the way would be 48 GB
         sizes: dict[str, Any] = own.transformer() if own else {"guidance_embeds": FLUX_DEV.guidance_embed}
         transformer = FluxTransformer2DModel(**sizes)
@@ -236,7 +236,7 @@ def random_batch(config, device="cpu"):
 
 
 def _dimensions(config):
-    own = _bundled(config)
+    own = bundled(config)
     if own is None:
         return FLUX_DEV
     sizes = own.transformer()

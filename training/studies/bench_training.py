@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 
-from ..bundled import find
 from ..engine.average import MovingAverage
 from ..engine.draws import Draws
 from ..recipes.config import RECIPES
-from ..recipes.memory_plan import accumulate, plan_memory, random_batch, random_objective, start_form
+from ..recipes.memory_plan import accumulate, bundled, plan_memory, random_batch, random_objective, start_form
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "4090": 165, "3090": 71}
 """Dense bfloat16 TFLOP/s that the makers state, by a part of the device's name."""
@@ -25,7 +24,7 @@ def bench_training(path, recipe, steps=20):
     """
     config = RECIPES[recipe].load(path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu" and not find(config.base.folder):
+    if device == "cpu" and not bundled(config):
         raise ValueError(f"--config: {path} is for FLUX.1-dev, which needs a GPU; use a configuration of the miniature here.")
     planned = plan_memory(config)
 

@@ -143,12 +143,11 @@ def tiles(model):
 
 def training():
     """(rows, Markdown) of the plans of the shipped configurations for FLUX.1-dev, and of the miniature's beside measured runs."""
-    from ..recipes.config import CONFIGS, FluxIRConfig, UMMFConfig
+    from ..recipes.config import CONFIGS, RECIPES
     from ..recipes.memory_plan import plan_memory
     from .bench_training import bench_training
 
-    names = ("fluxir-24gb", "ummf-24gb", "fluxir", "ummf")
-    kinds = {"fluxir": FluxIRConfig, "ummf": UMMFConfig}
+    names = [f"{recipe}{size}" for size in ("-24gb", "") for recipe in RECIPES]
     parts = ("base", "adapter", "average", "optimizer", "gradients", "activations", "peak")
     rows, lines = (
         [],
@@ -160,7 +159,7 @@ def training():
         ],
     )
     for name in names:
-        config = kinds[name.split("-")[0]].load(CONFIGS / f"{name}.yaml")
+        config = RECIPES[name.split("-")[0]].load(CONFIGS / f"{name}.yaml")
         planned = plan_memory(config)
         rows.append({"configuration": name, **planned})
         cells = " | ".join(f"{planned[f'{part}_gb']:.1f}" for part in parts)
@@ -168,8 +167,18 @@ def training():
         lines.append(
             f"| {name} ({planned['precision']}) | {largest}, {config.run.micro_batch} | {cells} | {planned['tflop_per_step']:.0f} |"
         )
+    lessons = {row["configuration"]: row for row in rows if "lessons_gb" in row}
+    lines += [
+        "",
+        "Lessons of a student, made once: "
+        + "; ".join(
+            f"{name} {row['lessons_gb']:.1f} GB of disk, {row['lessons_hours_at_100_tflop_per_s']:.0f} hours at 100 TFLOP/s"
+            for name, row in lessons.items()
+        )
+        + ".",
+    ]
     lines += ["", "Peak memory on the miniature, planned over measured: "]
-    for recipe in kinds:
+    for recipe in RECIPES:
         measured = bench_training(CONFIGS / f"{recipe}-miniature.yaml", recipe, steps=2)
         rows.append(measured)
         lines[-1] += f"{recipe} {measured['planned_over_measured']:.3f} ({measured['peak_gb']:.2f} GB measured), "
