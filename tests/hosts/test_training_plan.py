@@ -67,7 +67,8 @@ def test_the_plan_for_a_24_gb_card_fits_it(capsys):
     # has two products of N x N x 3072 in each of 57 blocks, and five on the way back.
     tokens = 1024 + 512
     weights, attention = 3 * 2 * 6.45e9 * tokens, 57 * (2 + 2 + 5) * 2 * tokens**2 * 3072
-    assert said["tflop_per_step"] == pytest.approx(8 * (weights + attention) / 1e12, rel=0.02)
+    decoded = said["tflop_per_step"] - 8 * (weights + attention) / 1e12  # for the pixel loss, on 256 pixels a side
+    assert 0.03 < decoded / said["tflop_per_step"] < 0.05
 
 
 def test_gradients_that_accumulate_are_there_throughout(small):
