@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.image.candidates import candidate_sheet
 from ..fluxir_core.verify.aggregate import mean_z, rank_sum
+from ..fluxir_core.verify.artist import verifiers_scores
 from ..fluxir_core.verify.ensemble import DefaultEnsemble, Ensemble
 from .inputs import given_planes, plain_samples
 from .runtime import answer, in_name_of, load_whole, pil_to_image
@@ -166,10 +167,12 @@ class ScoreImages(io.ComfyNode):
             raise ValueError(f"{SCORE_NODE}: {sum(map(len, references))} degraded images; give the one that all images restore.")
         try:
             found = [verifier.measure(batch, *references) for batch in planes]
+            measured = {name: torch.cat([own[name].float().cpu() for own in found]) for name in found[0]}
+            values, scores = verifier.ensemble.combine(measured), verifiers_scores(measured)
         except ValueError as error:
             raise in_name_of(SCORE_NODE, error) from None
-        scores = {name: torch.cat([own[name].float().cpu() for own in found]) for name in found[0]}
-        values = verifier.ensemble.combine(scores)
+        finally:
+            verifier.ensemble.forget()
         order = [
             i for i in values.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True).tolist() if values[i].isfinite()
         ]
