@@ -155,6 +155,11 @@ class ArtistsChoice(Ensemble):
         return found
 
 
+def asks(ensemble):
+    """Whether an artist is asked by `ensemble`, or by one inside it."""
+    return isinstance(ensemble, ArtistsChoice) or any(map(asks, getattr(ensemble, "members", ())))
+
+
 def _bytes(image):
     return (image.detach().float().clamp(0, 1) * 255).round().byte().cpu()
 
