@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from ..flux.weight_files import parse_json
-from .artist import CANDIDATE
 from .bradley_terry import fit_comparisons
 from .ensemble import Ensemble
 from .selection import VETO
@@ -145,9 +144,7 @@ def read_choices(text):
 def learn_taste(choices):
     """The Taste that `choices` tell. Vetoes are no taste and are left out; a score that is missing tells nothing."""
     choices = [choice for choice in choices if choice.pairs()]
-    names = sorted(
-        {name for choice in choices for own in choice.scores for name in own if not name.startswith(VETO) and name != CANDIDATE}
-    )
+    names = sorted({name for choice in choices for own in choice.scores for name in own if not name.startswith(VETO)})
     differences = [_differences(choice, names) for choice in choices]
     if not names or not choices:
         return Taste((), (), (), len(choices), math.nan, math.nan, math.nan)

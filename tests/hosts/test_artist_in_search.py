@@ -132,3 +132,12 @@ def test_score_images_and_select_images_neither_show_a_candidates_number_nor_kee
     assert index == 2 and json.loads(report)["scores"].keys() == {"bright"} and judge.ensemble.kept_bytes() == 0
     table = SelectImages.execute(images, judge, 0.5).result[-1]
     assert "candidate" not in next(csv.reader(io.StringIO(table))) and judge.ensemble.kept_bytes() == 0
+
+
+def test_timing_a_judge_keeps_no_image(host, vae):
+    from comfyui_fluxir.nodes.budget_plan import _seconds_an_image
+
+    judge = judged_by(Taking(0))
+    with torch.inference_mode():
+        assert "judge_seconds" in _seconds_an_image(vae, judge, torch.zeros(1, 16, 8, 8))
+    assert judge.ensemble.kept_bytes() == 0

@@ -150,8 +150,8 @@ def test_a_score_that_was_not_measured_tells_nothing_and_is_missed(caplog):
 
 def test_missing_scores_and_vetoes_are_no_evidence():
     scores = [
-        {"a": None, "b": 1.0, "veto_noise": -1.0, "candidate": 7.0},
-        {"a": 3.0, "b": 0.0, "veto_noise": 0.0, "candidate": 8.0},
+        {"a": None, "b": 1.0, "veto_noise": -1.0},
+        {"a": 3.0, "b": 0.0, "veto_noise": 0.0},
     ]
     taste = learn_taste([Choice(scores, [0])] * 10)
     assert taste.verifiers == ("a", "b") and taste.weights[0] == 0 and taste.weights[1] > 0
