@@ -131,6 +131,7 @@ def _seconds_an_image(vae, verifier, samples):
     _scores, judging = _second_of_two(
         lambda: {name: own.cpu() for name, own in verifier.measure(images.cpu(), images.cpu()).items()}
     )
+    verifier.ensemble.forget()
     return {"decode_seconds": decoding, "judge_seconds": judging}
 
 

@@ -2,6 +2,7 @@
 
 import io as files
 import logging
+from collections import Counter
 
 from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
@@ -17,33 +18,42 @@ NODE = "Choose Yourself"
 BEST, RANKING = "the best", "a ranking"
 LARGEST = 2048
 """Pixels of the longer side of what is shown."""
+MISSED = Counter()
+"""Questions that nobody answered, by the node's id: where one was missed, the next Run runs the node again, and so asks again."""
+AGAIN = "Press Run to be asked again."
 
 
 class Asking:
     """What ArtistsChoice asks with: the browser that queued the prompt. After a question that nobody answered, a run's others are
-    not asked."""
+    not asked. `node` is the id by which MISSED counts."""
 
-    def __init__(self, rank, seconds, keep_choices, say):
-        self.rank, self.seconds, self.keep_choices, self.say = rank, seconds, keep_choices, say
-        self._missed = None
+    def __init__(self, node, rank, seconds, keep_choices, say):
+        self.node, self.rank, self.seconds, self.keep_choices, self.say = node, rank, seconds, keep_choices, say
+        self._missed = None, ""
 
     def __call__(self, offer):
         try:
             answer = self._answer(offer)
         except Unanswered as reason:
-            self.say(f"{reason}, so the verifier decided.")
+            self.say(reason.remark("the verifier"))
             raise
-        self.say("Chosen.")
-        if self.keep_choices:
-            keep(QUESTIONS.user_of(client()), offer.scores, answer)
+        self.say(f"Chosen.{self._keep(offer.scores, answer) if self.keep_choices else ''}")
         return answer
+
+    def _keep(self, scores, answer):
+        """Writes the choice down; returns what is to be said of that."""
+        try:
+            keep(QUESTIONS.user_of(client()), scores, answer)
+        except OSError as error:
+            return f" It could not be written down for My Taste ({error.strerror or error})."
+        return ""
 
     def _answer(self, offer):
         page, run = client(), current_run()
         if page is None:
-            raise Unanswered("No browser was there to choose in")
-        if run is not None and self._missed and self._missed[0] == run:
-            raise self._missed[1]
+            raise self._miss(run, "No ComfyUI page was open to ask you")
+        if run is not None and self._missed[0] == run:
+            raise Unanswered(self._missed[1], AGAIN)
         self.say(f"Waiting for your choice among {len(offer.images)} candidates, at most {self.seconds} s.")
         images = {str(number): _jpeg(image) for number, image in enumerate(offer.images)}
         if offer.degraded is not None:
@@ -52,11 +62,16 @@ class Asking:
         try:
             answer = QUESTIONS.ask(current_server(), page, images, self.rank, width / height, self.seconds)
         except Unanswered as reason:
-            self._missed = run, reason
-            raise
+            raise self._miss(run, str(reason)) from None
         if not answer:
             raise Unanswered("It was left to the verifier")
         return answer
+
+    def _miss(self, run, reason):
+        """Unanswered for `reason`, a text: an exception that is kept keeps all that its traceback reaches."""
+        self._missed = run, reason
+        MISSED[self.node] += 1
+        return Unanswered(reason, AGAIN)
 
 
 def client():
@@ -93,7 +108,7 @@ class ChooseYourself(io.ComfyNode):
             inputs=[
                 Verifier.Input(
                     "verifier",
-                    tooltip="Decides where you do not: after the time limit, or when no browser is open. Its scores are what My "
+                    tooltip="Decides where you do not: after the time limit, or when no ComfyUI page is open. Its scores are what My "
                     "Taste learns from.",
                 ),
                 io.Combo.Input(
@@ -107,7 +122,7 @@ class ChooseYourself(io.ComfyNode):
                     default=120,
                     min=5,
                     max=86400,
-                    tooltip="How long to wait for you. After that the verifier decides, also all further rounds of this run.",
+                    tooltip="How long to wait for you. After that the verifier decides this and all later rounds.",
                 ),
                 io.Boolean.Input(
                     "keep_choices",
@@ -126,6 +141,11 @@ class ChooseYourself(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **_inputs):
+        return MISSED[cls.hidden.unique_id]
+
+    @classmethod
     def execute(cls, verifier, ask_for, seconds, keep_choices) -> io.NodeOutput:
-        asking = Asking(ask_for == RANKING, seconds, keep_choices, speaker(cls, logging.INFO))
+        node = cls.hidden.unique_id if cls.hidden is not None else None
+        asking = Asking(node, ask_for == RANKING, seconds, keep_choices, speaker(cls, logging.INFO))
         return io.NodeOutput(LoadedVerifier(ArtistsChoice(verifier.ensemble, asking, current_run), verifier.patchers))

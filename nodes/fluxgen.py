@@ -14,6 +14,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..fluxir_core.data.shards import NewShard
 from ..fluxir_core.image.files import png_bytes
 from ..fluxir_core.image.montage import contact_sheet
+from ..fluxir_core.verify.artist import verifiers_scores
 from ..fluxir_core.verify.selection import KEEP, reasons, select, table
 from .inputs import given_planes
 from .runtime import in_name_of
@@ -65,9 +66,11 @@ class SelectImages(io.ComfyNode):
         for image in planes.split(1):
             comfy.model_management.throw_exception_if_processing_interrupted()
             try:
-                scores = verifier.measure(image)
+                scores = verifiers_scores(verifier.measure(image))
             except ValueError as error:
                 raise in_name_of("Select Images", error) from None
+            finally:
+                verifier.ensemble.forget()
             rows.append({name: float(values[0]) for name, values in scores.items()})
             progress.update(1)
         scores = {name: [row[name] for row in rows] for name in rows[0]}

@@ -35,10 +35,11 @@ class Refused(Exception):
 
 @dataclass
 class Question:
-    """JPEG files by name, `degraded` and the candidates' numbers from 0 on, of width over height `aspect`; `rank`: several may be
+    """Asked of the page `client` of `user`: JPEG files by name, `degraded` and the candidates' numbers from 0 on, of width over height `aspect`; `rank`: several may be
     answered. `answer` is a list of numbers once there is one."""
 
     client: str
+    user: str
     images: dict
     rank: bool
     aspect: float
@@ -65,13 +66,17 @@ class Questions:
         self._lock, self._open, self._pages = threading.Lock(), {}, OrderedDict()
 
     def arrive(self, client, user):
-        """A page of `user` that can answer says that it is there. Returns what is open for it, or None."""
+        """A page of `user` that can answer says that it is there. Returns what is open for it, or None. Raises Refused where
+        that was asked of another user."""
         with self._lock:
+            asked = next((question for question in self._open.values() if question.client == client), None)
+            if asked is not None and asked.user != user:
+                raise Refused(403, "a question is open in this page, for another user.")
             self._pages[client] = user
             self._pages.move_to_end(client)
             while len(self._pages) > MOST_PAGES:
                 self._pages.popitem(last=False)
-            return next((question for question in self._open.values() if question.client == client), None)
+            return asked
 
     def user_of(self, client):
         """Whose page `client` is; ComfyUI's "default" where no page said so."""
@@ -110,7 +115,7 @@ class Questions:
 
         Raises Unanswered after `seconds`, or when the page has been away for AWAY; canceling the run ends it as it ends any node.
         """
-        question = Question(client, images, rank, aspect, time.monotonic() + seconds)
+        question = Question(client, self.user_of(client), images, rank, aspect, time.monotonic() + seconds)
         with self._lock:
             self._open[question.id] = question
         server.send_sync(EVENT, {}, client)

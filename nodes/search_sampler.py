@@ -60,6 +60,8 @@ class SearchSampler:
             result = search(task.functions(), model.noise, sigmas, self.algorithm, seed, self.keys, stopped_by)
         except ValueError as error:
             raise in_name_of(self.name, error) from None
+        finally:
+            self.verifier.ensemble.forget()
         result.report["at_once"] = task.calls.size
         result.report["remarks"] = [*result.report["remarks"], *self.verifier.ensemble.remarks()]
         result.finalists = torch.stack([task.to_vae(finalist) for finalist in result.finalists])
@@ -176,11 +178,11 @@ class ComfyTask:
         return self.settings.verifier.measure(images, self.settings.degraded)
 
     def fidelity(self, images):
-        """Closeness to the degraded image in dB; all alike where the verifier has judged that itself."""
-        if self.settings.verifier.ensemble.judges_fidelity:
-            return torch.zeros(len(images))
+        """Closeness to the degraded image in dB; alike for all candidates of an image where the verifier has judged that itself."""
         degraded = self.settings.degraded
-        return downsampled_psnr(images, degraded.repeat(len(images) // len(degraded), 1, 1, 1))
+        near = downsampled_psnr(images, degraded.repeat(len(images) // len(degraded), 1, 1, 1)).cpu()
+        judged = self.settings.verifier.ensemble.judges_fidelity(self.batch)
+        return near.masked_fill(judged.repeat(len(images) // self.batch), 0)
 
     def score_tile(self, crops, tile, full):
         """As `score`, of crops; the degraded image, of whatever size, is cropped to the same place."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..fluxir_core.verify.taste import TasteEnsemble, learn_taste, pair_agreement, taste_from_json
+from ..fluxir_core.verify.artist import asks
+from ..fluxir_core.verify.taste import TasteEnsemble, learn_taste, pair_agreement, percent, taste_from_json
 from .choose import client
 from .folders import TASTES
 from .kept_choices import choices_file, kept
@@ -32,8 +33,7 @@ class MyTaste(io.ComfyNode):
             inputs=[
                 Verifier.Input(
                     "verifier",
-                    tooltip="Whose scores are weighed by your taste. Connect the verifier that you have at Choose Yourself. It judges "
-                    "alone until your taste is known.",
+                    tooltip="Your taste weighs this verifier's scores. Use the same one as in Choose Yourself.",
                 ),
                 io.Combo.Input(
                     "taste",
@@ -46,7 +46,7 @@ class MyTaste(io.ComfyNode):
                     default="",
                     optional=True,
                     tooltip="A name, to save what was learned as a file in models/fluxir_tastes that you can share. It holds weights "
-                    "only, no image and no single choice.",
+                    "only, no image and no single choice. An existing file of this name is replaced.",
                 ),
             ],
             outputs=[
@@ -55,7 +55,7 @@ class MyTaste(io.ComfyNode):
                 ),
                 io.String.Output(
                     display_name="report",
-                    tooltip="How often it agrees with you on pairs it had not seen, and what it weighs, as JSON.",
+                    tooltip="How often it picks the image you preferred in new comparisons, and what it weighs, as JSON.",
                 ),
             ],
         )
@@ -68,15 +68,20 @@ class MyTaste(io.ComfyNode):
 
     @classmethod
     def execute(cls, verifier, taste, save_as="") -> io.NodeOutput:
+        if asks(verifier.ensemble):
+            raise ValueError(
+                f"{NODE}: verifier holds Choose Yourself, which would ask you for nothing; connect the verifier that Choose Yourself "
+                "has itself."
+            )
         choices, broken = kept(QUESTIONS.user_of(client())) if taste == OWN else ([], 0)
         try:
-            found = learn_taste(choices) if taste == OWN else taste_from_json(Path(_path_of(taste)).read_text(encoding="utf-8"))
+            found = learn_taste(choices) if taste == OWN else _shared(taste)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{NODE}: {taste} cannot be used ({error})") from None
+            raise ValueError(f"{NODE}: {taste} cannot be used: {str(error).removesuffix('.')}.") from None
         theirs = pair_agreement(verifier.ensemble, choices)
-        said = [found.sentence()]
+        said = [found.sentence(shared=taste != OWN)]
         if not math.isnan(theirs):
-            said.append(f"The connected verifier alone agrees in {theirs:.0%}.")
+            said.append(f"The verifier alone: {percent(theirs)}.")
         if not found.knows:
             said.append("The connected verifier judges alone.")
         if broken:
@@ -97,6 +102,11 @@ class MyTaste(io.ComfyNode):
 
 def _path_of(taste):
     return folder_paths.get_full_path_or_raise(TASTES, taste)
+
+
+def _shared(taste):
+    """The Taste in the file `taste`. Raises OSError, or ValueError where it holds none."""
+    return taste_from_json(Path(_path_of(taste)).read_text(encoding="utf-8", errors="replace"))
 
 
 def _save(taste, name):

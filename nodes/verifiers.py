@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..fluxir_core.execution.micro_batches import MicroBatches
 from ..fluxir_core.image.candidates import candidate_sheet
 from ..fluxir_core.verify.aggregate import mean_z, rank_sum
+from ..fluxir_core.verify.artist import verifiers_scores
 from ..fluxir_core.verify.ensemble import DefaultEnsemble, Ensemble
 from .inputs import given_planes, plain_samples
 from .runtime import answer, in_name_of, load_whole, pil_to_image
@@ -170,12 +171,12 @@ class ScoreImages(io.ComfyNode):
             raise ValueError(f"{SCORE_NODE}: {sum(map(len, references))} degraded images; give the one that all images restore.")
         try:
             found = [verifier.measure(batch, *references) for batch in planes]
+            measured = _scores_of_all(found, planes)
+            values, scores = verifier.ensemble.combine(measured), verifiers_scores(measured)
         except ValueError as error:
             raise in_name_of(SCORE_NODE, error) from None
-        names = dict.fromkeys(name for own in found for name in own)  # a verifier that failed on one batch gives none there
-        unknown = [torch.full((len(batch),), torch.nan) for batch in planes]
-        scores = {name: torch.cat([own.get(name, none).float().cpu() for own, none in zip(found, unknown)]) for name in names}
-        values = verifier.ensemble.combine(scores)
+        finally:
+            verifier.ensemble.forget()
         order = [
             i for i in values.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True).tolist() if values[i].isfinite()
         ]
@@ -194,6 +195,13 @@ class ScoreImages(io.ComfyNode):
         best = _joined([rows[i] for i in kept])
         chosen = [{"samples": samples} for samples in _joined([given[i] for i in kept])] if given else []
         return io.NodeOutput(best, order[0], json.dumps(report), pil_to_image(sheet), chosen, ui=answer(said))
+
+
+def _scores_of_all(found, planes):
+    """{verifier: (images,)} of the scores `found` of each batch of `planes`; a verifier that failed on a batch has NaN there."""
+    unknown = [torch.full((len(batch),), torch.nan) for batch in planes]
+    names = dict.fromkeys(name for own in found for name in own)
+    return {name: torch.cat([own.get(name, none).float().cpu() for own, none in zip(found, unknown)]) for name in names}
 
 
 def _latent_rows(latents, count):

@@ -7,7 +7,7 @@ import torch
 from ..flow.rectified_flow import check_sigmas
 from .final_selection import select_final
 from .selectors import take
-from .state import SearchState, to_json
+from .state import SearchState, scores_to_json, to_json
 from .within_budget import WithinBudget
 
 NOT_COMPARED = {"finalist_values": [], "finalist_scores": {}, "gain": None, "held_out": {}, "remarks": []}
@@ -114,7 +114,7 @@ def _scores(state, verdict, baseline_check):
         "gain": _gain(score, baseline),
         "winner": winner,
         "finalist_values": values,
-        "finalist_scores": {name: to_json(scores) for name, scores in verdict.scored.scores.items()},
+        "finalist_scores": scores_to_json(verdict.scored),
         "held_out": _held_out(state, verdict, baseline_check),
         "remarks": _remarks(verdict, baseline_check),
     }

@@ -4,6 +4,7 @@ import torch
 
 from ..flow.kernels import ODE
 from ..flow.noise import keyed_generator, keyed_noise
+from ..verify.artist import verifiers_scores
 from .selectors import take
 from .task import Round, ScoredCandidates
 
@@ -88,7 +89,7 @@ class SearchState:
         self.best_so_far = take(scored.latents, best)[0]
         entry = {"step": step, "sigma": self.sigmas[step], "nfe": self.nfe, "verifications": self.verifications, **more}
         entry |= {"values": to_json(values), "chosen": chosen.T.tolist()}
-        entry["scores"] = {name: to_json(scores) for name, scores in scored.scores.items()}
+        entry["scores"] = scores_to_json(scored)
         held_out = self.held_out(take(scored.images, best.to(scored.images.device))[0])
         entry["held_out"] = {name: to_json(scores[None]) for name, scores in held_out.items()}
         self.log.append(entry)
@@ -99,6 +100,11 @@ class SearchState:
 def to_json(values):
     """(n, B) scores as a list of B lists for JSON: rounded, None for NaN and infinities."""
     return [[round(v, 6) if abs(v) < float("inf") else None for v in row] for row in values.T.tolist()]
+
+
+def scores_to_json(scored):
+    """{verifier: its scores by `to_json`} of ScoredCandidates."""
+    return {name: to_json(scores) for name, scores in verifiers_scores(scored.scores).items()}
 
 
 def finish_baseline(state, x, v, step):

@@ -1,7 +1,5 @@
 """What a search did, in words."""
 
-from ..verify.artist import CANDIDATE
-
 
 def summarize(report, image=0):
     """One sentence on what the search of `report` (see `search.search`) gained for one image of the batch."""
@@ -22,7 +20,7 @@ def summarize(report, image=0):
     winner, last = report["winner"][image], len(values) - 1
     if winner in (-1, last):
         return f"The normal result was the best: nothing was gained in {cost}."
-    scores = {name: own[image] for name, own in report["finalist_scores"].items() if name != CANDIDATE}
+    scores = {name: own[image] for name, own in report["finalist_scores"].items()}
     signs = {name: _sign(own[winner], own[last]) for name, own in scores.items()}
     gains = [f"{name} {sign}" for name, sign in signs.items() if sign != "+0"]  # as that of a veto that nobody got
     gains += [f"{name}, which was not searched on, {_gain(own, image)}" for name, own in report["held_out"].items()]

@@ -21,11 +21,8 @@ class Ensemble:
 
     Scoring and choosing are apart: `measure` scores images wherever they come from, `combine` values one cohort.
     A verifier that raises is left out of that measurement with a warning (its scores are NaN, which decide nothing), unless
-    all of them do; running out of memory is passed on. `judges_fidelity`: its last decision needs no check of how near the
-    result is to the degraded image.
+    all of them do; running out of memory is passed on.
     """
-
-    judges_fidelity = False
 
     def __init__(self, members, aggregate=mean_z, name="ensemble"):
         self.members, self.aggregate, self.name = tuple(members), aggregate, name
@@ -73,6 +70,16 @@ class Ensemble:
     def remarks(self):
         """Sentences on what happened since the last call and whoever reads the report should know."""
         return [remark for member in self.members if isinstance(member, Ensemble) for remark in member.remarks()]
+
+    def judges_fidelity(self, batch):
+        """(batch,) bool: for which images the last decision needs no check of how near the result is to the degraded one."""
+        return torch.zeros(batch, dtype=torch.bool)
+
+    def forget(self):
+        """Lets go of what was kept of the images, once all is chosen."""
+        for member in self.members:
+            if isinstance(member, Ensemble):
+                member.forget()
 
     def __call__(self, images, reference=None):
         return self.combine(self.measure(images, reference))

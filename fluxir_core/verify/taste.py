@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from ..flux.weight_files import parse_json
-from .artist import CANDIDATE
 from .bradley_terry import fit_comparisons
 from .ensemble import Ensemble
 from .selection import VETO
@@ -71,19 +70,23 @@ class Taste:
                 total += weight / scale * torch.where(usable, scores - mean, 0)
         return total
 
-    def sentence(self):
-        """What it knows, in one sentence."""
+    def sentence(self, shared=False):
+        """What it knows, in one sentence; `shared`: it may be somebody else who reads it."""
         if not self.knows:
-            seen = f"it predicts {self.agreement:.0%} of them" if self.choices >= LEAST else f"it needs at least {LEAST}"
-            return f"It knows nothing about your taste yet: {self.choices} {_plural('choice', self.choices)}, and {seen}."
-        return (
-            f"It agrees with you in {self.agreement:.0%} (give or take {2 * self.error:.0%}) of pairs that it had not seen, after "
-            f"{self.choices} choices."
-        )
+            whose = "the taste of the person who taught it" if shared else "your taste"
+            seen = f"it predicts {percent(self.agreement)} of them" if self.choices >= LEAST else f"it needs at least {LEAST}"
+            return f"It knows nothing about {whose} yet: {self.choices} {_plural('choice', self.choices)}, and {seen}."
+        who = "the person who taught it" if shared else "you"
+        return f"It picks the image {who} preferred in {percent(self.agreement)} of new comparisons (± {percent(2 * self.error)})."
 
     def to_json(self):
         """The text of a taste file. It holds no image, no path and no single choice."""
         return json.dumps({"kind": FILE_KIND, **asdict(self)}, indent=1) + "\n"
+
+
+def percent(share):
+    """`share`, 0 to 1, in words."""
+    return f"{100 * share:.0f} %"
 
 
 def _plural(word, count):
@@ -141,9 +144,7 @@ def read_choices(text):
 def learn_taste(choices):
     """The Taste that `choices` tell. Vetoes are no taste and are left out; a score that is missing tells nothing."""
     choices = [choice for choice in choices if choice.pairs()]
-    names = sorted(
-        {name for choice in choices for own in choice.scores for name in own if not name.startswith(VETO) and name != CANDIDATE}
-    )
+    names = sorted({name for choice in choices for own in choice.scores for name in own if not name.startswith(VETO)})
     differences = [_differences(choice, names) for choice in choices]
     if not names or not choices:
         return Taste((), (), (), len(choices), math.nan, math.nan, math.nan)

@@ -233,7 +233,7 @@ def test_kept_choices_are_deleted_by_one_button_after_a_question(frontend, serve
         else:
             frontend.page.get_by_role("button", name="Delete my choices").click()
         dialog = frontend.page.get_by_role("dialog").filter(has_text="Delete my choices?")
-        dialog.get_by_text("1 choices").wait_for()
+        dialog.get_by_text("Deletes what My Taste learned from: 1 choice(s). This cannot be undone.").wait_for()
         dialog.get_by_role("button", name=answer).click()
         dialog.wait_for(state="detached")
         frontend.page.wait_for_timeout(500)

@@ -83,7 +83,7 @@ def test_without_a_browser_the_verifier_decides_at_once_and_it_is_said(server, c
             return await asyncio.wait_for(run(page, own), 60), await run(page, alone), page.texts
 
     if client == "none":
-        before = (server.base / "comfyui.log").read_text(encoding="utf-8").count("No browser was there")
+        before = (server.base / "comfyui.log").read_text(encoding="utf-8").count("No ComfyUI page was open")
         status, answer = call(server, "/prompt", {"prompt": choosing(seconds=600)})
         prompt = json.loads(answer)["prompt_id"]
         for _ in range(300):
@@ -93,11 +93,13 @@ def test_without_a_browser_the_verifier_decides_at_once_and_it_is_said(server, c
             asyncio.run(asyncio.sleep(0.1))
         assert status == 200 and history[prompt]["status"]["status_str"] == "success"
         log = (server.base / "comfyui.log").read_text(encoding="utf-8")
-        assert log.count("No browser was there to choose in, so the verifier decided.") == before + 1
+        assert log.count("No ComfyUI page was open to ask you, so the verifier decided. Press Run to be asked again.") == before + 1
         return
     chosen, alone, texts = asyncio.run(both())
     assert chosen["values"] == alone["values"]
-    assert any("No browser was there to choose in, so the verifier decided." in text for text in texts)
+    assert any(
+        "No ComfyUI page was open to ask you, so the verifier decided. Press Run to be asked again." in text for text in texts
+    )
 
 
 def test_after_the_time_limit_the_verifier_decides(server):
@@ -110,8 +112,28 @@ def test_after_the_time_limit_the_verifier_decides(server):
             return outputs, late, await page.image(question, 0), page.texts
 
     outputs, late, image, texts = asyncio.run(wait())
-    assert outputs["save"] and any("Nobody chose within 5 s, so the verifier decided." in text for text in texts)
+    assert outputs["save"] and any(
+        "Nobody chose within 5 s, so the verifier decided. Press Run to be asked again." in text for text in texts
+    )
     assert late == (404, "this question is not open.") and image[0] == 404
+
+
+def test_only_a_question_that_nobody_answered_is_asked_again(server):
+    async def choose():
+        async with page_of(server) as page:
+            graph = choosing(seconds=5)
+            await asyncio.wait_for(page.finished(await page.queue(graph)), 60)  # nobody is there
+            prompt = await page.queue(graph)
+            question = await page.question()
+            numbers = await offered(page, question)
+            wanted = next(name for name in COLORS if numbers[name] == 2)
+            await page.post("answer", question=question["id"], ranking=[2])
+            found = saved(server, await page.finished(prompt))
+            again = await asyncio.wait_for(page.finished(await page.queue(graph)), 60)
+            return found == wanted, page.texts, again
+
+    chosen, texts, _ = asyncio.run(choose())
+    assert chosen and sum("Waiting for your choice" in text for text in texts) == 2
 
 
 def test_it_can_be_left_to_the_verifier(server):
@@ -292,7 +314,8 @@ def test_my_taste_knows_nothing_first_and_then_judges_as_the_choices_say(server,
     name = f"taste {uuid.uuid4().hex[:8]}"
     own, texts = asyncio.run(judged(name))
     assert own["knows"] and own["agreement"] == 1 and own["weights"]["niqe"] < 0 and own["choices"] == 20
-    assert any("It agrees with you in 100%" in text and "1 broken lines" in text for text in texts)
+    sentence = "It picks the image you preferred in 100 % of new comparisons (± 0 %)."
+    assert any(sentence in text and "1 broken lines" in text for text in texts)
     shared = server.base / "models" / "fluxir_tastes" / f"{name}.json"
     assert json.loads(shared.read_text(encoding="utf-8"))["weights"] and "scores" not in shared.read_text(encoding="utf-8")
     offered_tastes = server.get("/object_info/FluxIRMyTaste")["FluxIRMyTaste"]["input"]["required"]["taste"]

@@ -3,8 +3,8 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
 const WORDS = {
-  en: { button: "Delete my choices", title: "Delete my choices?", message: "{} choices that My Taste learns from are kept. They cannot be restored." },
-  zh: { button: "删除我的选择", title: "删除我的选择？", message: "已保存 {} 次选择，供“我的品味”学习。删除后无法恢复。" },
+  en: { button: "Delete my choices", title: "Delete my choices?", message: "Deletes what My Taste learned from: {} choice(s). This cannot be undone." },
+  zh: { button: "删除我的选择", title: "删除我的选择？", message: "将删除“我的品味”学习所用的 {} 次选择。此操作无法撤销。" },
 };
 
 const words = () => WORDS[app.extensionManager.setting.get("Comfy.Locale")] ?? WORDS.en;
