@@ -93,9 +93,11 @@ class ArtistsChoice(Ensemble):
         return sum(image.nbytes for image in kept.values())
 
     def forget(self):
-        """Lets go of the images. What was decided in this run stays."""
+        """Lets go of the images. What was decided in this run stays; outside of one nothing does."""
         super().forget()
         self._images.clear()
+        if self.run() is None:
+            self._numbers, self._decided = {}, []
 
     def _follow_run(self):
         if self.run() != self._in_run:
