@@ -134,7 +134,7 @@ function show(question) {
   const columns = figures.map((_, i) => i + 1).reduce((best, count) => (size(count) > size(best) ? count : best));
   const dialog = make(
     "dialog",
-    { className: "fluxir-choice", tabIndex: -1, autofocus: true }, // no candidate has the focus, which Enter would choose
+    { className: "fluxir-choice", tabIndex: -1 },
     make("style", { textContent: STYLE }),
     make("header", {}, make("strong", { textContent: say(question.rank ? "rank" : "best") }), left),
     make("main", {}, ...figures),
@@ -165,10 +165,16 @@ function show(question) {
     }
   };
   addEventListener("keydown", keys, true);
+  dialog.addEventListener("cancel", event => event.preventDefault());
+  const open = () => {
+    dialog.showModal();
+    dialog.focus(); // a candidate that has the focus would be chosen by Enter
+  };
+  dialog.addEventListener("close", () => dialog.isConnected && open()); // a browser may close it all the same
   draw();
   tick();
   document.body.append(dialog);
-  dialog.showModal();
+  open();
   const timer = setInterval(tick, 500);
   return {
     id: question.id,
