@@ -25,7 +25,7 @@ types: environment
 lint: format types
 
 unit: environment
-	@.venv/bin/python -m pytest tests/unit
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/unit --numprocesses 2
 
 test: lint
 	@.venv/bin/python -m pytest -m "not full" --durations 15

@@ -39,7 +39,7 @@ def test_the_mixtures_velocity_carries_noise_to_data():
         SMC(1),
         Halving(1),
     ],
-    ids=str,
+    ids=lambda algorithm: type(algorithm).__name__,
 )
 def test_nothing_to_search_is_the_baseline_bit_for_bit(algorithm):
     assert torch.equal(search(task(), NOISE, UNIFORM, algorithm).latents, baseline())
