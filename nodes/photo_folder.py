@@ -130,9 +130,13 @@ def _folders(node, folder, results):
 
 def _inside(node, which, root, name):
     """The path `name` inside the folder `root`, or `root` where it is empty."""
-    path = (root / name).resolve()
+    try:
+        path = (root / name).resolve()
+        path.exists()  # the system's own limits
+    except (OSError, ValueError):
+        raise ValueError(f"{node}: {which} is {name[:60]!r}, which no file can be called; choose another name.") from None
     if path != root.resolve() and root.resolve() not in path.parents:
-        raise ValueError(f"{node}: {which} is {name!r}, which lies outside {root}; name a folder or file inside it.")
+        raise ValueError(f"{node}: {which} is {name[:60]!r}, which lies outside {root}; name a folder or file inside it.")
     return path
 
 

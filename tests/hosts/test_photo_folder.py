@@ -61,3 +61,11 @@ def test_a_photo_that_changed_and_a_result_that_was_deleted_are_looked_at_again(
     assert LoadNextPhotos.fingerprint_inputs("", "restored", 1) != before
     own = SavePhotoByName.fingerprint_inputs(name="b.png")
     assert own != own  # never the same: ComfyUI runs it each time
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_is_refused(folders, name):
+    from comfyui_fluxir.nodes import LoadNextPhotos
+
+    with pytest.raises(ValueError, match="^Load Next Photos: folder is .*, which no file can be called; choose another name.$"):
+        LoadNextPhotos.execute(name, "restored", 1)
