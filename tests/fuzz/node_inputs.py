@@ -248,7 +248,10 @@ class Drawer:
             node, place = draw.choice(self.given[kind])
             try:
                 made = call(node, self.inputs(draw, node, depth - 1))[place]
-                made = draw.choice(made) if node.define_schema().outputs[place].is_output_list else made
+                if node.define_schema().outputs[place].is_output_list:
+                    if not made:  # as the latents of Score Images where none were given
+                        continue
+                    made = draw.choice(made)
                 if not isinstance(made, ExecutionBlocker):  # nothing behind it runs
                     return made
             except ValueError:  # what it says is looked at in its own turn
